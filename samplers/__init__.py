@@ -1,0 +1,31 @@
+"""Diffusion solvers as plans of plain numbers, and the one machine that runs them.
+
+    from stepwise.samplers import VE, advance, run, start
+    from stepwise.samplers.solvers.multistep import dpmpp_2m
+
+    plan = dpmpp_2m(VE, sigmas)                # floats: print(plan) shows every coefficient
+    state = run(plan, denoiser, start(x))      # tensors: denoiser(x, sigma) -> denoised
+
+Nothing here imports ComfyUI.
+"""
+
+from .noise import AddressedNoise
+from .path import FLOW, VE, Path
+from .plan import Noise, Plan, PlanError, Row, Stage, State, advance, row, run, start
+
+__all__ = [
+    "FLOW",
+    "VE",
+    "AddressedNoise",
+    "Noise",
+    "Path",
+    "Plan",
+    "PlanError",
+    "Row",
+    "Stage",
+    "State",
+    "advance",
+    "row",
+    "run",
+    "start",
+]

@@ -1,0 +1,83 @@
+"""A parameter is declared once, in the signature that uses it.
+
+    def ddim(path: Path, sigmas: Sequence[float], *, eta: Annotated[float, Param("...", 0.0, 1.0)] = 0.0) -> Plan
+
+Node inputs, tooltips, help tables, translations and tests all read it from there.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+Value = float | int | bool | str
+
+
+@dataclass(frozen=True)
+class Param:
+    """What a widget needs to know: its meaning in one sentence, its range, and its step."""
+
+    meaning: str
+    min: float = -math.inf
+    max: float = math.inf
+    step: float | None = None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str
+    kind: type
+    default: Value
+    meaning: str
+    min: float = -math.inf
+    max: float = math.inf
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: Value) -> None:
+        """Raises InputError where `value` is out of range."""
+        if self.choices:
+            if value not in self.choices:
+                raise InputError(self.name, f"is {value!r}", f"choose one of {', '.join(self.choices)}")
+        elif self.kind in (int, float) and not self.min <= float(value) <= self.max:
+            cure = f"give a value from {self.min:g} to {self.max:g}"
+            raise InputError(self.name, f"is {value!r}, out of range", cure)
+
+
+class InputError(ValueError):
+    """An input that cannot be used: which one, what is wrong, and the cure; a node puts its own name before it."""
+
+    def __init__(self, name: str, problem: str, cure: str, index: int | None = None):
+        self.name, self.problem, self.cure, self.index = name, problem, cure, index
+        place = name if index is None else f"{name}[{index}]"
+        super().__init__(f"{place} {problem}. {cure[:1].upper()}{cure[1:]}.")
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
+    """The keyword parameters of `function` that are annotated with a Param, in order."""
+    hints = get_type_hints(function, include_extras=True)
+    found: dict[str, Parameter] = {}
+    for name, declared in signature(function).parameters.items():
+        kind, *extras = get_args(hints[name]) or (hints[name],)
+        param = next((extra for extra in extras if isinstance(extra, Param)), None)
+        if param is None:
+            continue
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        kind = str if choices else kind
+        found[name] = Parameter(
+            name, kind, declared.default, param.meaning, param.min, param.max, param.step, tuple(choices)
+        )
+    return found
+
+
+def checked(function: Callable[..., Any], values: Mapping[str, Value]) -> dict[str, Value]:
+    """`values` completed by the defaults of `function`, each in range; raises InputError for one that is not."""
+    known = parameters(function)
+    for name in values:
+        if name not in known:
+            raise InputError(name, "is not a parameter here", f"known are {', '.join(known) or 'none'}")
+    complete = {name: values.get(name, parameter.default) for name, parameter in known.items()}
+    for name, value in complete.items():
+        known[name].check(value)
+    return complete

@@ -1,0 +1,62 @@
+"""How a noise level maps to signal and noise: x = alpha * x0 + sigma * eps.
+
+Two paths cover the models of the field. VE (alpha = 1) is the k-diffusion scaling in which EPS,
+V-prediction, EDM and X0 models are sampled; FLOW (alpha = 1 - sigma) is rectified flow. On both the
+probability-flow ODE reads dx/dsigma = (x - denoised) / sigma (Karras et al. 2022, eq. 1; on FLOW the
+velocity eps - x0 is the same expression), so one solver text serves both.
+"""
+
+import math
+from enum import Enum
+
+
+class Path(Enum):
+    VE = "VE"
+    FLOW = "FLOW"
+
+    def __repr__(self) -> str:
+        return self.value
+
+    @property
+    def sigma_max(self) -> float:
+        """The largest noise level that exists on this path."""
+        return math.inf if self is Path.VE else 1.0
+
+    def alpha(self, sigma: float) -> float:
+        """Signal level at noise level `sigma`."""
+        return 1.0 if self is Path.VE else 1.0 - sigma
+
+    def lam(self, sigma: float) -> float:
+        """Half log-SNR, log(alpha / sigma) (Lu et al. 2022, section 3.1): +inf at 0, -inf where alpha is 0."""
+        alpha = self.alpha(sigma)
+        if sigma == 0.0:
+            return math.inf
+        return math.log(alpha / sigma) if alpha > 0.0 else -math.inf
+
+    def sigma(self, lam: float) -> float:
+        """The noise level whose half log-SNR is `lam`."""
+        return math.exp(-lam) if self is Path.VE else 1.0 / (1.0 + math.exp(lam))
+
+    def between(self, s: float, t: float, r: float) -> float:
+        """The inner noise level at the fraction `r` of the way from `s` down to `t > 0`, measured in half log-SNR.
+
+        From alpha = 0 the half log-SNR has infinite length; there the fraction is measured in sigma.
+        """
+        if self.alpha(s) == 0.0:
+            return s + r * (t - s)
+        return self.sigma((1.0 - r) * self.lam(s) + r * self.lam(t))
+
+    def gain(self, s: float, t: float) -> float:
+        """Weight of a constant denoised over a step from `s` to `t`: alpha_t - alpha_s * t / s.
+
+        It equals alpha_t * (1 - exp(-h)) with h the step in half log-SNR, and stays exact where h is infinite.
+        """
+        return 1.0 - t / s if self is Path.VE else (s - t) / s
+
+    def posterior(self, s: float, t: float) -> float:
+        """sigma_t / sigma_s * alpha_s / alpha_t = exp(-h): the part of the noise that a reverse step keeps."""
+        return t / s * (self.alpha(s) / self.alpha(t))
+
+
+VE = Path.VE
+FLOW = Path.FLOW

@@ -1,0 +1,240 @@
+"""The whole machine: a sampler is a table of numbers, and running it is a loop.
+
+Every solver here is a general linear method. A run holds a few latent-shaped registers, among them `x`;
+a stage shows `x` to the model at one noise level and then computes each new register as a linear
+combination of registers, the model's `denoised`, and addressed noise. The coefficients are Python floats,
+known before the first model call, so a plan can be printed, compared and proved, and running it never
+waits for the device.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from .combine import combine, total
+from .path import Path
+
+
+class PlanError(ValueError):
+    """A plan that breaks its own rules: a solver's fault, never the artist's."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """An operand: standard normal noise, addressed by what it is for, so that it never depends on the order of drawing.
+
+    `occurrence` tells apart several visits to one interval.
+    """
+
+    purpose: str
+    sigma_from: float
+    sigma_to: float
+    occurrence: int = 0
+
+    def __str__(self) -> str:
+        again = f" #{self.occurrence}" if self.occurrence else ""
+        return f"{self.purpose}[{self.sigma_from:.4g} to {self.sigma_to:.4g}{again}]"
+
+
+Operand = str | Noise
+Denoiser = Callable[[Tensor, float], Tensor]
+NoiseSource = Callable[[Noise, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """target = sum of coefficient * operand.
+
+    `weight` is what the target's coefficients sum to when each operand counts by its own weight: 1 for a state or a
+    denoised value, 0 for a difference. Noise has none.
+    """
+
+    target: str
+    terms: tuple[tuple[Operand, float], ...]
+    weight: float = 1.0
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(operand for operand, _ in self.terms if isinstance(operand, str))
+
+    @property
+    def draws(self) -> tuple[Noise, ...]:
+        return tuple(operand for operand, _ in self.terms if isinstance(operand, Noise))
+
+    def __str__(self) -> str:
+        return f"{self.target} = " + " ".join(f"{value:+.6g} {operand}" for operand, value in self.terms)
+
+
+def row(target: str, terms: Mapping[Operand, float] | Mapping[str, float], weight: float = 1.0) -> Row:
+    """A row, noise last, without the terms whose coefficient is zero: nothing is read or drawn in vain."""
+    nonzero = [(operand, float(value)) for operand, value in terms.items() if value != 0.0]
+    return Row(target, tuple(sorted(nonzero, key=lambda term: isinstance(term[0], Noise))), weight)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One model call: `opening` rows, the model at (`x`, `sigma`), then `rows`. A row may read those above it.
+
+    `step` is the interval of the schedule that the stage works in. `keeps` names the registers that a later stage
+    reads; the plan fills it in.
+    """
+
+    sigma: float
+    rows: tuple[Row, ...]
+    step: int
+    opening: tuple[Row, ...] = ()
+    keeps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a solver makes of a schedule: `len(plan.stages)` model calls, each with its rows.
+
+    Rows whose result nobody reads are dropped when the plan is made, so equal methods are equal plans.
+
+    Raises:
+        PlanError: a row reads a register that is not set, has a coefficient that is not finite, or (without noise)
+            does not sum to its weight.
+    """
+
+    path: Path
+    sigmas: tuple[float, ...]
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", _pruned(self.stages))
+        weights = {"x": 1.0}
+        for index, stage in enumerate(self.stages):
+            weights = _checked(weights, stage.opening, f"opening of model call {index}")
+            after = _checked(weights | {"denoised": 1.0}, stage.rows, f"model call {index}")
+            weights = {name: after[name] for name in stage.keeps}
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+    def first_stage(self, step: int) -> int:
+        """The index of the first stage at or after `step`: where a run that has done `step` steps stands."""
+        return next((i for i, stage in enumerate(self.stages) if stage.step >= step), len(self.stages))
+
+    def __str__(self) -> str:
+        head = f"{self.path!r}, {self.steps} steps, {len(self.stages)} model calls"
+        lines = [head, f"{'call':>4} {'step':>4} {'sigma':>12}   rows"]
+        for index, stage in enumerate(self.stages):
+            texts = [f"first {r}" for r in stage.opening] + [str(r) for r in stage.rows] or ["nothing"]
+            place = f"{index + 1:>4} {stage.step + 1:>4} {stage.sigma:>12.6g}   "
+            lines += [(place if i == 0 else " " * len(place)) + text for i, text in enumerate(texts)]
+        return "\n".join(lines)
+
+
+def _pruned(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    live, result = {"x"}, list[Stage]()
+    for stage in reversed(stages):
+        keeps = tuple(sorted(live))
+        rows, live = _live(stage.rows, live)
+        opening, live = _live(stage.opening, (live - {"denoised"}) | {"x"})
+        result.append(replace(stage, rows=rows, opening=opening, keeps=keeps))
+    return tuple(reversed(result))
+
+
+def _live(rows: Sequence[Row], live: set[str]) -> tuple[tuple[Row, ...], set[str]]:
+    """The rows whose target somebody reads, and the names that are read before they are set."""
+    kept, live = list[Row](), set(live)
+    for r in reversed(rows):
+        if r.target in live and r.terms != ((r.target, 1.0),):
+            kept.append(r)
+            live = (live - {r.target}) | set(r.reads)
+    return tuple(reversed(kept)), live
+
+
+def _checked(weights: Mapping[str, float], rows: Sequence[Row], where: str) -> dict[str, float]:
+    """The weights after `rows`, each row checked against what it may read and must sum to."""
+    known = dict(weights)
+    for r in rows:
+        missing = [name for name in r.reads if name not in known]
+        if missing:
+            raise PlanError(f"{where}: '{r}' reads {', '.join(missing)}, which is not set")
+        if not all(math.isfinite(value) for _, value in r.terms):
+            raise PlanError(f"{where}: '{r}' has a coefficient that is not finite")
+        parts = [value * known[operand] for operand, value in r.terms if isinstance(operand, str)]
+        if not r.draws and abs(total(parts) - r.weight) > 1e-9 * (1.0 + sum(map(abs, parts))):
+            raise PlanError(f"{where}: '{r}' sums to {total(parts)!r}, must be {r.weight!r}")
+        known[r.target] = r.weight
+    return known
+
+
+@dataclass(frozen=True)
+class State:
+    """All there is of a run between two model calls; keep it, fork it, resume it.
+
+    `registers` are latent-shaped tensors that no later step changes in place; `index` counts the model calls done;
+    `denoised` is the last prediction, for whoever looks on.
+    """
+
+    registers: Mapping[str, Tensor]
+    index: int = 0
+    denoised: Tensor | None = None
+
+    @property
+    def x(self) -> Tensor:
+        return self.registers["x"]
+
+
+def start(x: Tensor) -> State:
+    """The state before the first model call: `x` at the schedule's first noise level, any shape, float32 or wider."""
+    return State({"x": x})
+
+
+def no_noise(address: Noise, like: Tensor) -> Tensor:
+    raise PlanError(f"this plan draws noise ({address}): give run() a noise source, such as AddressedNoise(seeds)")
+
+
+def advance(plan: Plan, denoiser: Denoiser, state: State, noise: NoiseSource = no_noise) -> State:
+    """One model call and the rows that follow it.
+
+    Args:
+        denoiser: (x, sigma) -> denoised, of x's shape; sigma is a Python float.
+        noise: (address, like) -> standard normal tensor of `like`'s shape, dtype and device.
+    """
+    stage = plan.stages[state.index]
+    opened = _apply(stage.opening, state.registers, noise)
+    denoised = denoiser(opened["x"], stage.sigma)
+    done = _apply(stage.rows, {**opened, "denoised": denoised}, noise)
+    return State({name: done[name] for name in stage.keeps}, state.index + 1, denoised)
+
+
+def _apply(rows: Sequence[Row], registers: Mapping[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
+    held = dict(registers)
+    for r in rows:
+        held[r.target] = combine(
+            [
+                (held[operand] if isinstance(operand, str) else noise(operand, held["x"]), value)
+                for operand, value in r.terms
+            ],
+            affine=len(r.terms) - len(r.draws),
+        )
+    return held
+
+
+def run(
+    plan: Plan,
+    denoiser: Denoiser,
+    state: State,
+    noise: NoiseSource = no_noise,
+    *,
+    stop: int | None = None,
+    watch: Callable[[State], None] | None = None,
+) -> State:
+    """Advances `state` until `stop` model calls are done (all of them by default); `watch` sees every state on the way.
+
+    A run cut at any index and resumed from its state takes the same operations in the same order: the result is equal
+    bit for bit.
+    """
+    stop = len(plan.stages) if stop is None else min(stop, len(plan.stages))
+    while state.index < stop:
+        state = advance(plan, denoiser, state, noise)
+        if watch is not None:
+            watch(state)
+    return state

@@ -1,0 +1,211 @@
+"""The one list of what there is. Nodes, help pages, translations, tables and tests are made from it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from . import guidance, schedules
+from .parameters import Value
+from .plan import Plan
+from .solvers import ancestral, multistep, single_step
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Parameters of a solver, and what is claimed, and proved by the tests, for them.
+
+    order: global order of convergence on the probability-flow ODE, None where noise is added.
+    calls, calls_to_zero: model calls of a step, and of the step that ends at sigma 0.
+    keeps_marginals: x has the noise level that the model is told, at every call.
+    paths: names of the paths on which the setting exists.
+    """
+
+    params: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
+    order: int | None = None
+    calls: int = 1
+    calls_to_zero: int = 1
+    keeps_marginals: bool = True
+    paths: tuple[str, ...] = ("VE", "FLOW")
+
+
+@dataclass(frozen=True)
+class Solver:
+    """`id` makes the node ids, `name` is what people read; `settings` carry the claims, the default first."""
+
+    id: str
+    name: str
+    plan: Callable[..., Plan]
+    summary: str
+    advice: str
+    papers: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`needs` says what the function takes from a model: its `range` of noise levels or its `table` of trained ones."""
+
+    id: str
+    name: str
+    function: Callable[..., tuple[float, ...]]
+    needs: str
+    summary: str
+    advice: str
+    papers: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Guidance:
+    id: str
+    name: str
+    function: Callable[..., object]
+    summary: str
+    papers: tuple[str, ...]
+
+
+DDPM_PAPER = "Ho, Jain and Abbeel 2020, Denoising Diffusion Probabilistic Models, arXiv:2006.11239"
+DDIM_PAPER = "Song, Meng and Ermon 2021, Denoising Diffusion Implicit Models, arXiv:2010.02502"
+KARRAS_PAPER = (
+    "Karras, Aittala, Aila and Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, "
+    "arXiv:2206.00364"
+)
+DPM_PAPER = (
+    "Lu, Zhou, Bao, Chen, Li and Zhu 2022a, DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model "
+    "Sampling in Around 10 Steps, arXiv:2206.00927"
+)
+DPMPP_PAPER = (
+    "Lu, Zhou, Bao, Chen, Li and Zhu 2022b, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion "
+    "Probabilistic Models, arXiv:2211.01095"
+)
+LCM_PAPER = (
+    "Luo, Tan, Huang, Li and Zhao 2023, Latent Consistency Models: Synthesizing High-Resolution Images with "
+    "Few-Step Inference, arXiv:2310.04378"
+)
+SPACING_PAPER = (
+    "Lin, Liu, Li and Yang 2023, Common Diffusion Noise Schedules and Sample Steps are Flawed, arXiv:2305.08891"
+)
+CFG_PAPER = "Ho and Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598"
+
+SOLVERS: tuple[Solver, ...] = (
+    Solver(
+        "DDPM",
+        "DDPM",
+        ancestral.ddpm,
+        "Ancestral sampling of denoising diffusion models: a small random step per model call.",
+        "Takes hundreds to 1000 steps. With the Timestep schedule at 1000 steps it is the original method.",
+        (DDPM_PAPER,),
+        (
+            Setting({"variance": "small"}),
+            Setting({"variance": "large"}, keeps_marginals=False, paths=("VE",)),
+        ),
+        ("ancestral", "ddpm"),
+    ),
+    Solver(
+        "DDIM",
+        "DDIM",
+        ancestral.ddim,
+        "Deterministic steps that predict the clean image each time; eta adds DDPM's noise back in.",
+        "About 50 steps with the Timestep schedule. eta 0 gives the same picture every time for one starting noise.",
+        (DDIM_PAPER,),
+        (Setting({"eta": 0.0}, order=1), Setting({"eta": 0.5}), Setting({"eta": 1.0})),
+        ("ddim",),
+    ),
+    Solver(
+        "Euler",
+        "Euler",
+        single_step.euler,
+        "The simplest step along the probability-flow ODE; s_churn adds noise before each step.",
+        "20 to 50 steps. Robust at high guidance with few steps, where higher orders can overshoot.",
+        (KARRAS_PAPER,),
+        (
+            Setting({}, order=1),
+            Setting({"s_churn": 10.0}),
+            Setting({"s_churn": 10.0, "s_noise": 1.007}, keeps_marginals=False),
+        ),
+        ("euler",),
+    ),
+    Solver(
+        "DPMSolver",
+        "DPM-Solver",
+        single_step.dpm_solver,
+        "Exponential integrator in log-SNR without memory: order 2 makes two model calls a step.",
+        "10 steps (20 model calls) where DDIM takes 50.",
+        (DPM_PAPER,),
+        (Setting({"order": "2"}, order=2, calls=2), Setting({"order": "1"}, order=1)),
+        ("dpm_2", "dpm solver", "midpoint"),
+    ),
+    Solver(
+        "DPMpp2M",
+        "DPM++ 2M",
+        multistep.dpmpp_2m,
+        "Second order from one model call a step, by remembering the last prediction.",
+        "The recommended default: 20 steps with the Karras schedule.",
+        (DPMPP_PAPER,),
+        (Setting({"time": "half_log_snr"}, order=2), Setting({"time": "log_sigma"}, order=2)),
+        ("dpmpp_2m", "dpm++ 2m", "dpm solver++"),
+    ),
+    Solver(
+        "LCM",
+        "LCM",
+        ancestral.lcm,
+        "Consistency sampling for distilled models: denoise fully, add noise, repeat.",
+        "4 to 8 steps with a model distilled for it, the LCM schedule and guidance 1 to 2.",
+        (LCM_PAPER,),
+        (Setting({}),),
+        ("lcm", "turbo", "lightning", "consistency"),
+    ),
+)
+
+SCHEDULES: tuple[Schedule, ...] = (
+    Schedule(
+        "Karras",
+        "Karras",
+        schedules.karras,
+        "range",
+        "Noise levels evenly spaced in sigma^(1/rho).",
+        "The usual choice with DPM++ 2M and 10 to 30 steps.",
+        (KARRAS_PAPER,),
+    ),
+    Schedule(
+        "Exponential",
+        "Exponential",
+        schedules.exponential,
+        "range",
+        "Noise levels evenly spaced in log sigma.",
+        "Fewer steps at high noise than Karras with rho 7.",
+        (DPM_PAPER,),
+        ("log-linear", "log-snr"),
+    ),
+    Schedule(
+        "Timestep",
+        "Timestep",
+        schedules.timestep,
+        "table",
+        "The noise levels of evenly spaced trained timesteps: the schedule of DDPM and DDIM.",
+        "leading with steps_offset 1 is Stable Diffusion's DDIM; 1000 steps is all of DDPM; trailing for few steps.",
+        (DDPM_PAPER, DDIM_PAPER, SPACING_PAPER),
+        ("ddim_uniform", "normal", "simple", "leading", "trailing", "linspace"),
+    ),
+    Schedule(
+        "LCM",
+        "LCM",
+        schedules.lcm,
+        "table",
+        "The timesteps that a latent consistency model was distilled on, thinned to a few.",
+        "4 to 8 steps, with the LCM solver.",
+        (LCM_PAPER,),
+        ("lcm",),
+    ),
+)
+
+GUIDANCE: tuple[Guidance, ...] = (
+    Guidance(
+        "CFG",
+        "Classifier-free guidance",
+        guidance.cfg,
+        "Moves the prediction from the unconditional past the conditional one.",
+        (CFG_PAPER,),
+    ),
+)
