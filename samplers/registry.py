@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from . import guidance, schedules
-from .parameters import Value
+from .parameters import Parameter, Value, parameters
 from .plan import Plan
 from .solvers import ancestral, multistep, single_step
 
@@ -41,6 +41,15 @@ class Solver:
     settings: tuple[Setting, ...]
     aliases: tuple[str, ...] = ()
 
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        return parameters(self.plan)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it can draw noise."""
+        return any(setting.order is None for setting in self.settings)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -62,6 +71,7 @@ class Guidance:
     name: str
     function: Callable[..., object]
     summary: str
+    advice: str
     papers: tuple[str, ...]
 
 
@@ -206,6 +216,7 @@ GUIDANCE: tuple[Guidance, ...] = (
         "Classifier-free guidance",
         guidance.cfg,
         "Moves the prediction from the unconditional past the conditional one.",
+        "7.5 is usual for Stable Diffusion; 1 is the conditional prediction alone, at half the cost.",
         (CFG_PAPER,),
     ),
 )

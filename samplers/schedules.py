@@ -54,14 +54,20 @@ def pinned(inner: Sequence[float], sigma_min: float, sigma_max: float) -> tuple[
 
 
 def trained_sigmas(
-    beta_schedule: str = "scaled_linear", beta_start: float = 0.00085, beta_end: float = 0.012, train_steps: int = 1000
+    *,
+    beta_schedule: Annotated[
+        Literal["scaled_linear", "linear"], Param("How the trained betas grow: scaled_linear is Stable Diffusion's.")
+    ] = "scaled_linear",
+    beta_start: Annotated[float, Param("First trained beta.", 0.000001, 0.5, 0.00001)] = 0.00085,
+    beta_end: Annotated[float, Param("Last trained beta.", 0.000001, 0.999, 0.0001)] = 0.012,
+    train_steps: Annotated[int, Param("Number of trained timesteps.", 2, 10000, 1)] = 1000,
 ) -> tuple[float, ...]:
     """sigma = sqrt((1 - abar) / abar) of each trained timestep, ascending   (Ho et al. 2020, section 2).
 
-    abar_t is the product of 1 - beta up to t; beta runs linearly, or as the square of a line (scaled_linear, Stable
-    Diffusion), from beta_start to beta_end.
+    abar_t is the product of 1 - beta up to t; beta runs linearly, or as the square of a line (scaled_linear), from
+    beta_start to beta_end.
     """
-    power = {"linear": 1.0, "scaled_linear": 0.5}[beta_schedule]
+    power = 1.0 if beta_schedule == "linear" else 0.5
     low, high = beta_start**power, beta_end**power
     abar, result = 1.0, list[float]()
     for u in fractions(train_steps):

@@ -1,0 +1,25 @@
+"""The nodes, and the only place that imports ComfyUI."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .demo import StepwiseDigit, StepwiseDigitsModel
+from .guidance import StepwiseCFGGuider
+from .inspect import StepwisePlanTable
+from .schedules import schedule_nodes
+from .solvers import solver_nodes
+
+
+def all_nodes() -> list[type[io.ComfyNode]]:
+    return [
+        *solver_nodes(),
+        *schedule_nodes(),
+        StepwiseCFGGuider,
+        StepwisePlanTable,
+        StepwiseDigitsModel,
+        StepwiseDigit,
+    ]
+
+
+class StepwiseExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return all_nodes()

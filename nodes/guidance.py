@@ -1,0 +1,36 @@
+"""Guidance nodes."""
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from ..samplers.registry import GUIDANCE
+from .schema import description, widgets
+
+
+class StepwiseCFGGuider(io.ComfyNode):
+    """Model and prompts under classifier-free guidance, evaluated by the host's own guider."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        rule = next(entry for entry in GUIDANCE if entry.id == "CFG")
+        return io.Schema(
+            node_id="StepwiseCFGGuider",
+            display_name="CFG Guider (Stepwise)",
+            category="stepwise/guidance",
+            description=description(rule.summary, rule.advice, rule.papers),
+            search_aliases=["cfg", "guidance", "classifier-free guidance", "stepwise"],
+            inputs=[
+                io.Model.Input("model"),
+                io.Conditioning.Input("positive", tooltip="What the picture should be."),
+                io.Conditioning.Input("negative", tooltip="What it should not be, or an empty prompt."),
+                *widgets(rule.function),
+            ],
+            outputs=[io.Guider.Output("guider")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, cfg) -> io.NodeOutput:
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(positive, negative)
+        guider.set_cfg(cfg)
+        return io.NodeOutput(guider)

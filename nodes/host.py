@@ -1,0 +1,170 @@
+"""The adapter to ComfyUI: its models as paths and tables, our plans as its SAMPLER objects.
+
+Nothing here goes around the host: the guider calls the model, the inpaint wrapper applies masks, and the callback
+draws previews and carries Cancel, as for the host's own samplers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import comfy.model_management
+import comfy.model_sampling
+import comfy.samplers
+import torch
+from tqdm.auto import trange
+
+from ..samplers import FLOW, VE, AddressedNoise, Path, Plan, State, run, start
+from ..samplers.checks import check_sigmas
+from ..samplers.parameters import InputError, Value, checked
+from ..samplers.registry import Solver
+from .finite import FiniteCheck
+
+
+def path_of(model_sampling: Any) -> Path:
+    """FLOW for the host's CONST family, VE for all others: they are sampled in k-diffusion's scaling."""
+    return FLOW if isinstance(model_sampling, comfy.model_sampling.CONST) else VE
+
+
+def sampling_of(model_patcher: Any) -> Any:
+    return model_patcher.get_model_object("model_sampling")
+
+
+def sigma_range(model_sampling: Any) -> tuple[float, float]:
+    return float(model_sampling.sigma_min), float(model_sampling.sigma_max)
+
+
+def sigma_table(model_sampling: Any) -> tuple[float, ...]:
+    """The model's trained noise levels, ascending. Raises InputError for a model that has none."""
+    table = getattr(model_sampling, "sigmas", None)
+    if table is None:
+        raise InputError(
+            "model", "has no table of trained noise levels", "leave it unwired, or use the Karras schedule"
+        )
+    return tuple(table.tolist())
+
+
+def make_plan(solver: Solver, params: Mapping[str, Value], path: Path, sigmas: Sequence[float]) -> Plan:
+    """The plan, with every input checked first."""
+    check_sigmas(path, sigmas)
+    return solver.plan(path, tuple(sigmas), **checked(solver.plan, params))
+
+
+def image_noise(seed: int | None, like: torch.Tensor, device: str, model_sampling: Any) -> AddressedNoise:
+    """In-sampler noise: image i of the batch has seed + i, and the scale is the model's own."""
+    place = like.device if device == "gpu" else torch.device("cpu")
+    scale = float(getattr(model_sampling, "noise_scale", 1.0)) if path_of(model_sampling) is FLOW else 1.0
+    return AddressedNoise([(seed or 0) + i for i in range(len(like))], place, scale)
+
+
+def solve(
+    name: str,
+    plan: Plan,
+    model: Any,
+    state: State,
+    noise: AddressedNoise,
+    extra_args: Mapping[str, Any],
+    report: Callable[[int, State], None],
+    *,
+    stop_step: int | None = None,
+    disable: bool | None = None,
+) -> State:
+    """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
+    finite = FiniteCheck(name, plan, state, model, extra_args)
+
+    def denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return finite.note(model(x, x.new_full((len(x),), sigma), **extra_args))
+
+    first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
+    last = plan.steps if stop_step is None else min(stop_step, plan.steps)
+    for step in trange(first, last, disable=disable):
+        state = run(plan, denoiser, state, noise, stop=plan.first_stage(step + 1))
+        report(step, state)
+        finite.look(state, noise, final=step + 1 == last)
+    return state
+
+
+class PlanSampler(comfy.samplers.KSAMPLER):
+    """A SAMPLER of ours: a solver and its parameters. It holds no run, so it can be shared and cached."""
+
+    def __init__(self, solver: Solver, params: Mapping[str, Value], noise_device: str = "cpu"):
+        super().__init__(self.integrate)
+        self.solver = solver
+        self.params = checked(solver.plan, params)
+        self.noise_device = noise_device
+
+    @property
+    def settings(self) -> dict[str, Value]:
+        """All that decides what a run does: the parts of one run must agree in it."""
+        return {**self.params, "noise_device": self.noise_device} if self.solver.stochastic else dict(self.params)
+
+    @torch.no_grad()
+    def integrate(
+        self, model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback=None, disable=None
+    ) -> torch.Tensor:
+        """The host's sampler function: x comes noised, and the result goes back to its guider."""
+        extra_args = extra_args or {}
+        sampling = sampling_of(model.inner_model.model_patcher)
+        try:
+            plan = make_plan(self.solver, self.params, path_of(sampling), sigmas.tolist())
+        except InputError as error:
+            raise ValueError(f"{self.solver.name} Sampler: {error}") from None
+
+        def report(step: int, state: State) -> None:
+            if callback is not None:
+                sigma = sigmas[step]
+                callback({"i": step, "x": state.x, "denoised": state.denoised, "sigma": sigma, "sigma_hat": sigma})
+
+        noise = image_noise(extra_args.get("seed"), x, self.noise_device, sampling)
+        return solve(self.solver.name, plan, model, start(x), noise, extra_args, report, disable=disable).x
+
+
+class PlanRun(comfy.samplers.Sampler):
+    """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands.
+
+    The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
+    whatever looks at them sees what it would in one go.
+    """
+
+    def __init__(self, sampler: PlanSampler, plan: Plan, state: State | None, stop_step: int):
+        self.sampler, self.plan, self.state, self.stop_step = sampler, plan, state, stop_step
+
+    @torch.no_grad()
+    def sample(
+        self, guider: Any, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+    ) -> torch.Tensor:
+        extra_args["denoise_mask"] = denoise_mask
+        model = comfy.samplers.KSamplerX0Inpaint(guider, sigmas)
+        model.latent_image, model.noise = latent_image, noise
+        sampling = guider.inner_model.model_sampling
+
+        def report(step: int, state: State) -> None:
+            self.state = state
+            if callback is not None:
+                callback(step, state.denoised, state.x, self.plan.steps)
+
+        if self.state is None:
+            x = sampling.noise_scaling(sigmas[0], noise, latent_image, self.max_denoise(guider, sigmas))
+            self.state = start(x)
+        else:
+            self.state = moved(self.state, noise.device)
+        self.state = solve(
+            self.sampler.solver.name,
+            self.plan,
+            model,
+            self.state,
+            image_noise(extra_args.get("seed"), noise, self.sampler.noise_device, sampling),
+            extra_args,
+            report,
+            stop_step=self.stop_step,
+            disable=disable_pbar,
+        )
+        sigma = self.plan.sigmas[min(self.stop_step, self.plan.steps)]
+        if path_of(sampling).alpha(sigma) == 0.0:
+            return self.state.x
+        return sampling.inverse_noise_scaling(sigmas.new_tensor(sigma), self.state.x)
+
+
+def moved(state: State, device: torch.device) -> State:
+    """The same state on another device: bit for bit, since moving does not round."""
+    registers = {name: value.to(device) for name, value in state.registers.items()}
+    return State(registers, state.index, None if state.denoised is None else state.denoised.to(device))

@@ -1,0 +1,44 @@
+"""Nodes that show what a run would do."""
+
+from comfy_api.latest import io, ui
+
+from ..samplers import FLOW, VE
+from ..samplers.parameters import InputError
+from .errors import named
+from .host import PlanSampler, make_plan, path_of, sampling_of
+
+
+class StepwisePlanTable(io.ComfyNode):
+    """The coefficients of every step, as text, without a model call."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StepwisePlanTable",
+            display_name="Plan Table",
+            category="stepwise/inspect",
+            description="What a sampler does on a schedule: each model call, its noise level, and what is added up.",
+            search_aliases=["stepwise", "steps", "model calls", "debug"],
+            inputs=[
+                io.Sampler.Input("sampler", tooltip="A SAMPLER of Stepwise."),
+                io.Sigmas.Input("sigmas"),
+                io.Combo.Input(
+                    "path",
+                    options=["VE", "FLOW"],
+                    tooltip="VE for Stable Diffusion 1, 2 and XL; FLOW for rectified flow (SD3, Flux, Wan). "
+                    "Not used when a model is wired.",
+                ),
+                io.Model.Input("model", optional=True, tooltip="When wired, the path comes from the model."),
+            ],
+            outputs=[io.String.Output("table")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, sampler, sigmas, path, model=None) -> io.NodeOutput:
+        with named("Plan Table"):
+            if not isinstance(sampler, PlanSampler):
+                raise InputError("sampler", "is not one of Stepwise, so it has no plan", "wire a Stepwise Sampler node")
+            chosen = {"VE": VE, "FLOW": FLOW}[path] if model is None else path_of(sampling_of(model))
+            text = f"{sampler.solver.name} on {make_plan(sampler.solver, sampler.params, chosen, sigmas.tolist())}"
+        return io.NodeOutput(text, ui=ui.PreviewText(text))

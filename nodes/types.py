@@ -1,0 +1,5 @@
+"""The types of our own that travel along links."""
+
+from comfy_api.latest import io
+
+StateType = io.Custom("STEPWISE_STATE")
