@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .demo import StepwiseDigit, StepwiseDigitsModel
+from . import demo
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
 from .schedules import schedule_nodes
@@ -15,8 +15,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *schedule_nodes(),
         StepwiseCFGGuider,
         StepwisePlanTable,
-        StepwiseDigitsModel,
-        StepwiseDigit,
+        *demo.NODES,
     ]
 
 

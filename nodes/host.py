@@ -72,6 +72,8 @@ def solve(
     finite = FiniteCheck(name, plan, state, model, extra_args)
 
     def denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        # The host's progress bar looks for Cancel too, but only ten times a second.
+        comfy.model_management.throw_exception_if_processing_interrupted()
         return finite.note(model(x, x.new_full((len(x),), sigma), **extra_args))
 
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps

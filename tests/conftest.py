@@ -1,0 +1,24 @@
+"""Shared by all tests: what was measured is printed at the end of the run."""
+
+import pytest
+
+MEASURED = pytest.StashKey[dict[str, float]]()
+
+
+@pytest.fixture
+def differences(request):
+    """Records the largest difference to a reference, by name; the run ends with the table."""
+    table = request.config.stash.setdefault(MEASURED, {})
+
+    def record(reference: str, difference: float) -> None:
+        table[reference] = max(difference, table.get(reference, 0.0))
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    table = config.stash.get(MEASURED, {})
+    if table:
+        terminalreporter.section("largest relative difference to each reference")
+        for reference, difference in sorted(table.items()):
+            terminalreporter.write_line(f"{difference:9.2e}  {reference}")
