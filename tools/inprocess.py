@@ -1,0 +1,38 @@
+"""ComfyUI inside this process: on the CPU, with folders of its own, its modules under their own names.
+
+`import nodes` is ComfyUI's, `import stepwise.nodes` is ours. Only for a process that has not imported ComfyUI yet.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
+
+
+def load_comfyui(*options: str) -> tempfile.TemporaryDirectory[str]:
+    """Imports the ComfyUI of COMFYUI_PATH, by default the pinned one; returns its base folder, which the caller keeps.
+
+    The host reads its command line when it is imported, so it is shown one that says what is wanted here.
+    """
+    tree = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".dev" / "ComfyUI")
+    if not (tree / "comfy").is_dir():
+        raise SystemExit(f"There is no ComfyUI in {tree}. Run: python3 dev.py test")
+    base = tempfile.TemporaryDirectory(prefix="stepwise-comfyui-")
+    for folder in FOLDERS:
+        (Path(base.name) / folder).mkdir()
+    sys.path.insert(0, str(tree))
+    given, sys.argv = sys.argv, ["comfyui", "--cpu", "--base-directory", base.name, *options]
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        import comfy.cli_args
+    finally:
+        sys.argv = given
+    # Before anything else can claim it: from here on this name is ComfyUI's.
+    import nodes  # noqa: F401
+
+    return base

@@ -1,0 +1,363 @@
+"""Writes the example workflows from one description each: the editor's JSON and its API twin.
+
+    python tools/workflows.py            (with COMFYUI_PATH set)
+    python tools/workflows.py --check    fails when a committed file differs
+
+The nodes' own schemas give the order of sockets and widgets, so a workflow cannot disagree with its nodes.
+"""
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inprocess import load_comfyui
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "example_workflows"
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+COLUMN, ROW = 330, 60
+
+
+@dataclass
+class Link:
+    node: "Node"
+    output: int
+
+
+@dataclass
+class Node:
+    """A node of the description: its class, its place on a grid of columns, and its inputs, values or links."""
+
+    kind: str
+    place: tuple[float, float]
+    inputs: dict[str, Any]
+    title: str | None = None
+    size: tuple[int, int] | None = None
+    id: int = 0
+
+    def __getitem__(self, output: int) -> Link:
+        return Link(self, output)
+
+
+@dataclass
+class Workflow:
+    """`name` is the title in the template browser; `api` is the file for headless runs."""
+
+    name: str
+    api: str
+    note: str
+    nodes: list[Node] = field(default_factory=list)
+
+    def add(self, kind: str, place: tuple[float, float], title: str | None = None, size=None, **inputs: Any) -> Node:
+        node = Node(kind, place, inputs, title, size, len(self.nodes) + 1)
+        self.nodes.append(node)
+        return node
+
+
+def api_json(workflow: Workflow) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        return [str(value.node.id), value.output] if isinstance(value, Link) else value
+
+    return {
+        str(node.id): {
+            "class_type": node.kind,
+            "inputs": {name: plain(value) for name, value in node.inputs.items()},
+            "_meta": {"title": node.title},
+        }
+        for node in workflow.nodes
+    }
+
+
+def declared(info: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Every input of a node in the editor's order: its type and options."""
+    found = {}
+    for group in ("required", "optional"):
+        for name, (kind, *options) in info["input"].get(group, {}).items():
+            listed = {"options": kind} if isinstance(kind, list) else {}
+            found[name] = ("COMBO" if listed else kind, {**listed, **(options[0] if options else {})})
+    return found
+
+
+def is_widget(kind: str, options: dict[str, Any]) -> bool:
+    return kind in WIDGET_TYPES and not options.get("forceInput")
+
+
+def complete(node: Node, info: dict[str, Any]) -> None:
+    """Fills in the widgets that the description leaves at their defaults."""
+    inputs = declared(info)
+    if unknown := set(node.inputs) - set(inputs):
+        raise SystemExit(f"{node.kind} has no input {', '.join(sorted(unknown))}")
+    node.title = node.title or info["display_name"] or node.kind
+    widgets = {name: options for name, (kind, options) in inputs.items() if is_widget(kind, options)}
+    defaults = {
+        name: options.get("default", (options.get("options") or [None])[0]) for name, options in widgets.items()
+    }
+    node.inputs = {**defaults, **node.inputs}
+
+
+def default_of(options: dict[str, Any]) -> Any:
+    return options["default"] if "default" in options else (options.get("options") or [None])[0]
+
+
+def editor_node(node: Node, info: dict[str, Any], links: list[list[Any]]) -> dict[str, Any]:
+    sockets, values = [], []
+    for name, (kind, options) in declared(info).items():
+        value = node.inputs.get(name)
+        if is_widget(kind, options):
+            values.append(value)
+            if options.get("control_after_generate"):
+                values.append("fixed")
+            continue
+        socket = {"name": name, "type": kind, "link": None}
+        if isinstance(value, Link):
+            socket["link"] = len(links) + 1
+            links.append([len(links) + 1, value.node.id, value.output, node.id, len(sockets), kind])
+        sockets.append(socket)
+    width, height = node.size or (290, 0)
+    x, y = node.place
+    return {
+        "id": node.id,
+        "type": node.kind,
+        "title": node.title,
+        "pos": [x * COLUMN, y * ROW],
+        "size": [width, max(height, 60 + 24 * (len(sockets) + len(values)))],
+        "flags": {},
+        "order": node.id - 1,
+        "mode": 0,
+        "inputs": sockets,
+        "outputs": [
+            {"name": name, "type": kind, "links": []}
+            for kind, name in zip(info["output"], info["output_name"], strict=True)
+        ],
+        "properties": {"Node name for S&R": node.kind},
+        "widgets_values": values,
+    }
+
+
+def editor_json(workflow: Workflow, infos: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    links: list[list[Any]] = []
+    nodes = [editor_node(node, infos[node.kind], links) for node in workflow.nodes]
+    for link, source, output, *_ in links:
+        nodes[source - 1]["outputs"][output]["links"].append(link)
+    nodes.append(note_node(workflow, len(nodes) + 1))
+    return {
+        "last_node_id": len(nodes),
+        "last_link_id": len(links),
+        "nodes": nodes,
+        "links": links,
+        "groups": [],
+        "config": {},
+        "extra": {"ds": {"scale": 0.8, "offset": [60, 180]}},
+        "version": 0.4,
+    }
+
+
+def note_node(workflow: Workflow, number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "type": "MarkdownNote",
+        "pos": [0, -150],
+        "size": [600, 120],
+        "flags": {},
+        "order": number - 1,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "properties": {},
+        "widgets_values": [workflow.note],
+    }
+
+
+def first_picture() -> Workflow:
+    w = Workflow(
+        "DPM++ 2M Karras with CFG",
+        "dpmpp_2m_karras_cfg",
+        "## The recommended default\nDPM++ 2M on the Karras schedule, 20 steps, guidance 7.5. "
+        "The Digits model comes with the pack; wire any other MODEL, prompts and VAE in its place.",
+    )
+    model = w.add("StepwiseDigitsModel", (0, 0), variant="standard")
+    positive = w.add("StepwiseDigit", (0, 3), "Digits to draw", labels="0-9")
+    negative = w.add("StepwiseDigit", (0, 5.4), "No class", labels="")
+    latent = w.add("EmptyLatentImage", (0, 8), width=64, height=64, batch_size=10)
+    guider = w.add("StepwiseCFGGuider", (1, 0), model=model[0], positive=positive[0], negative=negative[0], cfg=7.5)
+    noise = w.add("RandomNoise", (1, 4), noise_seed=7)
+    sigmas = w.add(
+        "StepwiseKarrasSchedule",
+        (1, 7),
+        steps=20,
+        model=model[0],
+    )
+    run = w.add(
+        "StepwiseDPMpp2M",
+        (2, 0),
+        guider=guider[0],
+        noise=noise[0],
+        latent_image=latent[0],
+        sigmas=sigmas[0],
+    )
+    picture(w, run, model, 2)
+    return w
+
+
+def picture(w: Workflow, run: Node, model: Node, first_row: float) -> None:
+    decoded = w.add("VAEDecode", (3, 0), samples=run[0], vae=model[1])
+    grid = w.add("StepwiseImageGrid", (3, first_row), images=decoded[0], columns=5, gap=8)
+    w.add("SaveImage", (4, 0), images=grid[0], filename_prefix="stepwise", size=(420, 330))
+
+
+def side_by_side() -> Workflow:
+    w = Workflow(
+        "DDPM, DDIM, DPM-Solver and LCM side by side",
+        "side_by_side",
+        "## Four ways from the same noise\nFrom top to bottom: DDPM 1000 steps, DDIM 50, DPM-Solver of order 2 with 10 "
+        "steps (20 model calls), LCM 4 steps on the distilled model.",
+    )
+    positive = w.add("StepwiseDigit", (0, 0), "Digits to draw", labels="0-9")
+    negative = w.add("StepwiseDigit", (0, 2.4), "No class", labels="")
+    latent = w.add("EmptyLatentImage", (0, 4.8), width=64, height=64, batch_size=10)
+    noise = w.add("RandomNoise", (0, 8), noise_seed=7)
+    model = w.add("StepwiseDigitsModel", (0, 10.8), variant="standard")
+    distilled = w.add("StepwiseDigitsModel", (0, 13.8), "Digits Model (LCM)", variant="lcm")
+    prompts = {"positive": positive[0], "negative": negative[0]}
+    guider = w.add("StepwiseCFGGuider", (1, 0), model=model[0], **prompts, cfg=3.0)
+    plain = w.add("StepwiseCFGGuider", (1, 4), "CFG Guider (LCM)", model=distilled[0], **prompts, cfg=1.0)
+    trained = {"model": model[0]}
+    full = w.add("StepwiseTimestepSchedule", (1, 8), "1000 steps", steps=1000, **trained)
+    fifty = w.add("StepwiseTimestepSchedule", (1, 14), "50 steps", steps=50, **trained)
+    ten = w.add(
+        "StepwiseExponentialSchedule",
+        (1, 20),
+        "10 steps",
+        steps=10,
+        model=model[0],
+    )
+    four = w.add("StepwiseLCMSchedule", (1, 24.5), "4 steps", steps=4, model=distilled[0])
+    common = {"noise": noise[0], "latent_image": latent[0]}
+    runs = [
+        w.add("StepwiseDDPM", (2, 0), guider=guider[0], **common, sigmas=full[0]),
+        w.add("StepwiseDDIM", (2, 6.5), guider=guider[0], **common, sigmas=fifty[0]),
+        w.add("StepwiseDPMSolver", (2, 13), guider=guider[0], **common, sigmas=ten[0]),
+        w.add("StepwiseLCM", (2, 19), guider=plain[0], **common, sigmas=four[0]),
+    ]
+    rows = []
+    for i, run in enumerate(runs):
+        decoded = w.add("VAEDecode", (3, 5 * i), samples=run[0], vae=model[1])
+        rows.append(w.add("StepwiseImageGrid", (3, 5 * i + 1.8), images=decoded[0]))
+    stack = rows[0]
+    for i, image in enumerate(rows[1:]):
+        stack = w.add(
+            "ImageStitch",
+            (4, 6 * i),
+            image1=stack[0],
+            image2=image[0],
+            direction="down",
+            spacing_width=8,
+            spacing_color="black",
+        )
+    w.add("SaveImage", (5, 0), images=stack[0], filename_prefix="stepwise", size=(720, 400))
+    return w
+
+
+def on_a_checkpoint() -> Workflow:
+    w = Workflow(
+        "DPM++ 2M Karras on a Stable Diffusion checkpoint",
+        "dpmpp_2m_karras_checkpoint",
+        "## The same on an ordinary checkpoint\nChoose a Stable Diffusion 1.5 checkpoint of yours. For SDXL set the "
+        "latent to 1024 x 1024 and the guidance to 5 or 6.",
+    )
+    loader = w.add("CheckpointLoaderSimple", (0, 0), ckpt_name="v1-5-pruned-emaonly-fp16.safetensors")
+    positive = w.add(
+        "CLIPTextEncode",
+        (0, 3),
+        "Positive",
+        (290, 130),
+        text="a lighthouse on a cliff at dawn, oil painting",
+        clip=loader[1],
+    )
+    negative = w.add("CLIPTextEncode", (0, 6), "Negative", (290, 130), text="blurry, text", clip=loader[1])
+    latent = w.add("EmptyLatentImage", (0, 9), width=512, height=512, batch_size=1)
+    guider = w.add("StepwiseCFGGuider", (1, 0), model=loader[0], positive=positive[0], negative=negative[0], cfg=7.5)
+    noise = w.add("RandomNoise", (1, 4), noise_seed=7)
+    sigmas = w.add(
+        "StepwiseKarrasSchedule",
+        (1, 7),
+        steps=20,
+        model=loader[0],
+    )
+    run = w.add(
+        "StepwiseDPMpp2M",
+        (2, 0),
+        guider=guider[0],
+        noise=noise[0],
+        latent_image=latent[0],
+        sigmas=sigmas[0],
+    )
+    decoded = w.add("VAEDecode", (3, 0), samples=run[0], vae=loader[2])
+    w.add("SaveImage", (3, 2), images=decoded[0], filename_prefix="stepwise", size=(420, 330))
+    return w
+
+
+WORKFLOWS = (first_picture, side_by_side, on_a_checkpoint)
+
+
+def files(infos: dict[str, dict[str, Any]]) -> dict[Path, str]:
+    made = {}
+    for describe in WORKFLOWS:
+        workflow = describe()
+        for node in workflow.nodes:
+            complete(node, infos[node.kind])
+        made[FOLDER / f"{workflow.name}.json"] = json.dumps(editor_json(workflow, infos), indent=1) + "\n"
+        made[FOLDER / "api" / f"{workflow.api}.json"] = json.dumps(api_json(workflow), indent=1) + "\n"
+    return made
+
+
+def node_infos() -> dict[str, dict[str, Any]]:
+    """What the host's /object_info says of every node that an example uses."""
+    folders = load_comfyui()
+    from stepwise.nodes import all_nodes
+
+    import nodes as host_nodes
+
+    classes = {node.define_schema().node_id: node for node in all_nodes()}
+    asyncio.run(host_nodes.init_builtin_extra_nodes())
+    infos = {kind: info_of(kind, classes.get(kind) or host_nodes.NODE_CLASS_MAPPINGS[kind]) for kind in kinds()}
+    folders.cleanup()
+    return infos
+
+
+def kinds() -> set[str]:
+    return {node.kind for describe in WORKFLOWS for node in describe().nodes}
+
+
+def info_of(kind: str, node: Any) -> dict[str, Any]:
+    import nodes as host_nodes
+
+    if hasattr(node, "GET_NODE_INFO_V1"):
+        node.GET_SCHEMA()
+        return node.GET_NODE_INFO_V1()
+    return {
+        "input": node.INPUT_TYPES(),
+        "display_name": host_nodes.NODE_DISPLAY_NAME_MAPPINGS.get(kind, kind),
+        "output": list(node.RETURN_TYPES),
+        "output_name": list(getattr(node, "RETURN_NAMES", node.RETURN_TYPES)),
+    }
+
+
+def main() -> None:
+    made = files(node_infos())
+    stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv[1:]:
+        if stale:
+            raise SystemExit("not as generated: " + ", ".join(path.name for path in stale))
+        return
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(made[path])
+        print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
