@@ -1,0 +1,81 @@
+"""One real server and one real browser for the whole session; a fresh page for each test."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+from stepwise.tests.e2e.harness import QUIET_SETTINGS, Editor
+from stepwise.tools.browser import CURE, find_browser
+from stepwise.tools.environment import DEV
+from stepwise.tools.server import Server
+
+COMFYUI = Path(os.environ.get("COMFYUI_PATH") or DEV / "ComfyUI")
+FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The real server with this pack and no other, in a folder of its own."""
+    if not (COMFYUI / "main.py").is_file():
+        pytest.fail(f"There is no ComfyUI in {COMFYUI}. Run: python3 dev.py test", pytrace=False)
+    base = tmp_path_factory.mktemp("server")
+    settings = base / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(QUIET_SETTINGS), encoding="utf-8")
+    with Server(COMFYUI, Path(sys.executable), base) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def browser():
+    found = find_browser()
+    if found is None:
+        pytest.fail(f"There is no browser. {CURE}", pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_editor(server, browser, request):
+    """`open_editor(nodes2=False, locale="en")`: a fresh page with a blank workflow, on the classic canvas or Nodes 2.0.
+
+    When the test fails, a screenshot of each page is left in .dev/failures.
+    """
+    editors = []
+
+    def open_editor(*, nodes2=False, locale="en"):
+        server.post("/settings", {"Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale})
+        editor = Editor(browser.new_context(viewport={"width": 1600, "height": 900}).new_page(), server)
+        editors.append(editor)
+        editor.open()
+        editor.new_workflow()
+        return editor
+
+    yield open_editor
+    for number, editor in enumerate(editors):
+        if request.node.stash.get(FAILED, False):
+            name = re.sub(r"\W+", "-", request.node.nodeid).strip("-")
+            editor.screenshot(DEV / "failures" / f"{name}-{number}.png")
+        editor.page.context.close()
+
+
+@pytest.fixture
+def editor(open_editor):
+    """The editor on the classic canvas, in English, with a blank workflow."""
+    return open_editor()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report

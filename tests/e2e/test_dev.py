@@ -1,0 +1,52 @@
+"""However dev.py ends, the server that it started ends with it."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from stepwise.tools.process import Failure
+from stepwise.tools.server import Server, free_port
+
+DEV_PY = Path(__file__).resolve().parents[2] / "dev.py"
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+if sys.platform == "linux":  # elsewhere nothing ends a child whose parent is killed without notice
+    STATUS[signal.SIGKILL] = -9
+
+
+@pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
+def test_no_process_is_left(number):
+    command = [sys.executable, DEV_PY, "serve", "--cpu", "--port", str(free_port())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as dev:
+        children = server_processes(dev.pid)
+        assert children, dev.communicate(timeout=1)[0]
+        dev.send_signal(number)
+        _, alive = psutil.wait_procs(children, timeout=30)
+        text, _ = dev.communicate(timeout=30)
+    assert not alive
+    assert dev.returncode == STATUS[number]
+    assert "Traceback (most recent call last)" not in text.partition("dev.py: stopped")[2]
+
+
+def server_processes(parent: int) -> list[psutil.Process]:
+    """The processes under `parent`, as soon as the server is one of them."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        children = psutil.Process(parent).children(recursive=True)
+        if any("main.py" in child.cmdline() for child in children):
+            return children
+        time.sleep(0.05)
+    return []
+
+
+def test_a_port_in_use_is_said(server, tmp_path):
+    with pytest.raises(Failure, match=f"Port {server.port} is in use"):
+        Server(server.comfyui, server.python, tmp_path, port=server.port).start()
+
+
+def test_a_failed_start_shows_the_log(server, tmp_path):
+    with pytest.raises(Failure, match="no-such-option"):
+        Server(server.comfyui, server.python, tmp_path, arguments=["--no-such-option"]).start()
