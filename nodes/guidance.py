@@ -20,12 +20,12 @@ class StepwiseCFGGuider(io.ComfyNode):
             description=description(rule.summary, rule.advice, rule.papers),
             search_aliases=["cfg", "guidance", "classifier-free guidance", "stepwise"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The diffusion model, with whatever patches it carries."),
                 io.Conditioning.Input("positive", tooltip="What the picture should be."),
                 io.Conditioning.Input("negative", tooltip="What it should not be, or an empty prompt."),
                 *widgets(rule.function),
             ],
-            outputs=[io.Guider.Output("guider")],
+            outputs=[io.Guider.Output("guider", tooltip="Model and prompts, for any node that samples with a GUIDER.")],
         )
 
     @classmethod

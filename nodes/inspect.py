@@ -21,7 +21,7 @@ class StepwisePlanTable(io.ComfyNode):
             search_aliases=["stepwise", "steps", "model calls", "debug"],
             inputs=[
                 io.Sampler.Input("sampler", tooltip="A SAMPLER of Stepwise."),
-                io.Sigmas.Input("sigmas"),
+                io.Sigmas.Input("sigmas", tooltip="The schedule that the table is made for."),
                 io.Combo.Input(
                     "path",
                     options=["VE", "FLOW"],
@@ -30,7 +30,7 @@ class StepwisePlanTable(io.ComfyNode):
                 ),
                 io.Model.Input("model", optional=True, tooltip="When wired, the path comes from the model."),
             ],
-            outputs=[io.String.Output("table")],
+            outputs=[io.String.Output("table", tooltip="One line for each model call and each sum.")],
             is_output_node=True,
         )
 

@@ -33,7 +33,7 @@ class ScheduleNode(io.ComfyNode):
                 *(widgets(trained_sigmas) if schedule.needs == "table" else ()),
                 model,
             ],
-            outputs=[io.Sigmas.Output("sigmas")],
+            outputs=[io.Sigmas.Output("sigmas", tooltip="The noise levels of the steps, from the highest down to 0.")],
         )
 
     @classmethod

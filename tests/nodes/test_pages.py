@@ -1,0 +1,161 @@
+"""Every node has a help page, and what is generated is as committed."""
+
+import asyncio
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import nodes as host_nodes
+
+ROOT = Path(__file__).resolve().parents[2]
+LINK = re.compile(r"^(.+): (\S+) +-> +(.+): (\S+)$")
+
+
+def load_pages():
+    spec = importlib.util.spec_from_file_location("stepwise_pages", ROOT / "tools" / "pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    from stepwise.nodes import all_nodes
+
+    return all_nodes()
+
+
+@pytest.fixture(scope="module")
+def made(nodes):
+    pages = load_pages()
+    return pages, pages.files(nodes)
+
+
+@pytest.fixture(scope="module")
+def drawn(nodes):
+    """The node classes that documents draw wires between, ours and the host's, by display name."""
+    asyncio.run(host_nodes.init_builtin_extra_nodes())
+    names = host_nodes.NODE_DISPLAY_NAME_MAPPINGS
+    classes = {names.get(id) or id: (id, node) for id, node in host_nodes.NODE_CLASS_MAPPINGS.items()}
+    classes |= {node.GET_SCHEMA().display_name: (node.GET_SCHEMA().node_id, node) for node in nodes}
+    return {name: classes[name] for name in mentioned()}
+
+
+@pytest.fixture(scope="module")
+def sockets(drawn):
+    """By display name: the types of a node's outputs, of its inputs, and the names of the inputs it needs."""
+    return {name: node_sockets(node) for name, (_, node) in drawn.items()}
+
+
+def documents():
+    return [ROOT / "README.md", *sorted((ROOT / "web" / "docs").glob("*.md"))]
+
+
+def links(path):
+    """The wires drawn in a document, block by block: source node, output, target node, input."""
+    blocks = re.findall(r"^```text\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
+    wired = [[LINK.match(line) for line in block.splitlines()] for block in blocks if "->" in block]
+    for block in wired:
+        assert all(block), f"{path.name} has a line that is not a wire"
+    return [[wire.groups() for wire in block] for block in wired]
+
+
+def kind_of(name):
+    """A node's display name, without what tells two of a kind apart."""
+    return re.sub(r" \((first|second)\)$", "", name)
+
+
+def mentioned():
+    return {kind_of(name) for path in documents() for block in links(path) for wire in block for name in wire[::2]}
+
+
+def node_sockets(node):
+    if hasattr(node, "GET_NODE_INFO_V1"):
+        info = node.GET_NODE_INFO_V1()
+        outputs, labels, inputs = info["output"], info["output_name"], info["input"]
+    else:
+        outputs, inputs = node.RETURN_TYPES, node.INPUT_TYPES()
+        labels = getattr(node, "RETURN_NAMES", outputs)
+    kinds = {name: kind for group in ("required", "optional") for name, (kind, *_) in inputs.get(group, {}).items()}
+    widgets = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+    needed = {name for name in inputs.get("required", {}) if not isinstance(kinds[name], list)}
+    needed = {name for name in needed if kinds[name] not in widgets}
+    return dict(zip(labels, outputs, strict=True)), kinds, needed
+
+
+def test_pages_and_the_readme_table_are_as_generated(made):
+    pages, files = made
+    assert pages.faults(files) == [], "run: python tools/pages.py"
+
+
+def test_every_node_has_a_page_with_its_tables(nodes):
+    for node in nodes:
+        text = (ROOT / "web" / "docs" / f"{node.GET_SCHEMA().node_id}.md").read_text()
+        for title in ("When to use it", "Inputs", "Outputs", "Wiring"):
+            assert f"\n## {title}\n" in text, node
+        assert text.count("| --- |") >= 2, node
+        if getattr(node, "SOLVER", None) or getattr(node, "SCHEDULE", None):
+            assert "arxiv.org/abs/" in text
+            assert "\n## Method\n" in text
+
+
+def test_every_input_says_what_it_is_for(nodes):
+    silent = [
+        f"{node.GET_SCHEMA().node_id}.{declared.id}"
+        for node in nodes
+        for declared in node.GET_SCHEMA().inputs
+        if not declared.tooltip
+    ]
+    assert silent == []
+
+
+def test_every_output_says_what_it_is(made):
+    """No table of a page ends in an empty cell."""
+    _, files = made
+    empty = [(path.name, line) for path, text in files.items() for line in text.splitlines() if line.endswith("|  |")]
+    assert empty == []
+
+
+def test_every_page_of_a_solver_shows_its_claims(nodes):
+    for node in nodes:
+        if solver := getattr(node, "SOLVER", None):
+            text = (ROOT / "web" / "docs" / f"{node.GET_SCHEMA().node_id}.md").read_text()
+            claims = text.split("## Accuracy and cost")[1].split("## Method")[0]
+            assert claims.count("\n| ") == 2 + len(solver.settings)
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.stem)
+def test_wires_join_sockets_that_exist_and_fit(path, sockets):
+    assert links(path), "no example of wiring"
+    for block in links(path):
+        for source, output, target, name in block:
+            outputs, kinds = sockets[kind_of(source)][0], sockets[kind_of(target)][1]
+            assert outputs[output] == kinds[name], f"{source}: {output} -> {target}: {name}"
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.stem)
+def test_wires_reach_every_socket_that_is_needed(path, sockets):
+    """Of every node that takes something in and gives something on; a step node also needs a beginning."""
+    for block in links(path):
+        for node in {source for source, *_ in block} & {target for _, _, target, _ in block}:
+            _, kinds, needed = sockets[kind_of(node)]
+            reached = {name for *_, target, name in block if target == node}
+            beginning = {"noise", "latent_image", "sigmas"} if "state" in set(kinds) - reached else set()
+            assert reached >= needed | beginning, node
+
+
+def test_the_readme_draws_the_template_that_it_names(drawn):
+    (title,) = re.findall(r"(?<!\*)\*(?!\*)([^*\n]+)\*(?!\*)", (ROOT / "README.md").read_text())
+    template = json.loads((ROOT / "example_workflows" / f"{title}.json").read_text())
+    by_id = {node["id"]: node for node in template["nodes"]}
+
+    def wire(source, output, target, slot):
+        source, target = by_id[source], by_id[target]
+        return source["type"], source["outputs"][output]["name"], target["type"], target["inputs"][slot]["name"]
+
+    (block,) = links(ROOT / "README.md")
+    ours = [(drawn[source][0], output, drawn[target][0], name) for source, output, target, name in block]
+    assert sorted(ours) == sorted(wire(*link[1:5]) for link in template["links"])

@@ -1,0 +1,328 @@
+"""Writes a help page per node and the README's table of nodes.
+
+    python tools/pages.py            (with COMFYUI_PATH set)
+    python tools/pages.py --check    fails when a committed file differs
+
+Inputs, outputs, ranges and meanings come from the nodes' schemas, formulas from the docstrings, papers, orders and
+model calls from the registry. The rest is written by hand in docs/pages/<NodeId>.md, which a solver shares with its
+Sampler.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+HAND = ROOT / "docs" / "pages"
+PAGES = ROOT / "web" / "docs"
+README = ROOT / "README.md"
+TABLE = re.compile(r"(?<=<!-- nodes -->\n).*?(?=<!-- /nodes -->)", re.DOTALL)
+FACT = re.compile(r"^(schedule|solver|settings|formulas): (.+)\n", re.MULTILINE)
+
+# What a socket carries, for outputs whose schema does not say.
+CARRIED = {
+    "SAMPLER": "The solver with these settings, for any node that takes a SAMPLER.",
+    "MODEL": "The model, for any node that takes a MODEL.",
+    "VAE": "Turns the model's latents into pictures and back.",
+    "CONDITIONING": "What the picture should show, for the positive or negative input of a guider.",
+    "IMAGE": "The picture.",
+}
+START = (
+    ("Load Checkpoint: MODEL", "CFG Guider (Stepwise): model"),
+    ("CLIP Text Encode (Prompt): CONDITIONING", "CFG Guider (Stepwise): positive"),
+    ("CLIP Text Encode (Prompt): CONDITIONING", "CFG Guider (Stepwise): negative"),
+    ("Load Checkpoint: MODEL", "{schedule}: model"),
+)
+STEP_LINKS = (
+    *START,
+    ("CFG Guider (Stepwise): guider", "{name}: guider"),
+    ("RandomNoise: NOISE", "{name}: noise"),
+    ("Empty Latent Image: LATENT", "{name}: latent_image"),
+    ("{schedule}: sigmas", "{name}: sigmas"),
+    ("{name}: output", "VAE Decode: samples"),
+)
+SAMPLER_LINKS = (
+    *START,
+    ("{name}: sampler", "SamplerCustomAdvanced: sampler"),
+    ("CFG Guider (Stepwise): guider", "SamplerCustomAdvanced: guider"),
+    ("RandomNoise: NOISE", "SamplerCustomAdvanced: noise"),
+    ("Empty Latent Image: LATENT", "SamplerCustomAdvanced: latent_image"),
+    ("{schedule}: sigmas", "SamplerCustomAdvanced: sigmas"),
+    ("SamplerCustomAdvanced: output", "VAE Decode: samples"),
+)
+SCHEDULE_LINKS = (("Load Checkpoint: MODEL", "{name}: model"), ("{name}: sigmas", "{solver}: sigmas"))
+TWIN = {
+    True: "It takes the steps itself, and can stop and go on from a state. {other} is the same solver as a SAMPLER.",
+    False: "It is the solver as a SAMPLER, for SamplerCustomAdvanced, Sample (Stepwise) and other nodes that take one. "
+    "{other} is the same solver as a node that takes the steps itself.",
+}
+IN_PARTS = """\
+Lower `end_step` to stop early. Wire `state` into a second {name} node with the same settings, give that one a guider,
+and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with the state. The result equals the run in
+one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family."""
+ORDER = """\
+Order n means that steps half as long leave about 2^n times less error, without added noise. Each model call evaluates
+the prompt and, unless the guidance scale is 1, the negative prompt as well."""
+
+
+@dataclass
+class Hand:
+    """What is written by hand: facts (`key: value` lines at the top), an introduction, and sections by title."""
+
+    facts: dict[str, str] = field(default_factory=dict)
+    intro: str = ""
+    sections: dict[str, str] = field(default_factory=dict)
+
+
+def hand_written(node_id: str) -> Hand:
+    path = HAND / f"{node_id}.md"
+    if not path.exists():
+        raise SystemExit(f"{node_id} has no hand-written text: write {path.relative_to(ROOT)}")
+    intro, *parts = re.split(r"^## ", path.read_text(), flags=re.MULTILINE)
+    facts = dict(FACT.findall(intro))
+    intro = FACT.sub("", intro)
+    titled = (part.split("\n", 1) for part in parts)
+    return Hand(facts, intro.strip(), {title.strip(): text.strip() for title, text in titled})
+
+
+@dataclass
+class Subject:
+    """A node, what the registry says of it, and what is written by hand."""
+
+    node: Any
+    schema: Any
+    entry: Any
+    hand: Hand
+
+    @property
+    def name(self) -> str:
+        return self.schema.display_name or self.schema.node_id
+
+    @property
+    def solver(self) -> Any:
+        return getattr(self.node, "SOLVER", None)
+
+    @property
+    def takes_steps(self) -> bool:
+        return any(output.io_type == "STEPWISE_STATE" for output in self.schema.outputs)
+
+    @property
+    def function(self) -> Callable[..., Any] | None:
+        return getattr(self.entry, "plan", None) or getattr(self.entry, "function", None)
+
+
+def subject(node: Any) -> Subject:
+    from stepwise.samplers.registry import GUIDANCE
+
+    schema = node.GET_SCHEMA()
+    solver = getattr(node, "SOLVER", None)
+    rule = next((rule for rule in GUIDANCE if schema.node_id == f"Stepwise{rule.id}Guider"), None)
+    entry = solver or getattr(node, "SCHEDULE", None) or rule
+    return Subject(node, schema, entry, hand_written(f"Stepwise{solver.id}" if solver else schema.node_id))
+
+
+def cell(text: object) -> str:
+    return " ".join(str(text).replace("|", "\\|").split())
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
+
+
+def number(value: float) -> str:
+    return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def input_row(declared: Any) -> list[str]:
+    """Name, type, default, range and meaning of one input."""
+    kind = "choice" if declared.io_type == "COMBO" else declared.io_type
+    default = getattr(declared, "default", None)
+    options = getattr(declared, "options", None)
+    low, high = getattr(declared, "min", None), getattr(declared, "max", None)
+    limits = ""
+    if options:
+        limits = ", ".join(f"`{option}`" for option in options)
+        default = options[0] if default is None else default
+    elif low is not None and high is not None:
+        limits = f"{number(low)} to {number(high)}"
+    shown = "" if default is None else f"`{default}`" if isinstance(default, str) else number(default)
+    return [
+        f"`{declared.id}`",
+        f"{kind}, optional" if declared.optional else kind,
+        shown,
+        limits,
+        declared.tooltip or "",
+    ]
+
+
+def inputs(subject: Subject) -> str:
+    if not subject.schema.inputs:
+        return "None: there is nothing to set.\n\n" + table(("Input", "Type", "Default", "Range", "Meaning"), [])
+    rows = [input_row(declared) for declared in subject.schema.inputs]
+    return table(("Input", "Type", "Default", "Range", "Meaning"), rows)
+
+
+def outputs(subject: Subject) -> str:
+    rows = [
+        (f"`{output.display_name or output.io_type}`", output.io_type, output.tooltip or CARRIED[output.io_type])
+        for output in subject.schema.outputs
+    ]
+    return table(("Output", "Type", "Meaning"), rows)
+
+
+def paragraphs(function: Callable[..., Any]) -> Iterator[str]:
+    """The docstring of `function` as Markdown, up to its arguments: a sentence that is a formula stands in a fence."""
+    text = re.split(r"^(?:Args|Raises|Returns):", inspect.getdoc(function) or "", flags=re.MULTILINE)[0]
+    for paragraph in text.strip().split("\n\n"):
+        head, _, rest = paragraph.partition("\n")
+        cited = re.search(r" [=+] .* {3}\(", head)
+        if (cited or re.match(r"\w+ = ", head)) and not rest[:1].isdigit():
+            yield "```text\n" + re.sub(r" {3,}", "\n", head) + "\n```"
+            paragraph = rest
+        if paragraph:
+            yield " ".join(paragraph.split())
+
+
+def explained(function: Callable[..., Any], named: Sequence[str]) -> list[Callable[..., Any]]:
+    """The functions that a docstring mentions in backticks, and those `named`, of the same module."""
+    module: ModuleType = inspect.getmodule(function)
+    mentioned = re.findall(r"`(\w+)`", inspect.getdoc(function) or "")
+    found = (getattr(module, name, None) for name in dict.fromkeys([*mentioned, *named]))
+    return [other for other in found if inspect.isfunction(other) and other is not function]
+
+
+def method(subject: Subject) -> str:
+    from stepwise.samplers import solvers
+
+    if subject.function is None:
+        return ""
+    named = subject.hand.facts.get("formulas", "").replace(",", " ").split()
+    parts = list(paragraphs(subject.function))
+    for other in explained(subject.function, named):
+        parts += [f"**{other.__name__}**", *paragraphs(other)]
+    if subject.solver:
+        letters = next(part for part in inspect.getdoc(solvers).split("\n\n") if part.startswith("Letters"))
+        parts.append(" ".join(letters.split()))
+    return "\n\n".join(parts)
+
+
+def cost(subject: Subject) -> str:
+    if subject.solver is None:
+        return ""
+    rows = []
+    for setting in subject.solver.settings:
+        names = ", ".join(f"`{name}` {number(value)}" for name, value in setting.params.items()) or "as it comes"
+        order = "adds noise" if setting.order is None else setting.order
+        kept = "yes" if setting.keeps_marginals else "no, on purpose"
+        models = "all" if len(setting.paths) == 2 else "all but flow" if setting.paths == ("VE",) else "flow only"
+        rows.append((names, order, setting.calls, setting.calls_to_zero, kept, models))
+    head = ("Setting", "Order", "Model calls a step", "In a last step to 0", "True noise level", "Models")
+    return table(head, rows) + "\n\n" + " ".join(ORDER.split())
+
+
+def in_parts(subject: Subject) -> str:
+    return " ".join(IN_PARTS.format(name=subject.name).split()) if subject.solver and subject.takes_steps else ""
+
+
+def wiring(subject: Subject) -> str:
+    """The example by hand, or the one that every node of the kind has."""
+    hand = subject.hand
+    if "Wiring" in hand.sections:
+        return hand.sections["Wiring"]
+    links = SCHEDULE_LINKS
+    if subject.solver:
+        links = STEP_LINKS if subject.takes_steps else SAMPLER_LINKS
+    names = {"name": subject.name, **hand.facts}
+    filled = [(source.format(**names), target.format(**names)) for source, target in links]
+    width = max(len(source) for source, _ in filled)
+    block = "\n".join(f"{source:<{width}}  ->  {target}" for source, target in filled)
+    settings = f"\n\nTo begin with: {hand.facts['settings']}." if "settings" in hand.facts else ""
+    return f"```text\n{block}\n```{settings}"
+
+
+def paper(text: str) -> str:
+    return "- " + re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+
+
+def what(subject: Subject) -> str:
+    summary = subject.entry.summary if subject.entry else subject.schema.description
+    parts = [summary, subject.hand.intro]
+    if subject.solver:
+        other = f"**{subject.solver.name}{' Sampler' if subject.takes_steps else ''}**"
+        parts.append(TWIN[subject.takes_steps].format(other=other))
+    return "\n\n".join(part for part in parts if part)
+
+
+def page(subject: Subject) -> str:
+    """The help page of one node: the sections that it has something to say in."""
+    hand, entry = subject.hand, subject.entry
+    advice = [entry.advice if entry else "", hand.sections.get("When to use it", "")]
+    sections = {
+        "When to use it": "\n\n".join(text for text in advice if text),
+        "Inputs": inputs(subject),
+        "Outputs": outputs(subject),
+        "Wiring": wiring(subject),
+        "In parts": in_parts(subject),
+        **{title: text for title, text in hand.sections.items() if title not in ("When to use it", "Wiring")},
+        "Accuracy and cost": cost(subject),
+        "Method": method(subject),
+        "Papers": "\n".join(paper(text) for text in entry.papers) if entry else "",
+    }
+    parts = [f"# {subject.name}", what(subject)]
+    parts += [f"## {title}\n\n{text}" for title, text in sections.items() if text]
+    return "\n\n".join(parts) + "\n"
+
+
+def node_table(subjects: Sequence[Subject]) -> str:
+    """One row per node; a solver and its Sampler share theirs."""
+    rows: dict[str, list[str]] = {}
+    for one in subjects:
+        key = one.solver.name if one.solver else one.name
+        text = one.entry.summary if one.entry else one.schema.description
+        row = rows.setdefault(key, [f"**{key}**" + (f"<br>{key} Sampler" if one.solver else ""), "", text])
+        row[1] += ("<br>" if row[1] else "") + f"`{one.schema.node_id}`"
+    return table(("Node", "Id", "What for"), list(rows.values()))
+
+
+def files(nodes: Sequence[Any]) -> Mapping[Path, str]:
+    """Every generated file and what it must hold."""
+    subjects = [subject(node) for node in nodes]
+    made = {PAGES / f"{one.schema.node_id}.md": page(one) for one in subjects}
+    made[README] = TABLE.sub(lambda _: node_table(subjects) + "\n", README.read_text())
+    return made
+
+
+def faults(made: Mapping[Path, str]) -> list[str]:
+    """What is not as generated."""
+    stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
+    orphans = [path for path in PAGES.glob("*.md") if path not in made]
+    return [
+        *(f"{path.relative_to(ROOT)} is not as generated" for path in stale),
+        *(f"{path.relative_to(ROOT)} is the page of no node" for path in orphans),
+    ]
+
+
+def main() -> None:
+    from inprocess import load_comfyui
+
+    folders = load_comfyui()
+    from stepwise.nodes import all_nodes
+
+    made = files(all_nodes())
+    folders.cleanup()
+    if "--check" not in sys.argv[1:]:
+        PAGES.mkdir(parents=True, exist_ok=True)
+        for path, text in made.items():
+            path.write_text(text)
+    if found := faults(made):
+        raise SystemExit("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()
