@@ -1,6 +1,6 @@
 """Train the Digits models from nothing: the teacher, then its distillation for LCM.
 
-    python demo/train.py --comfyui PATH [--out demo] [--threads 2]
+    python demo/train.py --comfyui PATH [--out demo] [--threads 2] [--keep-teacher]
 
 Everything follows from SEED; a CPU is enough.
 """
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 PACK = Path(__file__).resolve().parent.parent
@@ -23,7 +23,7 @@ SEED = 0
 BATCH = 64
 LABEL_DROPOUT = 0.1
 TEACHER_STEPS, TEACHER_RATE, TEACHER_EMA = 5000, 1e-3, 0.998
-LCM_STEPS, LCM_RATE, LCM_EMA, LCM_STRIDE = 1500, 2e-4, 0.98, 20
+LCM_STEPS, LCM_RATE, LCM_EMA, LCM_STRIDE = 800, 5e-4, 0.95, 20
 MIN_SNR = 5.0
 
 
@@ -103,11 +103,11 @@ def follow(average: nn.Module, module: nn.Module, decay: float) -> None:
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:
-    return copy.deepcopy(module).eval().requires_grad_(False)
+    return copy.deepcopy(module).requires_grad_(False)
 
 
 class Network(nn.Module):
-    """The UNet and its table of label embeddings, trained together."""
+    """The UNet and its table of label embeddings, trained together; the weights file is its state."""
 
     def __init__(self, demo):
         super().__init__()
@@ -153,7 +153,7 @@ def distil(demo, teacher: Network, sampling: nn.Module, lcm: nn.Module, batches:
     moving average's there. The label embeddings stay the teacher's, so that both models share them.
     """
     student = copy.deepcopy(teacher)
-    student.unet.train().requires_grad_(True)
+    student.unet.requires_grad_(True)
     average = frozen_copy(student)
     timesteps = torch.arange(LCM_STRIDE - 1, len(sampling.sigmas), LCM_STRIDE)
 
@@ -178,9 +178,7 @@ def distil(demo, teacher: Network, sampling: nn.Module, lcm: nn.Module, batches:
 
 
 def save(demo, network: Network, path: Path, description: str) -> None:
-    tensors = {demo.UNET + name: tensor for name, tensor in network.unet.state_dict().items()}
-    tensors[demo.LABELS] = network.labels
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in tensors.items()}
+    tensors = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {
         "format": "stepwise-digits-1",
         "description": description,
@@ -191,11 +189,19 @@ def save(demo, network: Network, path: Path, description: str) -> None:
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
+def load(demo, path: Path) -> Network:
+    """The network in a file of weights, in float32 and frozen."""
+    network = Network(demo)
+    network.load_state_dict(load_file(path))
+    return network.requires_grad_(False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--comfyui", required=True, help="folder of ComfyUI's source")
     parser.add_argument("--out", type=Path, default=PACK / "demo", help="where the weights go")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep-teacher", action="store_true", help="distil the teacher that is there")
     arguments = parser.parse_args()
     demo, classifier = load_pack(arguments.comfyui)
     torch.set_num_threads(arguments.threads)
@@ -205,10 +211,14 @@ def main() -> None:
     latents = demo.DigitsLatent().process_in(images * 2.0 - 1.0)
     sampling = demo.host_model(nn.Identity(), sampling_settings=demo.SAMPLING).model.model_sampling
     lcm = demo.host_model(nn.Identity(), sampling_settings=demo.SAMPLING, model_sampling=demo.LCMSampling).model
-    teacher = train_teacher(demo, sampling, Batches(latents, labels, demo.NO_CLASS, SEED))
-    save(demo, teacher, arguments.out / "digits.safetensors", "Handwritten digits 8x8, epsilon prediction")
+    teacher_file, lcm_file = (arguments.out / name for name in demo.WEIGHTS.values())
+    if not arguments.keep_teacher:
+        teacher = train_teacher(demo, sampling, Batches(latents, labels, demo.NO_CLASS, SEED))
+        save(demo, teacher, teacher_file, "Handwritten digits, 8x8, epsilon prediction")
+    # From the file, so that a kept teacher and a fresh one give the same student.
+    teacher = load(demo, teacher_file)
     student = distil(demo, teacher, sampling, lcm.model_sampling, Batches(latents, labels, demo.NO_CLASS, SEED + 1))
-    save(demo, student, arguments.out / "digits_lcm.safetensors", "Handwritten digits 8x8, latent consistency model")
+    save(demo, student, lcm_file, "Handwritten digits, 8x8, latent consistency model")
 
 
 if __name__ == "__main__":
