@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .process import Failure, call, output, say
+from .process import Failure, output, say
+from .system import apt_install
 
 NAMES = (
     "chromium",
@@ -28,21 +29,27 @@ PLACES = (
 )
 # The second brings the Korean, Japanese and Chinese letters that the translated pages are checked with.
 PACKAGES = ("chromium", "fonts-noto-cjk")
+DRIVER_PACKAGE = "libatomic1"
 CURE = "Install Chromium, Chrome or Edge, or name one in CHROMIUM_PATH."
 
 
 def ensure_browser(python: Path) -> Path:
     """The browser to use. `python` is the interpreter that has Playwright."""
+    ensure_driver(python)
     if found := find_browser():
         return found
-    if sys.platform == "linux" and os.geteuid() == 0 and shutil.which("apt-get"):
-        say(f"installing {' and '.join(PACKAGES)} with apt-get")
-        quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "-qq", "update"], ["apt-get", "-qq", "install", "--yes", *PACKAGES]):
-            call(command, env=quietly, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        if found := find_browser():
-            return found
+    if apt_install(*PACKAGES) and (found := find_browser()):
+        return found
     return own_browser(python)
+
+
+def ensure_driver(python: Path) -> None:
+    """Playwright brings a Node.js that wants one library which a bare Debian lacks."""
+    question = [python, "-m", "playwright", "--version"]
+    if output(question) is None and not (apt_install(DRIVER_PACKAGE) and output(question)):
+        raise Failure(
+            f"Playwright does not start: {python} -m playwright. On Debian and Ubuntu: apt-get install {DRIVER_PACKAGE}"
+        )
 
 
 def find_browser() -> Path | None:
@@ -64,7 +71,7 @@ def starts(browser: str) -> bool:
 def own_browser(python: Path) -> Path:
     """Playwright's own download, for systems without a browser or a way to install one."""
     say("no browser found; installing Playwright's own Chromium")
-    if call([python, "-m", "playwright", "install", "chromium"], stdin=subprocess.DEVNULL):
+    if output([python, "-m", "playwright", "install", "chromium"], stdin=subprocess.DEVNULL) is None:
         raise Failure(f"There is no browser for the tests of the editor, and none could be downloaded. {CURE}")
     where = "from playwright.sync_api import sync_playwright as s\nwith s() as p: print(p.chromium.executable_path)"
     path = output([python, "-c", where])

@@ -14,7 +14,7 @@ def official_client(server: Server, workflow: Path) -> dict[str, Any]:
     The client keeps settings in the home folder, so it gets one of its own: no setting of the user acts on it, and it
     leaves none behind.
     """
-    home = DEV / "client" / "home"
+    home = DEV / "client-home"
     home.mkdir(parents=True, exist_ok=True)
     address = ["--where", "local", "--host", "127.0.0.1", "--port", str(server.port)]
     command = [program("client", "comfy"), "--skip-prompt", "--no-json", "run", "--workflow", workflow, "--wait"]

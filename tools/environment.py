@@ -9,9 +9,11 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from .process import Failure, call, output, quiet, say
+from .system import apt_install
 
 try:
     import fcntl
@@ -42,7 +44,7 @@ class Hook:
             return spec_from_file_location(name, {init!r}, submodule_search_locations=[{root!r}])
 
 
-sys.meta_path.insert(0, Hook)
+sys.meta_path.append(Hook)
 """
 
 LOCKS = {"env": ROOT / "requirements-dev.lock", "client": ROOT / "requirements-client.lock"}
@@ -80,8 +82,10 @@ def lock(arguments: list[str]) -> None:
 
 def make_boot() -> None:
     def make() -> None:
+        if find_spec("ensurepip") is None:  # Debian ships it apart
+            apt_install("python3-venv")
         hint = "This Python makes no virtual environment. On Debian and Ubuntu: apt-get install python3-venv. It said:"
-        quiet([sys.executable, "-m", "venv", "--clear", DEV / "boot"], hint)
+        quiet([sys.executable, "-m", "venv", DEV / "boot"], hint)
         pip = [program("boot", "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-input", UV]
         quiet(pip, f"{UV} could not be installed. Is the package index within reach? pip said:")
 
