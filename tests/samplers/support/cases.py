@@ -1,0 +1,113 @@
+"""What the tests iterate over: every registry entry with every setting, path and schedule."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+import pytest
+from stepwise.samplers import FLOW, VE, Path, Plan
+from stepwise.samplers.parameters import InputError, parameters
+from stepwise.samplers.registry import SCHEDULES, SOLVERS, Schedule, Setting, Solver
+from stepwise.samplers.schedules import trained_sigmas
+
+TABLE = trained_sigmas()
+Sigmas = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One solver at one of its declared settings, on one path."""
+
+    solver: Solver
+    setting: Setting
+    path: Path
+
+    def plan(self, sigmas: Sequence[float]) -> Plan:
+        return self.solver.plan(self.path, sigmas, **self.setting.params)
+
+    def __str__(self) -> str:
+        values = ",".join(f"{name}={value}" for name, value in self.setting.params.items())
+        return f"{self.solver.id}({values})-{self.path!r}"
+
+
+CASES = [
+    Case(solver, setting, Path[name]) for solver in SOLVERS for setting in solver.settings for name in setting.paths
+]
+
+
+def each_case(accepts: Callable[[Case], bool] = lambda case: True):
+    """Parametrises a test by `case`."""
+    return pytest.mark.parametrize("case", [case for case in CASES if accepts(case)], ids=str)
+
+
+def solver(name: str) -> Callable[..., Plan]:
+    return next(entry.plan for entry in SOLVERS if entry.id == name)
+
+
+def variants(entry: Schedule) -> Iterator[tuple[str, Callable[[int], Sigmas]]]:
+    """A schedule at every combination of its choices: its name and the function from steps to noise levels."""
+    needed = (TABLE,) if entry.needs == "table" else ()
+    choices = {name: p.choices for name, p in parameters(entry.function).items() if p.choices}
+    for values in product(*choices.values()):
+        params = dict(zip(choices, values, strict=True))
+        name = "-".join((entry.id, *values))
+        yield name, lambda steps, params=params: entry.function(*needed, steps, **params)
+
+
+def flow_line(steps: int, shift: float = 1.0) -> Sigmas:
+    """From 1 to 0 in equal steps, shifted: shift u / (1 + (shift - 1) u) as flow models are run."""
+    line = [1.0 - i / steps for i in range(steps + 1)]
+    return tuple(shift * u / (1.0 + (shift - 1.0) * u) for u in line)
+
+
+@cache
+def schedules(path: Path, steps: tuple[int, ...] = (1, 2, 3, 20), to_zero: bool = False) -> dict[str, Sigmas]:
+    """Every schedule of the registry on `path`, to 0 and (unless `to_zero`) ending above 0, by name.
+
+    A schedule that cannot give so many steps says so by InputError, and is left out at that number only. On FLOW a VE
+    level sigma becomes sigma / (1 + sigma), which has its log-SNR, and lines from exactly 1 come on top.
+    """
+    found: dict[str, Sigmas] = {}
+    for n in steps:
+        for entry in SCHEDULES:
+            for name, function in variants(entry):
+                try:
+                    found[f"{name}-{n}"] = function(n)
+                except InputError:
+                    assert n > 50, f"{name} refuses {n} steps"
+    if path is FLOW:
+        found = {name: tuple(s / (1.0 + s) for s in sigmas) for name, sigmas in found.items()}
+        found |= {f"line-{shift:g}-{n}": flow_line(n, shift) for n in steps for shift in (1.0, 3.0)}
+    if not to_zero:
+        found |= {f"{name}-cut": sigmas[:-1] for name, sigmas in found.items() if len(sigmas) > 2}
+    return found
+
+
+PLANS: dict[tuple[str, str], Plan] = {}
+
+
+def plans(case: Case, steps: tuple[int, ...] = (1, 2, 3, 20), to_zero: bool = False) -> Iterator[tuple[str, Plan]]:
+    """The plans that `case` makes of every schedule, by the schedule's name."""
+    for name, sigmas in schedules(case.path, steps, to_zero).items():
+        key = str(case), name
+        plan = PLANS.get(key) or case.plan(sigmas)
+        if plan.steps <= 20:
+            PLANS[key] = plan
+        yield name, plan
+
+
+__all__ = [
+    "CASES",
+    "FLOW",
+    "SCHEDULES",
+    "SOLVERS",
+    "TABLE",
+    "VE",
+    "Case",
+    "each_case",
+    "flow_line",
+    "plans",
+    "schedules",
+    "solver",
+]

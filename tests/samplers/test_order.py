@@ -1,0 +1,128 @@
+"""How fast solvers converge, measured on data whose exact answer is known, against what the registry claims."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+from cases import CASES, FLOW, TABLE, VE, solver
+from exact import mixture
+from follow import CONSTANT, follow_gaussian, law, noise_variance
+from stepwise.samplers import Path, State, advance, start
+from stepwise.samplers.schedules import karras, timestep
+
+DATA = mixture()
+STARTS = 32
+COUNTS = (40, 80, 160)
+WARM_STEPS = 4
+SIGMA_MIN = 0.03
+
+
+def grid(path: Path, top: float, steps: int) -> tuple[float, ...]:
+    """Karras' on VE, a line on FLOW, from `top` to SIGMA_MIN; no jump to 0, whose error does not fall with steps."""
+    if path is VE:
+        return karras(steps + 1, sigma_min=SIGMA_MIN, sigma_max=top)[:-1]
+    return tuple(np.linspace(top, SIGMA_MIN, steps + 1).tolist())
+
+
+@cache
+def problem(path: Path, top: float):
+    """The starting values, and the exact solution through them as a function of sigma."""
+    x = DATA.sample(path, top, STARTS)
+    return x, DATA.solution(path, x, top, SIGMA_MIN)
+
+
+def error(case, top: float, steps: int, warm: bool) -> float:
+    """The median over the starts of the root mean square error at SIGMA_MIN.
+
+    Warm: x is set to the exact solution after each of the first steps, so that what later steps remember was predicted
+    from exact values.
+    """
+    x, exact = problem(case.path, top)
+    plan, denoiser, state = case.plan(grid(case.path, top, steps)), DATA.denoiser(case.path), start(x)
+    while state.index < len(plan.stages):
+        step = plan.stages[state.index].step
+        state = advance(plan, denoiser, state)
+        if warm and step < WARM_STEPS and state.index == plan.first_stage(step + 1):
+            registers = {**state.registers, "x": exact(plan.sigmas[step + 1])}
+            state = State(registers, state.index, state.denoised)
+    return (state.x - exact(SIGMA_MIN)).square().mean(1).sqrt().median().item()
+
+
+def slope(errors) -> float:
+    """Minus the slope of log error over log steps, for step numbers that double."""
+    return math.log2(errors[0] / errors[-1]) / (len(errors) - 1)
+
+
+DETERMINISTIC = [case for case in CASES if case.setting.order is not None]
+STOCHASTIC = [case for case in CASES if case.setting.order is None]
+
+
+def with_beginnings(cases):
+    """Parametrises by case and highest noise level; on FLOW both from close to 1 and from exactly 1."""
+    tops = {VE: (14.6,), FLOW: (0.999, 1.0)}
+    pairs = [pytest.param(case, top, id=f"{case}-from-{top:g}") for case in cases for top in tops[case.path]]
+    return pytest.mark.parametrize(("case", "top"), pairs)
+
+
+@with_beginnings(DETERMINISTIC)
+def test_order_of_convergence(case, top, orders):
+    """The global order on the probability-flow ODE is the claimed one, from a cold start and from exact values."""
+    cold, warm = (slope([error(case, top, steps, warm) for steps in COUNTS]) for warm in (False, True))
+    orders(str(case.setting.order), case, f"from {top:g}", cold=cold, warm=warm)
+    assert cold == pytest.approx(case.setting.order, abs=0.15)
+    assert warm == pytest.approx(case.setting.order, abs=0.15)
+
+
+def consistent(case) -> bool:
+    """Whether x is never carried on, only predictions: a sampler for models that jump to the end of the ODE."""
+    return all("x" not in r.reads for stage in case.plan(grid(case.path, 0.9, 4)).stages for r in stage.rows)
+
+
+@with_beginnings(case for case in STOCHASTIC if case.setting.keeps_marginals and not consistent(case))
+def test_the_law_of_a_stochastic_solver_converges(case, top, orders):
+    """On Gaussian data with its exact denoiser the result is Gaussian. Its mean is right at any number of steps, since
+    the marginals are; its variance, computed from the plan without sampling, tends to the data's with order 1, the weak
+    order of Euler-Maruyama (Kloeden and Platen 1992, section 14.1)."""
+    mean, variance, errors = 0.7, 0.4, []
+    for steps in (160, 320, 640):
+        end = follow_gaussian(case.plan(grid(case.path, top, steps)), mean, variance).end
+        assert end[CONSTANT] == pytest.approx(case.path.alpha(SIGMA_MIN) * mean, rel=1e-10)
+        errors.append(abs(noise_variance(end) / law(case.path, SIGMA_MIN, variance) - 1.0))
+    orders("1", case, f"from {top:g}", weak=slope(errors))
+    assert errors[-1] < 0.03
+    assert slope(errors) > 0.85
+
+
+@with_beginnings(case for case in STOCHASTIC if case.setting.keeps_marginals and consistent(case))
+def test_the_law_of_a_consistency_sampler_is_exact(case, top):
+    """With the exact consistency function of Gaussian data, every step draws from the right law, at any number of
+    steps (Song et al. 2023, section 3)."""
+    for steps in (1, 2, 5):
+        plan = case.plan(grid(case.path, top, steps))
+        followed = follow_gaussian(plan, 0.7, 0.4, consistent=True)
+        for x, sigma in zip([*followed.calls, followed.end], plan.sigmas, strict=True):
+            assert x[CONSTANT] == pytest.approx(case.path.alpha(sigma) * 0.7, rel=1e-10, abs=1e-10)
+            assert noise_variance(x) == pytest.approx(law(case.path, sigma, 0.4), rel=1e-10)
+
+
+def followed_variances(variance_choice: str, variance: float):
+    """What DDPM's thousand steps make of N(0, variance), and the exact values, at every call."""
+    plan = solver("DDPM")(VE, timestep(TABLE, 1000), variance=variance_choice)
+    calls = follow_gaussian(plan, 0.0, variance).calls
+    return np.array([noise_variance(x) for x in calls]), np.array([law(VE, s, variance) for s in plan.sigmas[:-1]])
+
+
+def test_large_variance_is_right_for_data_of_unit_variance():
+    """Ho et al. 2020, section 3.2: beta is the optimal variance for x0 ~ N(0, I)."""
+    made, exact = followed_variances("large", 1.0)
+    np.testing.assert_allclose(made, exact, rtol=1e-10)
+
+
+@pytest.mark.parametrize("variance", [0.05, 0.4, 0.9])
+def test_small_and_large_variance_enclose_the_truth(variance):
+    """Ho et al. 2020, section 3.2: the two are the lower and upper bounds for data of at most unit variance."""
+    small, exact = followed_variances("small", variance)
+    large, _ = followed_variances("large", variance)
+    assert (small[1:] < exact[1:]).all()
+    assert (exact[1:] < large[1:]).all()

@@ -1,0 +1,45 @@
+"""phi against mpmath at 60 digits, from the integral that defines it."""
+
+import math
+import random
+
+import mpmath
+import pytest
+from stepwise.samplers.phi import phi
+
+TINY = [sign * 10.0**-e for e in (300, 100, 20, 16, 12, 9, 8, 6, 5, 4, 3, 2, 1) for sign in (1.0, -1.0)]
+EDGES = [0.0, -0.0, 0.999999, 1.0, 1.000001, -0.999999, -1.0, -1.000001, 1.1, -1.1, 2.0, -2.0, 10.0, -60.0]
+SPREAD = [random.Random(0).uniform(-60.0, 10.0) for _ in range(40)] + [i / 8.0 for i in range(-24, 25)]
+
+
+def exact(k: int, h: float) -> float:
+    """The integral of exp((1 - u) h) u^(k-1) / (k-1)! over [0, 1], as the confluent hypergeometric 1F1(1; k+1; h) / k!
+    (NIST DLMF 13.4.1)."""
+    with mpmath.workdps(60):
+        value = mpmath.mpf(h)
+        return float(mpmath.exp(value) if k == 0 else mpmath.hyp1f1(1, k + 1, value) / mpmath.factorial(k))
+
+
+@pytest.mark.parametrize("k", range(5))
+def test_phi(k):
+    """To 1e-13 relative, for every step that a schedule can make and both signs of tiny ones."""
+    for h in (*TINY, *EDGES, *SPREAD):
+        assert phi(k, h) == pytest.approx(exact(k, h), rel=1e-13, abs=0.0), f"phi_{k}({h})"
+
+
+def test_the_reference_is_the_integral():
+    """So that the identity with 1F1 is not taken on trust."""
+    for k in range(1, 5):
+        for h in (-3.0, -0.1, 2.0):
+            with mpmath.workdps(30):
+                value = mpmath.quad(
+                    lambda u, k=k, h=h: mpmath.exp((1 - u) * h) * u ** (k - 1) / mpmath.factorial(k - 1), [0, 1]
+                )
+            assert exact(k, h) == pytest.approx(float(value), rel=1e-15)
+
+
+def test_the_limits():
+    """phi_k(0) = 1/k!; over an infinite step down nothing is left."""
+    for k in range(5):
+        assert phi(k, 0.0) == pytest.approx(1.0 / math.factorial(k), rel=1e-15)
+        assert phi(k, -math.inf) == 0.0
