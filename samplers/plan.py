@@ -109,7 +109,7 @@ class Plan:
         for index, stage in enumerate(self.stages):
             weights = _checked(weights, stage.opening, f"opening of model call {index}")
             after = _checked(weights | {"denoised": 1.0}, stage.rows, f"model call {index}")
-            weights = {name: after[name] for name in stage.keeps}
+            weights = {name: after[name] for name in stage.keeps if name in after}
 
     @property
     def steps(self) -> int:
