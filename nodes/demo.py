@@ -235,7 +235,7 @@ class StepwiseDigitsModel(io.ComfyNode):
                     options=list(WEIGHTS),
                     default="standard",
                     tooltip="standard: for every sampler, from 10 steps. "
-                    "lcm: distilled for the LCM sampler, 4 to 8 steps, cfg 1 to 3.",
+                    "lcm: distilled for the LCM sampler, 4 to 8 steps, cfg 1 to 2.",
                 ),
             ],
             outputs=[io.Model.Output(), io.Vae.Output()],
