@@ -109,16 +109,21 @@ class Server:
             time.sleep(0.1)
 
     def log(self) -> str:
-        return self.log_file.read_text(encoding="utf-8", errors="replace")
+        """The log without its colours."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.log_file.read_text(encoding="utf-8", errors="replace"))
 
     def log_tail(self) -> str:
-        return tail(self.log()) if not self.echo else ""
+        return "" if self.echo else tail(self.log())
 
     def complaints(self) -> str:
         """What the log says about a pack that could not be imported, with the traceback before it; empty if none."""
         lines = self.log().splitlines()
         hits = [number for number, line in enumerate(lines) if COMPLAINTS.search(line)]
-        return tail("\n".join(lines[max(0, hits[0] - 15) : hits[-1] + 1]), lines=60) if hits else ""
+        if not hits:
+            return ""
+        tracebacks = [number for number in range(hits[0]) if lines[number].startswith("Traceback")]
+        start = tracebacks[-1] if tracebacks else hits[0]
+        return tail("\n".join(lines[start : hits[-1] + 1]), lines=60)
 
     def get(self, path: str, **query: str) -> Any:
         """The JSON behind a path of the server."""
