@@ -1,6 +1,6 @@
 """Train the Digits models from nothing: the teacher, then its distillation for LCM.
 
-    python demo/train.py --comfyui PATH [--out demo] [--threads 2] [--keep-teacher]
+    .dev/env/bin/python demo/train.py [--out demo] [--threads 2] [--keep-teacher]
 
 Everything follows from SEED; a CPU is enough.
 """
@@ -8,14 +8,13 @@ Everything follows from SEED; a CPU is enough.
 import argparse
 import copy
 import importlib
-import importlib.util
 import math
-import sys
 import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from stepwise.tools.inprocess import load_comfyui
 from torch import Tensor, nn
 
 PACK = Path(__file__).resolve().parent.parent
@@ -27,17 +26,11 @@ LCM_STEPS, LCM_RATE, LCM_EMA, LCM_STRIDE = 800, 5e-4, 0.95, 20
 MIN_SNR = 5.0
 
 
-def load_pack(comfyui: str):
-    """The pack's modules `nodes.demo` and `demo.classifier`, loaded as the host loads a pack: under an alias."""
-    sys.path.insert(0, comfyui)
-    # The host reads these options once, when it is imported; PyTorch's attention is the one with a gradient here.
-    sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention"]
-    importlib.import_module("comfy.options").enable_args_parsing()
-    spec = importlib.util.spec_from_file_location(
-        "stepwise", PACK / "__init__.py", submodule_search_locations=[str(PACK)]
-    )
-    sys.modules["stepwise"] = importlib.util.module_from_spec(spec)
-    return importlib.import_module("stepwise.nodes.demo"), importlib.import_module("stepwise.demo.classifier")
+def load_pack():
+    """The pack's modules `nodes.demo` and `demo.classifier`, and the host's folders, which the caller keeps."""
+    # PyTorch's attention is the one with a gradient here.
+    folders = load_comfyui("--use-pytorch-cross-attention")
+    return importlib.import_module("stepwise.nodes.demo"), importlib.import_module("stepwise.demo.classifier"), folders
 
 
 def initialise(module: nn.Module) -> None:
@@ -198,12 +191,11 @@ def load(demo, path: Path) -> Network:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--comfyui", required=True, help="folder of ComfyUI's source")
     parser.add_argument("--out", type=Path, default=PACK / "demo", help="where the weights go")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--keep-teacher", action="store_true", help="distil the teacher that is there")
     arguments = parser.parse_args()
-    demo, classifier = load_pack(arguments.comfyui)
+    demo, classifier, _folders = load_pack()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(SEED)
 

@@ -141,7 +141,7 @@ SOLVERS: tuple[Solver, ...] = (
         "DPM-Solver",
         single_step.dpm_solver,
         "Exponential integrator in log-SNR without memory: order 2 makes two model calls a step.",
-        "10 steps (20 model calls) where DDIM takes 50.",
+        "10 steps (19 model calls, the last step takes one) where DDIM takes 50.",
         (DPM_PAPER,),
         (Setting({"order": "2"}, order=2, calls=2), Setting({"order": "1"}, order=1)),
         ("dpm_2", "dpm solver", "midpoint"),

@@ -150,7 +150,7 @@ def editor_json(workflow: Workflow, infos: dict[str, dict[str, Any]]) -> dict[st
         "links": links,
         "groups": [],
         "config": {},
-        "extra": {"ds": {"scale": 0.8, "offset": [60, 180]}},
+        "extra": {"ds": {"scale": 0.75, "offset": [110, 300]}},
         "version": 0.4,
     }
 
@@ -159,7 +159,7 @@ def note_node(workflow: Workflow, number: int) -> dict[str, Any]:
     return {
         "id": number,
         "type": "MarkdownNote",
-        "pos": [0, -150],
+        "pos": [0, -190],
         "size": [600, 120],
         "flags": {},
         "order": number - 1,
@@ -213,7 +213,7 @@ def side_by_side() -> Workflow:
         "DDPM, DDIM, DPM-Solver and LCM side by side",
         "side_by_side",
         "## Four ways from the same noise\nFrom top to bottom: DDPM 1000 steps, DDIM 50, DPM-Solver of order 2 with 10 "
-        "steps (20 model calls), LCM 4 steps on the distilled model.",
+        "steps (19 model calls), LCM 4 steps on the distilled model.",
     )
     positive = w.add("StepwiseDigit", (0, 0), "Digits to draw", labels="0-9")
     negative = w.add("StepwiseDigit", (0, 2.4), "No class", labels="")
@@ -296,7 +296,7 @@ def on_a_checkpoint() -> Workflow:
         sigmas=sigmas[0],
     )
     decoded = w.add("VAEDecode", (3, 0), samples=run[0], vae=loader[2])
-    w.add("SaveImage", (3, 2), images=decoded[0], filename_prefix="stepwise", size=(420, 330))
+    w.add("SaveImage", (4, 0), images=decoded[0], filename_prefix="stepwise", size=(420, 330))
     return w
 
 

@@ -1,0 +1,157 @@
+"""The example workflows, in the three ways that people use them: dropped, shared as JSON, and headless."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stepwise.tests.e2e.harness import fetch, picture, run_prompt, run_with_client
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "example_workflows"
+FIRST = "DPM++ 2M Karras with CFG"
+SIDE_BY_SIDE = "DDPM, DDIM, DPM-Solver and LCM side by side"
+CHECKPOINT = "DPM++ 2M Karras on a Stable Diffusion checkpoint"
+TWINS = {FIRST: "dpmpp_2m_karras_cfg", SIDE_BY_SIDE: "side_by_side", CHECKPOINT: "dpmpp_2m_karras_checkpoint"}
+
+
+def api(name):
+    return json.loads((EXAMPLES / "api" / f"{TWINS[name]}.json").read_text(encoding="utf-8"))
+
+
+def pixels(server, result):
+    (file,) = result.files()
+    return np.asarray(picture(server, file).convert("RGB"))
+
+
+def test_every_example_has_its_api_twin_and_its_thumbnail():
+    names = {path.stem for path in EXAMPLES.glob("*.json")}
+    assert names == set(TWINS)
+    assert {path.stem for path in EXAMPLES.glob("*.jpg")} == names
+    assert {path.stem for path in (EXAMPLES / "api").glob("*.json")} == set(TWINS.values())
+
+
+def test_headless_run_with_the_official_client_makes_the_picture(server):
+    done = run_with_client(server, EXAMPLES / "api" / f"{TWINS[FIRST]}.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "/view?filename=stepwise_" in done.stdout
+
+
+@pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])
+def test_dropped_workflow_makes_the_same_picture_as_its_api_twin(open_editor, server, nodes2):
+    editor = open_editor(nodes2=nodes2)
+    editor.drop(EXAMPLES / f"{FIRST}.json")
+    assert editor.missing_nodes() == set()
+    dropped = editor.queue().check()
+    assert np.array_equal(pixels(server, dropped), pixels(server, run_prompt(server, api(FIRST)).check()))
+    assert editor.errors_of_pack() == []
+    editor.screenshot(ROOT / ".dev" / "screenshots" / f"first-{'nodes2' if nodes2 else 'classic'}.png")
+
+
+def test_a_saved_picture_dropped_back_brings_its_workflow(editor, server, tmp_path):
+    editor.drop(EXAMPLES / f"{FIRST}.json")
+    (file,) = editor.queue().check().files()
+    saved = tmp_path / "saved.png"
+    saved.write_bytes(fetch(server, file))
+    editor.new_workflow()
+    editor.drop(saved)
+    assert editor.missing_nodes() == set()
+    again = editor.queue().check()
+    assert np.array_equal(pixels(server, again), np.asarray(picture(server, file).convert("RGB")))
+
+
+def test_four_samplers_side_by_side_dropped_and_headless(editor, server):
+    editor.drop(EXAMPLES / f"{SIDE_BY_SIDE}.json")
+    assert editor.missing_nodes() == set()
+    dropped = pixels(server, editor.queue(patience=400).check())
+    editor.screenshot(ROOT / ".dev" / "screenshots" / "side-by-side.png")
+    assert np.array_equal(dropped, pixels(server, run_prompt(server, api(SIDE_BY_SIDE), patience=400).check()))
+    rows = np.array_split(dropped.astype(float), 4)
+    height = min(len(row) for row in rows)
+    assert all(row.std() > 30 for row in rows)
+    for i in range(4):
+        for j in range(i):
+            assert np.abs(rows[i][:height] - rows[j][:height]).mean() > 1, "two samplers made one picture"
+
+
+def test_checkpoint_workflow_loads_and_lacks_nothing_but_the_checkpoint(editor):
+    editor.drop(EXAMPLES / f"{CHECKPOINT}.json")
+    assert editor.missing_nodes() == set()
+    result = editor.queue()
+    faults = [error["type"] for node in result.node_errors.values() for error in node["errors"]]
+    assert faults == ["value_not_in_list"]
+
+
+def test_cancel_ends_a_long_run(server):
+    prompt = api(FIRST)
+    schedule = next(node for node in prompt.values() if node["class_type"] == "StepwiseKarrasSchedule")
+    schedule["inputs"]["steps"] = 5000
+    status, answer = server.post("/prompt", {"prompt": prompt})
+    assert status == 200
+    wait_until(lambda: progress_of(server, answer["prompt_id"]))
+    server.post("/interrupt", {})
+    entry = wait_until(lambda: server.get(f"/history/{answer['prompt_id']}").get(answer["prompt_id"]))
+    assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
+
+
+def progress_of(server, prompt_id):
+    return any(job[1] == prompt_id for job in server.get("/queue")["queue_running"])
+
+
+def wait_until(condition, patience=60.0):
+    import time
+
+    deadline = time.monotonic() + patience
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.1)
+    time.sleep(0.5)
+    return value
+
+
+def test_an_error_reaches_the_graph_at_its_node_in_the_artists_words(server):
+    prompt = api(FIRST)
+    number, schedule = next((n, node) for n, node in prompt.items() if node["class_type"] == "StepwiseKarrasSchedule")
+    del schedule["inputs"]["model"]
+    schedule["inputs"].update(sigma_min=20.0, sigma_max=10.0)
+    result = run_prompt(server, prompt)
+    assert result.error["node_id"] == number
+    assert result.error["exception_message"].startswith(
+        "Karras Schedule: sigma_min is 20, not between 0 and sigma_max = 10. Give a sigma_min above 0"
+    )
+
+
+def test_out_of_range_is_refused_before_anything_runs(server):
+    prompt = api(FIRST)
+    number, run = next((n, node) for n, node in prompt.items() if node["class_type"] == "StepwiseDPMpp2M")
+    run["inputs"].update({"class_type": "StepwiseDDIM"})
+    prompt[number] = {
+        "class_type": "StepwiseDDIM",
+        "inputs": {**run["inputs"], "eta": 1.5, "noise_kind": "independent", "noise_device": "cpu"},
+    }
+    result = run_prompt(server, prompt)
+    assert [error["type"] for error in result.node_errors[number]["errors"]] == ["value_bigger_than_max"]
+
+
+def test_template_browser_opens_the_first_example(open_editor):
+    editor = open_editor()
+    editor.open(f"/?template={FIRST.replace('+', '%2B').replace(' ', '%20')}&source=stepwise")
+    editor.page.wait_for_function("app.rootGraph.nodes.some(node => node.type === 'StepwiseDPMpp2M')", timeout=30_000)
+    assert editor.missing_nodes() == set()
+    thumbnail = editor.server.read(
+        f"/api/workflow_templates/stepwise/{FIRST}.jpg".replace(" ", "%20").replace("+", "%2B")
+    )
+    assert thumbnail[:2] == b"\xff\xd8"
+
+
+def test_plan_table_shows_its_text(server):
+    prompt = {
+        "1": {"class_type": "StepwiseDPMpp2MSampler", "inputs": {"time": "half_log_snr"}},
+        "2": {
+            "class_type": "StepwiseKarrasSchedule",
+            "inputs": {"steps": 4, "sigma_min": 0.03, "sigma_max": 14.6, "rho": 7.0},
+        },
+        "3": {"class_type": "StepwisePlanTable", "inputs": {"sampler": ["1", 0], "sigmas": ["2", 0], "path": "VE"}},
+    }
+    (text,) = run_prompt(server, prompt).check().outputs["3"]["text"]
+    assert text.startswith("DPM++ 2M on VE, 4 steps, 4 model calls")
