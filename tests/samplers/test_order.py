@@ -8,7 +8,7 @@ import pytest
 from cases import CASES, FLOW, TABLE, VE, solver
 from exact import mixture
 from follow import CONSTANT, follow_gaussian, law, noise_variance
-from stepwise.samplers import Path, State, advance, start
+from stepwise.samplers import Path, State, advance, run, start
 from stepwise.samplers.schedules import karras, timestep
 
 DATA = mixture()
@@ -58,9 +58,9 @@ DETERMINISTIC = [case for case in CASES if case.setting.order is not None]
 STOCHASTIC = [case for case in CASES if case.setting.order is None]
 
 
-def with_beginnings(cases):
+def with_beginnings(cases, flow=(0.999, 1.0)):
     """Parametrises by case and highest noise level; on FLOW both from close to 1 and from exactly 1."""
-    tops = {VE: (14.6,), FLOW: (0.999, 1.0)}
+    tops = {VE: (14.6,), FLOW: flow}
     pairs = [pytest.param(case, top, id=f"{case}-from-{top:g}") for case in cases for top in tops[case.path]]
     return pytest.mark.parametrize(("case", "top"), pairs)
 
@@ -72,6 +72,22 @@ def test_order_of_convergence(case, top, orders):
     orders(str(case.setting.order), case, f"from {top:g}", cold=cold, warm=warm)
     assert cold == pytest.approx(case.setting.order, abs=0.15)
     assert warm == pytest.approx(case.setting.order, abs=0.15)
+
+
+@with_beginnings((case for case in DETERMINISTIC if case.setting.calls == case.setting.order), flow=(0.9, 1.0))
+def test_the_local_order_of_a_single_step(case, top):
+    """A method that makes its order from one step's own calls has it in the first step too, from alpha = 0 as well: the
+    error of one step falls as its length to the power order + 1. A global order would hide one worse step.
+
+    Not from 0.999: an inner point in log-SNR is the middle only of steps that are short against alpha.
+    """
+    x, exact = problem(case.path, top)
+    denoiser, errors = DATA.denoiser(case.path), []
+    for length in (0.04, 0.02, 0.01):
+        t = top * (1.0 - length)
+        end = run(case.plan((top, t)), denoiser, start(x)).x
+        errors.append((end - exact(t)).square().mean(1).sqrt().median().item())
+    assert slope(errors) == pytest.approx(case.setting.order + 1, abs=0.15)
 
 
 def consistent(case) -> bool:
