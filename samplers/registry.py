@@ -20,6 +20,8 @@ class Setting:
     opening: how many first steps are made otherwise, and with how many calls each; one step more where the schedule
         begins at infinite log-SNR and `log_snr` says that the method needs a finite one.
     extra_calls: model calls beside those of the steps, once the schedule reaches them.
+    reaches_below: inner calls may lie below the level that the step ends at, since noise brings x back up.
+    converges: the law of the result tends to the data's with more steps; not where a part has a fixed number of them.
     keeps_marginals: x has the noise level that the model is told, at every call.
     paths: names of the paths on which the setting exists.
     """
@@ -32,6 +34,8 @@ class Setting:
     opening: tuple[int, int] = (0, 1)
     log_snr: bool = False
     extra_calls: int = 0
+    reaches_below: bool = False
+    converges: bool = True
     keeps_marginals: bool = True
     paths: tuple[str, ...] = ("VE", "FLOW")
 
@@ -199,8 +203,8 @@ SOLVERS: tuple[Solver, ...] = (
         (DPMPP_PAPER, KDIFFUSION),
         (
             Setting({"eta": 0.0}, order=2, calls=2),
-            Setting({"eta": 1.0}, noise=True, calls=2),
-            Setting({"eta": 0.5}, noise=True, calls=2),
+            Setting({"eta": 1.0}, noise=True, calls=2, reaches_below=True),
+            Setting({"eta": 0.5}, noise=True, calls=2, reaches_below=True),
         ),
         ("dpmpp_2s_ancestral", "dpm++ 2s a"),
     ),
@@ -325,8 +329,9 @@ SOLVERS: tuple[Solver, ...] = (
         "20 steps and one or two restarts.",
         (RESTART_PAPER, KARRAS_PAPER),
         (
+            Setting({}, noise=True, calls=2, extra_calls=8, converges=False),
+            Setting({"restarts": 3, "restart_steps": 2}, noise=True, calls=2, extra_calls=12, converges=False),
             Setting({"restarts": 0}, order=2, calls=2),
-            Setting({"restarts": 2, "t_min": 0.1, "t_max": 0.9}, noise=True, calls=2, extra_calls=16),
         ),
         ("restart",),
     ),

@@ -102,7 +102,7 @@ def ancestral_split(path: Path, s: float, t: float, eta: float) -> tuple[float, 
         return math.sqrt(max(t * t - up * up, 0.0)), 1.0, up
     down = t * (1.0 + (t / s - 1.0) * eta)
     rescale = path.alpha(t) / path.alpha(down)
-    return down, rescale, math.sqrt(max(t * t - (rescale * down) ** 2, 0.0))
+    return down, rescale, math.sqrt(max((t - rescale * down) * (t + rescale * down), 0.0))
 
 
 def euler_ancestral(path: Path, sigmas: Sequence[float], *, eta: Eta = 1.0, s_noise: SNoise = 1.0) -> Plan:

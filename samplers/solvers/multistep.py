@@ -12,7 +12,7 @@ from ..path import VE, Path
 from ..phi import adams_weights, exponential_weights, phi
 from ..plan import Noise, Operand, Plan, Row, Stage, row
 from .ancestral import Eta, SNoise
-from .single_step import euler_row, order_stages
+from .single_step import euler_row, runge_kutta_stages
 
 WarmUp = Annotated[
     Literal["singlestep", "multistep"],
@@ -188,8 +188,8 @@ def dpmpp_3m(
     x_t = (t / s) x + alpha_t sum_j w_j denoised_j, w_j the integral of e^(lam - lam_t) times the Lagrange polynomial
     through the last three predictions; see `exponential_weights`.
 
-    Order 3, one model call a step. `warm_up` = singlestep makes the first step by DPM-Solver-2, one call more, which
-    keeps the order; multistep begins with order 1, and the whole run is then of order 2. `weights` = published counts
+    Order 3, one model call a step. `warm_up` = singlestep makes the first step by the midpoint rule, one call more,
+    which keeps the order; multistep begins with order 1, and the whole run is then of order 2. `weights` = published counts
     the second difference half as much as the integral does, as the authors' code, diffusers and k-diffusion have it;
     that is of order 2 from any start.
     """
@@ -198,7 +198,7 @@ def dpmpp_3m(
     for step, (s, t) in enumerate(pairwise(sigmas)):
         single = opening_order(warm_up, 3, finite_steps(path, sigmas, step)) if t > 0.0 else 0
         if single:
-            stages += opened(order_stages(single, path, s, t, step), remembered(step, 2))
+            stages += opened(runge_kutta_stages(single, path, s, t, step), remembered(step, 2))
             continue
         used = min(3, final_limit(final_order, sigmas, step))
         terms = adams_terms(path, sigmas, step, used, 0.0, curvature)
@@ -256,7 +256,7 @@ def linear_multistep(
         keep = slope_history(step, order, s)
         single = opening_order(warm_up, order, step) if t > 0.0 else 0
         if single:
-            first, *others = order_stages(single, path, s, t, step)
+            first, *others = runge_kutta_stages(single, path, s, t, step)
             stages += [Stage(s, (*keep, *first.rows), step), *others]
             continue
         used = min(order, step + 1, final_limit(final_order, sigmas, step))
@@ -281,7 +281,7 @@ def lms(
     """Linear multistep in sigma: Adams-Bashforth on dx/dsigma = (x - denoised) / sigma   (k-diffusion, sample_lms).
 
     The weights are the integrals of the Lagrange polynomials in sigma, exactly. Order 1 to 4, one model call a step.
-    `warm_up` = singlestep makes the first order - 2 steps by DPM-Solver of order - 1, which keeps the order.
+    `warm_up` = singlestep makes the first order - 2 steps by a Runge-Kutta method of order - 1, which keeps the order.
     """
     return linear_multistep(path, sigmas, order, warm_up, final_order, lambda sigma: sigma)
 
@@ -290,7 +290,7 @@ BETA_D, BETA_MIN = 19.9, 0.1
 
 
 def vp_time(sigma: float) -> float:
-    """The time at which the VP process with beta from 0.1 to 20 has this noise level   (Song et al. 2021, appendix C)."""
+    """The time at which the VP process with beta from 0.1 to 20 has this noise level   (Song et al. 2021, app. C)."""
     root = math.sqrt(BETA_MIN**2 + 2.0 * BETA_D * math.log1p(sigma * sigma))
     return (root - BETA_MIN) / BETA_D
 
@@ -373,7 +373,7 @@ def unipc(
         reached = order + 1 if corrector else order
         single = opening_order(warm_up, reached, finite_steps(path, sigmas, step)) if t > 0.0 else 0
         if single:
-            first, *others = order_stages(single, path, s, t, step)
+            first, *others = runge_kutta_stages(single, path, s, t, step)
             rows += [*first.rows, *remembered(step, order)]
             stages += [Stage(s, tuple(rows), step), *others]
             made_by = 0

@@ -127,19 +127,34 @@ def slope_step(s: float, t: float, weights: Sequence[tuple[Point, float]]) -> Ro
     return row("x", terms)
 
 
+def runge_kutta_stages(order: int, path: Path, s: float, t: float, step: int) -> list[Stage]:
+    """A step from s to t > 0 by an explicit Runge-Kutta method in sigma: the midpoint rule (2), Heun's method (3).
+
+    dx/dsigma is smooth at every noise level, alpha = 0 included, so this is how a run opens where half log-SNR cannot.
+    """
+    first: Point = ("start", "first", s)
+    inner = [s + c * (t - s) for c in ((0.5,) if order == 2 else (1.0 / 3.0, 2.0 / 3.0))]
+    keep = (KEEP_START, row("first", {"denoised": 1.0}))
+    if order == 2:
+        rows = [euler_row(path, s, inner[0]), slope_step(s, t, [(("x", "denoised", inner[0]), 1.0)])]
+    else:
+        rows = [
+            euler_row(path, s, inner[0]),
+            slope_step(s, inner[1], [(("x", "denoised", inner[0]), 1.0)]),
+            slope_step(s, t, [(first, 0.25), (("x", "denoised", inner[1]), 0.75)]),
+        ]
+    calls = zip((s, *inner), rows, strict=True)
+    return [Stage(sigma, (*keep, r) if i == 0 else (r,), step) for i, (sigma, r) in enumerate(calls)]
+
+
 def second_order_stages(path: Path, s: float, t: float, step: int) -> list[Stage]:
     """DPM-Solver-2 from s to t > 0 through the midpoint m in half log-SNR   (Lu et al. 2022a, algorithm 1).
 
     u = alpha_m / alpha_s x - m (e^(h/2) - 1) eps(x, s),   x_t = alpha_t / alpha_s x - t (e^h - 1) eps(u, m).
-    The first is the order-1 step to m. From alpha_s = 0, where these have no limit, m is the midpoint in sigma and
-    x_t = x + (t - s) (u - denoised) / m; on VE both are the same.
+    The first is the order-1 step to m.
     """
     m = path.between(s, t, 0.5)
-    inner = ("x", "denoised", m)
-    if path.alpha(s) == 0.0:
-        last = slope_step(s, t, [(inner, 1.0)])
-    else:
-        last = noise_step(path, s, t, [(inner, math.expm1(path.lam(t) - path.lam(s)))])
+    last = noise_step(path, s, t, [(("x", "denoised", m), math.expm1(path.lam(t) - path.lam(s)))])
     return [Stage(s, (KEEP_START, euler_row(path, s, m)), step), Stage(m, (last,), step)]
 
 
@@ -149,19 +164,14 @@ def third_order_stages(path: Path, s: float, t: float, step: int) -> list[Stage]
     With a = 1/3 and b = 2/3 of h in half log-SNR:
     u_b = alpha_b / alpha_s x - b (e^(2h/3) - 1) eps_s - 2 b ((e^(2h/3) - 1) / (2h/3) - 1) (eps_a - eps_s),
     x_t = alpha_t / alpha_s x - t (e^h - 1) eps_s - 3/2 t ((e^h - 1) / h - 1) (eps_b - eps_s).
-    From alpha_s = 0 it is Heun's third-order Runge-Kutta method in sigma, with the same two fractions.
     """
     a, b = path.between(s, t, 1.0 / 3.0), path.between(s, t, 2.0 / 3.0)
     first: Point = ("start", "first", s)
-    if path.alpha(s) == 0.0:
-        to_b = slope_step(s, b, [(("x", "denoised", a), 1.0)])
-        to_t = slope_step(s, t, [(first, 0.25), (("x", "denoised", b), 0.75)])
-    else:
-        h = path.lam(t) - path.lam(s)
-        h_b = 2.0 * h / 3.0
-        turn_b, turn_t = 2.0 * h_b * phi(2, h_b), 1.5 * h * phi(2, h)
-        to_b = noise_step(path, s, b, [(first, math.expm1(h_b) - turn_b), (("x", "denoised", a), turn_b)])
-        to_t = noise_step(path, s, t, [(first, math.expm1(h) - turn_t), (("x", "denoised", b), turn_t)])
+    h = path.lam(t) - path.lam(s)
+    h_b = 2.0 * h / 3.0
+    turn_b, turn_t = 2.0 * h_b * phi(2, h_b), 1.5 * h * phi(2, h)
+    to_b = noise_step(path, s, b, [(first, math.expm1(h_b) - turn_b), (("x", "denoised", a), turn_b)])
+    to_t = noise_step(path, s, t, [(first, math.expm1(h) - turn_t), (("x", "denoised", b), turn_t)])
     keep = (KEEP_START, row("first", {"denoised": 1.0}))
     return [
         Stage(s, (*keep, euler_row(path, s, a)), step),
@@ -171,9 +181,11 @@ def third_order_stages(path: Path, s: float, t: float, step: int) -> list[Stage]
 
 
 def order_stages(order: int, path: Path, s: float, t: float, step: int) -> list[Stage]:
-    """One step of DPM-Solver of the given order, 1 to 3; of order 1 where it goes to 0."""
+    """One step of DPM-Solver of the given order, 1 to 3; of order 1 where it goes to 0, in sigma from alpha_s = 0."""
     if order == 1 or t == 0.0:
         return [Stage(s, (euler_row(path, s, t),), step)]
+    if path.alpha(s) == 0.0:
+        return runge_kutta_stages(order, path, s, t, step)
     return second_order_stages(path, s, t, step) if order == 2 else third_order_stages(path, s, t, step)
 
 
@@ -189,8 +201,8 @@ def dpm_solver(
 
     Order 1 is DDIM without noise. Order 2 takes two model calls a step, the second at the midpoint of the step in half
     log-SNR (r1 = 1/2), and on VE is k-diffusion's dpm_2. Order 3 takes three (r1 = 1/3, r2 = 2/3). The step to 0, where
-    h is infinite, is of order 1 with one call. From sigma = 1 on FLOW the inner points are fractions of the step in
-    sigma, see `second_order_stages`.
+    h is infinite, is of order 1 with one call. From sigma = 1 on FLOW, where half log-SNR is infinite, that step is
+    a Runge-Kutta step of the same order in sigma.
     """
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
@@ -285,29 +297,30 @@ def restart(
     *,
     restarts: Annotated[int, Param("How often the interval is run again.", 0, 20, 1)] = 1,
     t_min: Annotated[
-        float, Param("Lower end of the interval, moved up to the next level of the schedule.", 0.0, 1000.0, 0.01)
+        float, Param("Lower end of the interval, moved up to the next level of the schedule.", 0.001, 1000.0, 0.01)
     ] = 0.1,
-    t_max: Annotated[float, Param("Upper end of the interval: noise is added up to here.", 0.0, 1000.0, 0.01)] = 2.0,
+    t_max: Annotated[float, Param("Upper end of the interval: noise is added up to here.", 0.001, 1000.0, 0.01)] = 2.0,
     restart_steps: Annotated[int, Param("Steps of each repetition, on Karras's schedule with rho 7.", 1, 100, 1)] = 4,
 ) -> Plan:
     """Restart sampling: Heun, and noise added back from t_min to t_max, K times   (Xu et al. 2023, algorithm 1).
 
-    Two model calls a step, and 2 restarts restart_steps more. When the run first reaches t_min (the last level of the
-    schedule not below it), x is noised up to t_max with fresh noise and solved down again. On FLOW t_max is below 1.
+    Two model calls a step, and 2 restarts restart_steps more. When the run has come down to the last level of the
+    schedule that is not below t_min, x is noised up to t_max with fresh noise and solved down again. t_min and t_max are
+    sigma / alpha: on VE the noise level itself, on FLOW the level sigma / (1 - sigma).
 
     Raises:
-        InputError: t_max not above t_min, or above the path's largest level.
+        InputError: t_max not above t_min.
     """
-    if restarts and not t_min < t_max < path.sigma_max:
-        limit = "" if path is Path.VE else " and below 1"
-        raise InputError("t_max", f"is {t_max:g}", f"give a value above t_min = {t_min:g}{limit}")
-    at = max((i for i, sigma in enumerate(sigmas) if sigma >= t_min and i > 0), default=0)
+    if restarts and not t_min < t_max:
+        raise InputError("t_max", f"is {t_max:g}", f"give a value above t_min = {t_min:g}")
+    low, high = path.sigma(-math.log(t_min)), path.sigma(-math.log(t_max))
+    reached = max((i for i, sigma in enumerate(sigmas) if sigma >= low), default=0)
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         stages += heun_stages(path, s, t, step)
-        if step + 1 == at and 0.0 < t < t_max:
+        if step + 1 == reached and 0.0 < t < high:
             for repetition in range(restarts):
-                stages += repeated(path, t, t_max, restart_steps, step, repetition)
+                stages += repeated(path, t, high, restart_steps, step, repetition)
     return Plan(path, tuple(sigmas), tuple(stages))
 
 
