@@ -47,8 +47,8 @@ def exponential_weights(
 
     L_j is the Lagrange polynomial of `nodes`, the half log-SNRs at which predictions are known, lam_s the first of
     them. The weights sum to 1 - exp(-rate h); they make the exponential Adams method of order len(nodes)
-    (Lu et al. 2022b, eq. 9, with the Taylor expansion replaced by the interpolation itself). `curvature` other than 1 multiplies the
-    integral of the squared term, for published methods that have it otherwise.
+    (Lu et al. 2022b, eq. 9, with the Taylor expansion replaced by the interpolation itself). `curvature` other than 1
+    multiplies the integral of the squared term, for published methods that have it otherwise.
     """
     h = lam_t - lam_s
     scaled = [(node - lam_s) / h for node in nodes]

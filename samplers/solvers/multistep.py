@@ -50,7 +50,7 @@ def opening_order(warm_up: str, order: int, known: int) -> int:
 
 def finite_steps(path: Path, sigmas: Sequence[float], step: int) -> int:
     """How many predictions before `step` lie at a finite log-SNR: one less from alpha = 0."""
-    return step - (1 if path.alpha(sigmas[0]) == 0.0 else 0)
+    return max(step - 1, 0) if path.alpha(sigmas[0]) == 0.0 else step
 
 
 def history(length: int, name: str = "previous") -> tuple[Row, ...]:
@@ -189,8 +189,8 @@ def dpmpp_3m(
     through the last three predictions; see `exponential_weights`.
 
     Order 3, one model call a step. `warm_up` = singlestep makes the first step by the midpoint rule, one call more,
-    which keeps the order; multistep begins with order 1, and the whole run is then of order 2. `weights` = published counts
-    the second difference half as much as the integral does, as the authors' code, diffusers and k-diffusion have it;
+    which keeps the order; multistep begins with order 1, and the whole run is then of order 2. `weights` = published
+    counts the second difference half as much as the integral does, as the authors' code, diffusers and k-diffusion do;
     that is of order 2 from any start.
     """
     curvature = 1.0 if weights == "exact" else 0.5

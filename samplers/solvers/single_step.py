@@ -305,8 +305,8 @@ def restart(
     """Restart sampling: Heun, and noise added back from t_min to t_max, K times   (Xu et al. 2023, algorithm 1).
 
     Two model calls a step, and 2 restarts restart_steps more. When the run has come down to the last level of the
-    schedule that is not below t_min, x is noised up to t_max with fresh noise and solved down again. t_min and t_max are
-    sigma / alpha: on VE the noise level itself, on FLOW the level sigma / (1 - sigma).
+    schedule that is not below t_min, x is noised up to t_max with fresh noise and solved down again. t_min and t_max
+    are sigma / alpha: on VE the noise level itself, on FLOW sigma / (1 - sigma).
 
     Raises:
         InputError: t_max not above t_min.
