@@ -53,6 +53,10 @@ class Path(Enum):
         """
         return 1.0 - t / s if self is Path.VE else (s - t) / s
 
+    def carry(self, s: float, t: float) -> float:
+        """alpha_t / alpha_s: how the signal in x grows from s to t, for alpha_s > 0."""
+        return self.alpha(t) / self.alpha(s)
+
     def posterior(self, s: float, t: float) -> float:
         """sigma_t / sigma_s * alpha_s / alpha_t = exp(-h): the part of the noise that a reverse step keeps."""
         return t / s * (self.alpha(s) / self.alpha(t))

@@ -25,17 +25,19 @@ class PlanError(ValueError):
 class Noise:
     """An operand: standard normal noise, addressed by what it is for, so that it never depends on the order of drawing.
 
-    `occurrence` tells apart several visits to one interval.
+    `occurrence` tells apart several visits to one interval. `clip` bounds the values; it is no part of the address.
     """
 
     purpose: str
     sigma_from: float
     sigma_to: float
     occurrence: int = 0
+    clip: float = math.inf
 
     def __str__(self) -> str:
         again = f" #{self.occurrence}" if self.occurrence else ""
-        return f"{self.purpose}[{self.sigma_from:.4g} to {self.sigma_to:.4g}{again}]"
+        clip = f" within {self.clip:g}" if self.clip < math.inf else ""
+        return f"{self.purpose}[{self.sigma_from:.4g} to {self.sigma_to:.4g}{again}{clip}]"
 
 
 Operand = str | Noise
@@ -210,12 +212,17 @@ def _apply(rows: Sequence[Row], registers: Mapping[str, Tensor], noise: NoiseSou
     for r in rows:
         held[r.target] = combine(
             [
-                (held[operand] if isinstance(operand, str) else noise(operand, held["x"]), value)
+                (held[operand] if isinstance(operand, str) else _drawn(operand, held["x"], noise), value)
                 for operand, value in r.terms
             ],
             affine=len(r.terms) - len(r.draws),
         )
     return held
+
+
+def _drawn(address: Noise, like: Tensor, noise: NoiseSource) -> Tensor:
+    drawn = noise(address, like)
+    return drawn if address.clip == math.inf else drawn.clamp(-address.clip, address.clip)
 
 
 def run(

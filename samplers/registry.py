@@ -14,16 +14,28 @@ from .solvers import ancestral, multistep, single_step
 class Setting:
     """Parameters of a solver, and what is claimed, and proved by the tests, for them.
 
-    order: global order of convergence on the probability-flow ODE, None where noise is added.
+    order: global order of convergence on the probability-flow ODE; None where noise is added or nothing is claimed.
+    noise: noise is drawn.
     calls, calls_to_zero: model calls of a step, and of the step that ends at sigma 0.
+    opening: how many first steps are made otherwise, and with how many calls each; one step more where the schedule
+        begins at infinite log-SNR and `log_snr` says that the method needs a finite one.
+    extra_calls: model calls beside those of the steps, once the schedule reaches them.
+    reaches_below: inner calls may lie below the level that the step ends at, since noise brings x back up.
+    converges: the law of the result tends to the data's with more steps; not where a part has a fixed number of them.
     keeps_marginals: x has the noise level that the model is told, at every call.
     paths: names of the paths on which the setting exists.
     """
 
     params: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     order: int | None = None
+    noise: bool = False
     calls: int = 1
     calls_to_zero: int = 1
+    opening: tuple[int, int] = (0, 1)
+    log_snr: bool = False
+    extra_calls: int = 0
+    reaches_below: bool = False
+    converges: bool = True
     keeps_marginals: bool = True
     paths: tuple[str, ...] = ("VE", "FLOW")
 
@@ -48,7 +60,7 @@ class Solver:
     @property
     def stochastic(self) -> bool:
         """Whether it can draw noise."""
-        return any(setting.order is None for setting in self.settings)
+        return any(setting.noise for setting in self.settings)
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,13 @@ LCM_PAPER = (
 SPACING_PAPER = (
     "Lin, Liu, Li and Yang 2023, Common Diffusion Noise Schedules and Sample Steps are Flawed, arXiv:2305.08891"
 )
+UNIPC_PAPER = (
+    "Zhao, Bai, Rao, Zhou and Lu 2023, UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion "
+    "Models, arXiv:2302.04867"
+)
+DEIS_PAPER = "Zhang and Chen 2023, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902"
+RESTART_PAPER = "Xu, Deng, Cheng, Tian, Liu and Jaakkola 2023, Restart Sampling, arXiv:2306.14878"
+KDIFFUSION = "Crowson 2022, k-diffusion, github.com/crowsonkb/k-diffusion"
 CFG_PAPER = "Ho and Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598"
 
 SOLVERS: tuple[Solver, ...] = (
@@ -107,8 +126,8 @@ SOLVERS: tuple[Solver, ...] = (
         "Takes hundreds to 1000 steps. With the Timestep schedule at 1000 steps it is the original method.",
         (DDPM_PAPER,),
         (
-            Setting({"variance": "small"}),
-            Setting({"variance": "large"}, keeps_marginals=False, paths=("VE",)),
+            Setting({"variance": "small"}, noise=True),
+            Setting({"variance": "large"}, noise=True, keeps_marginals=False, paths=("VE",)),
         ),
         ("ancestral", "ddpm"),
     ),
@@ -119,7 +138,7 @@ SOLVERS: tuple[Solver, ...] = (
         "Deterministic steps that predict the clean image each time; eta adds DDPM's noise back in.",
         "About 50 steps with the Timestep schedule. eta 0 gives the same picture every time for one starting noise.",
         (DDIM_PAPER,),
-        (Setting({"eta": 0.0}, order=1), Setting({"eta": 0.5}), Setting({"eta": 1.0})),
+        (Setting({"eta": 0.0}, order=1), Setting({"eta": 0.5}, noise=True), Setting({"eta": 1.0}, noise=True)),
         ("ddim",),
     ),
     Solver(
@@ -131,10 +150,35 @@ SOLVERS: tuple[Solver, ...] = (
         (KARRAS_PAPER,),
         (
             Setting({}, order=1),
-            Setting({"s_churn": 10.0}),
-            Setting({"s_churn": 10.0, "s_noise": 1.007}, keeps_marginals=False),
+            Setting({"s_churn": 10.0}, noise=True),
+            Setting({"s_churn": 10.0, "s_noise": 1.007}, noise=True, keeps_marginals=False),
         ),
         ("euler",),
+    ),
+    Solver(
+        "EulerAncestral",
+        "Euler Ancestral",
+        ancestral.euler_ancestral,
+        "Euler steps that go too far down and add noise back up: the picture keeps changing with the number of steps.",
+        "20 to 40 steps. On flow models it is ComfyUI's own form.",
+        (KARRAS_PAPER, KDIFFUSION),
+        (
+            Setting({"eta": 1.0}, noise=True),
+            Setting({"eta": 0.0}, order=1),
+            Setting({"eta": 0.5}, noise=True),
+            Setting({"s_noise": 1.1}, noise=True, keeps_marginals=False),
+        ),
+        ("euler a", "euler_ancestral"),
+    ),
+    Solver(
+        "Heun",
+        "Heun",
+        single_step.heun,
+        "Second order by averaging the slopes at both ends of the step; s_churn adds noise before each step.",
+        "10 to 20 steps, two model calls each.",
+        (KARRAS_PAPER,),
+        (Setting({}, order=2, calls=2), Setting({"s_churn": 10.0}, noise=True, calls=2)),
+        ("heun",),
     ),
     Solver(
         "DPMSolver",
@@ -143,8 +187,26 @@ SOLVERS: tuple[Solver, ...] = (
         "Exponential integrator in log-SNR without memory: order 2 makes two model calls a step.",
         "10 steps (19 model calls, the last step takes one) where DDIM takes 50.",
         (DPM_PAPER,),
-        (Setting({"order": "2"}, order=2, calls=2), Setting({"order": "1"}, order=1)),
+        (
+            Setting({"order": "2"}, order=2, calls=2),
+            Setting({"order": "1"}, order=1),
+            Setting({"order": "3"}, order=3, calls=3),
+        ),
         ("dpm_2", "dpm solver", "midpoint"),
+    ),
+    Solver(
+        "DPMpp2S",
+        "DPM++ 2S",
+        single_step.dpmpp_2s,
+        "Second order in one step, from the prediction at its middle; eta makes it ancestral.",
+        "10 to 20 steps, two model calls each.",
+        (DPMPP_PAPER, KDIFFUSION),
+        (
+            Setting({"eta": 0.0}, order=2, calls=2),
+            Setting({"eta": 1.0}, noise=True, calls=2, reaches_below=True),
+            Setting({"eta": 0.5}, noise=True, calls=2, reaches_below=True),
+        ),
+        ("dpmpp_2s_ancestral", "dpm++ 2s a"),
     ),
     Solver(
         "DPMpp2M",
@@ -157,13 +219,133 @@ SOLVERS: tuple[Solver, ...] = (
         ("dpmpp_2m", "dpm++ 2m", "dpm solver++"),
     ),
     Solver(
+        "DPMpp3M",
+        "DPM++ 3M",
+        multistep.dpmpp_3m,
+        "Third order from one model call a step, by remembering the last two predictions.",
+        "15 to 30 steps at moderate guidance; at high guidance with few steps prefer DPM++ 2M.",
+        (DPMPP_PAPER,),
+        (
+            Setting({}, order=3, opening=(1, 2), log_snr=True),
+            Setting({"weights": "published"}, order=2, opening=(1, 2), log_snr=True),
+            Setting({"warm_up": "multistep"}),
+        ),
+        ("dpmpp_3m", "dpm++ 3m"),
+    ),
+    Solver(
+        "DPMppSDE",
+        "DPM++ SDE",
+        single_step.dpmpp_sde,
+        "Stochastic second-order solver of two model calls a step.",
+        "8 to 20 steps.",
+        (DPMPP_PAPER, KDIFFUSION),
+        (
+            Setting({"eta": 1.0}, noise=True, calls=2),
+            Setting({"eta": 0.0}, order=2, calls=2),
+            Setting({"eta": 0.5}, noise=True, calls=2),
+        ),
+        ("dpmpp_sde", "dpm++ sde"),
+    ),
+    Solver(
+        "DPMpp2MSDE",
+        "DPM++ 2M SDE",
+        multistep.dpmpp_2m_sde,
+        "DPM++ 2M on the reverse SDE: it adds noise at every step, which repairs errors of earlier ones.",
+        "20 to 50 steps.",
+        (DPMPP_PAPER, KDIFFUSION),
+        (
+            Setting({"solver_type": "midpoint"}, noise=True),
+            Setting({"solver_type": "heun"}, noise=True),
+            Setting({"eta": 0.0, "final_order": "full"}, order=2),
+            Setting({"eta": 0.0, "solver_type": "heun", "final_order": "full"}, order=2),
+        ),
+        ("dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpm++ 2m sde"),
+    ),
+    Solver(
+        "DPMpp3MSDE",
+        "DPM++ 3M SDE",
+        multistep.dpmpp_3m_sde,
+        "DPM++ 3M on the reverse SDE.",
+        "25 to 50 steps, with the Exponential schedule.",
+        (DPMPP_PAPER, KDIFFUSION),
+        (
+            Setting({}, noise=True),
+            Setting({"weights": "published"}, noise=True),
+            Setting({"eta": 0.5}, noise=True),
+        ),
+        ("dpmpp_3m_sde", "dpm++ 3m sde"),
+    ),
+    Solver(
+        "UniPC",
+        "UniPC",
+        multistep.unipc,
+        "Predictor and corrector from one model call a step: each prediction also repairs the state it was made at.",
+        "5 to 20 steps at moderate guidance.",
+        (UNIPC_PAPER,),
+        (
+            Setting({"order": 3}, order=4, opening=(2, 3), log_snr=True),
+            Setting({"order": 2}, order=3, opening=(1, 2), log_snr=True),
+            Setting({"order": 2, "variant": "bh1"}, order=3, opening=(1, 2), log_snr=True),
+            Setting({"order": 1}, order=2),
+            Setting({"order": 3, "corrector": False}, order=3, opening=(1, 2), log_snr=True),
+            Setting({"order": 2, "corrector": False}, order=2),
+        ),
+        ("uni_pc", "uni_pc_bh2", "unipc"),
+    ),
+    Solver(
+        "DEIS",
+        "DEIS",
+        multistep.deis,
+        "Adams-Bashforth with a polynomial in the diffusion time.",
+        "10 to 20 steps.",
+        (DEIS_PAPER,),
+        (
+            Setting({"order": 3}, order=3, opening=(1, 2)),
+            Setting({"order": 2}, order=2),
+            Setting({"order": 1}, order=1),
+        ),
+        ("deis",),
+    ),
+    Solver(
+        "LMS",
+        "LMS",
+        multistep.lms,
+        "Adams-Bashforth in the noise level: the linear multistep method of k-diffusion.",
+        "20 to 50 steps.",
+        (KDIFFUSION,),
+        (
+            Setting({"order": 4}, order=4, opening=(2, 3)),
+            Setting({"order": 3}, order=3, opening=(1, 2)),
+            Setting({"order": 2}, order=2),
+            Setting({"order": 1}, order=1),
+        ),
+        ("lms", "linear multistep"),
+    ),
+    Solver(
+        "Restart",
+        "Restart",
+        single_step.restart,
+        "Heun, with an interval of noise levels run again from fresh noise, which removes accumulated errors.",
+        "20 steps and one or two restarts.",
+        (RESTART_PAPER, KARRAS_PAPER),
+        (
+            Setting({}, noise=True, calls=2, extra_calls=8, converges=False),
+            Setting({"restarts": 3, "restart_steps": 2}, noise=True, calls=2, extra_calls=12, converges=False),
+            Setting({"restarts": 0}, order=2, calls=2),
+        ),
+        ("restart",),
+    ),
+    Solver(
         "LCM",
         "LCM",
         ancestral.lcm,
         "Consistency sampling for distilled models: denoise fully, add noise, repeat.",
         "4 to 8 steps with a model distilled for it, the LCM schedule and guidance 1 to 2.",
         (LCM_PAPER,),
-        (Setting({}),),
+        (
+            Setting({}, noise=True),
+            Setting({"s_noise": 0.9, "s_noise_end": 0.5}, noise=True, keeps_marginals=False),
+        ),
         ("lcm", "turbo", "lightning", "consistency"),
     ),
 )

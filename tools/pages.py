@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,8 @@ HAND = ROOT / "docs" / "pages"
 PAGES = ROOT / "web" / "docs"
 README = ROOT / "README.md"
 TABLE = re.compile(r"(?<=<!-- nodes -->\n).*?(?=<!-- /nodes -->)", re.DOTALL)
+FORMULA = re.compile(r"\w+ = .*(?<!\bal)[.,)]$")
+CITED = re.compile(r"(.* [=+] (?!\d+/\d).*?) {3}(\(.*)")
 FACT = re.compile(r"^(schedule|solver|settings|formulas): (.+)\n", re.MULTILINE)
 
 # What a socket carries, for outputs whose schema does not say.
@@ -176,25 +179,37 @@ def outputs(subject: Subject) -> str:
     return table(("Output", "Type", "Meaning"), rows)
 
 
+def pieces(paragraph: str) -> Iterator[tuple[bool, str]]:
+    """Its lines, and whether each is a formula: one that begins with a name and ends as a sentence or a clause does, or
+    that a citation follows after a gap."""
+    before = ":"
+    for line in paragraph.splitlines():
+        cited = CITED.match(line) if before[-1] in ".,:;" else None
+        if before[-1] in ".,:;" and (FORMULA.match(line) or (cited and line[-1] in ".)")):
+            yield True, re.sub(r" {2,}", "\n", line)
+        elif cited:
+            yield True, cited[1]
+            yield False, cited[2]
+        else:
+            yield False, line
+        before = line
+
+
 def paragraphs(function: Callable[..., Any]) -> Iterator[str]:
-    """The docstring of `function` as Markdown, up to its arguments: a sentence that is a formula stands in a fence."""
+    """The docstring of `function` as Markdown, up to its arguments, with the formulas in fences."""
     text = re.split(r"^(?:Args|Raises|Returns):", inspect.getdoc(function) or "", flags=re.MULTILINE)[0]
     for paragraph in text.strip().split("\n\n"):
-        head, _, rest = paragraph.partition("\n")
-        cited = re.search(r" [=+] .* {3}\(", head)
-        if (cited or re.match(r"\w+ = ", head)) and not rest[:1].isdigit():
-            yield "```text\n" + re.sub(r" {3,}", "\n", head) + "\n```"
-            paragraph = rest
-        if paragraph:
-            yield " ".join(paragraph.split())
+        for formula, lines in groupby(pieces(paragraph), key=lambda piece: piece[0]):
+            joined = "\n".join(line for _, line in lines)
+            yield f"```text\n{joined}\n```" if formula else " ".join(joined.split())
 
 
 def explained(function: Callable[..., Any], named: Sequence[str]) -> list[Callable[..., Any]]:
-    """The functions that a docstring mentions in backticks, and those `named`, of the same module."""
+    """The functions and classes that a docstring mentions in backticks, and those `named`, of the same module."""
     module: ModuleType = inspect.getmodule(function)
     mentioned = re.findall(r"`(\w+)`", inspect.getdoc(function) or "")
     found = (getattr(module, name, None) for name in dict.fromkeys([*mentioned, *named]))
-    return [other for other in found if inspect.isfunction(other) and other is not function]
+    return [other for other in found if (inspect.isfunction(other) or inspect.isclass(other)) and other is not function]
 
 
 def method(subject: Subject) -> str:
@@ -212,16 +227,29 @@ def method(subject: Subject) -> str:
     return "\n\n".join(parts)
 
 
+def calls(setting: Any) -> str:
+    """Model calls a step, with those of the steps that are made otherwise."""
+    parts = [str(setting.calls)]
+    steps, each = setting.opening
+    if steps:
+        where = "the first step" if steps == 1 else f"the first {steps} steps"
+        later = "; one such step more where a flow schedule begins at 1" if setting.log_snr else ""
+        parts.append(f"{each} in {where}{later}")
+    if setting.extra_calls:
+        parts.append(f"{setting.extra_calls} more over the run")
+    return ", ".join(parts)
+
+
 def cost(subject: Subject) -> str:
     if subject.solver is None:
         return ""
     rows = []
     for setting in subject.solver.settings:
         names = ", ".join(f"`{name}` {number(value)}" for name, value in setting.params.items()) or "as it comes"
-        order = "adds noise" if setting.order is None else setting.order
+        order = setting.order or ("adds noise" if setting.noise else "none claimed")
         kept = "yes" if setting.keeps_marginals else "no, on purpose"
         models = "all" if len(setting.paths) == 2 else "all but flow" if setting.paths == ("VE",) else "flow only"
-        rows.append((names, order, setting.calls, setting.calls_to_zero, kept, models))
+        rows.append((names, order, calls(setting), setting.calls_to_zero, kept, models))
     head = ("Setting", "Order", "Model calls a step", "In a last step to 0", "True noise level", "Models")
     return table(head, rows) + "\n\n" + " ".join(ORDER.split())
 

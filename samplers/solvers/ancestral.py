@@ -1,4 +1,4 @@
-"""Solvers that renew part of the noise at each step: DDPM, DDIM, LCM."""
+"""Solvers of one model call a step that renew part of the noise: DDPM, DDIM, EulerAncestral, LCM."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,12 @@ from typing import Annotated, Literal
 from ..parameters import InputError, Param
 from ..path import Path
 from ..plan import Noise, Plan, Row, Stage, row
+
+Eta = Annotated[
+    float,
+    Param("Share of the noise that is made anew at each step: 0 is deterministic, 1 is ancestral.", 0.0, 1.0, 0.01),
+]
+SNoise = Annotated[float, Param("Strength of the added noise; 1 keeps the noise level true.", 0.0, 2.0, 0.001)]
 
 
 def renewing_row(path: Path, s: float, t: float, fresh: float) -> Row:
@@ -84,11 +90,58 @@ def ddpm(
     return one_call_plan(path, sigmas, rows)
 
 
-def lcm(path: Path, sigmas: Sequence[float]) -> Plan:
+def ancestral_split(path: Path, s: float, t: float, eta: float) -> tuple[float, float, float]:
+    """(down, rescale, up): step to `down` without noise, multiply x by `rescale`, add `up` noise, and x is at t.
+
+    On VE up = eta sqrt(t^2 (s^2 - t^2) / s^2), down = sqrt(t^2 - up^2), which keeps DDPM's posterior variance at
+    eta = 1 (k-diffusion's ancestral step). On FLOW, as ComfyUI has it, down = t (1 + (t / s - 1) eta), and x is brought
+    back to t by rescale = alpha_t / alpha_down, up = sqrt(t^2 - (rescale down)^2).
+    """
+    if path is Path.VE:
+        up = eta * t / s * math.sqrt((s - t) * (s + t))
+        return math.sqrt(max(t * t - up * up, 0.0)), 1.0, up
+    down = t * (1.0 + (t / s - 1.0) * eta)
+    rescale = path.alpha(t) / path.alpha(down)
+    return down, rescale, math.sqrt(max((t - rescale * down) * (t + rescale * down), 0.0))
+
+
+def euler_ancestral(path: Path, sigmas: Sequence[float], *, eta: Eta = 1.0, s_noise: SNoise = 1.0) -> Plan:
+    """Euler to a lower level, then noise back up to t; see `ancestral_split`   (k-diffusion, sample_euler_ancestral).
+
+    On VE it is DDIM with the same eta, so that eta = 1 is DDPM. On FLOW it is ComfyUI's euler_ancestral_RF, another
+    split of the same marginals. One model call a step. An `s_noise` other than 1 departs from the true noise level.
+    """
+    rows: list[Row] = []
+    for s, t in pairwise(sigmas):
+        down, rescale, up = ancestral_split(path, s, t, eta)
+        terms = {"denoised": rescale * path.gain(s, down), "x": rescale * down / s}
+        rows.append(row("x", {**terms, Noise("step", s, t): s_noise * up}))
+    return one_call_plan(path, sigmas, rows)
+
+
+def lcm(
+    path: Path,
+    sigmas: Sequence[float],
+    *,
+    s_noise: Annotated[float, Param("Strength of the noise after the first step.", 0.0, 2.0, 0.001)] = 1.0,
+    s_noise_end: Annotated[
+        float, Param("Strength of the noise after the last step; between the two it runs linearly.", 0.0, 2.0, 0.001)
+    ] = 1.0,
+    noise_clip_std: Annotated[
+        float, Param("Clip the noise at this many standard deviations; 0 does not clip.", 0.0, 10.0, 0.01)
+    ] = 0.0,
+) -> Plan:
     """Multistep consistency sampling: x_t = alpha_t denoised + t noise   (Luo et al. 2023, algorithm 3).
 
     For models distilled to jump to the clean image from any noise level (LCM, Turbo, Lightning-style): every step
-    denoises fully and noises again. 4 to 8 steps, guidance near 1. One model call a step.
+    denoises fully and noises again. 4 to 8 steps, guidance near 1. One model call a step. The strength of step i of n
+    is s_noise + (s_noise_end - s_noise) i / (n - 1). Clipping is at the standard deviation that the noise has by
+    construction; ComfyUI's measures it over the whole batch.
     """
-    rows = [row("x", {"denoised": path.alpha(t), Noise("step", s, t): t}) for s, t in pairwise(sigmas)]
+    steps = len(sigmas) - 1
+    clip = noise_clip_std or math.inf
+    rows: list[Row] = []
+    for i, (s, t) in enumerate(pairwise(sigmas)):
+        strength = s_noise + (s_noise_end - s_noise) * (i / (steps - 1) if steps > 1 else 0.0)
+        rows.append(row("x", {"denoised": path.alpha(t), Noise("step", s, t, clip=clip): strength * t}))
     return one_call_plan(path, sigmas, rows)

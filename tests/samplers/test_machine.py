@@ -251,14 +251,15 @@ def test_an_image_is_independent_of_its_batch(case):
 
 @each_case()
 def test_float32_loses_little(case):
-    """A float32 run of 20 steps differs from float64 by less than 1e-6, root mean square, relative; the same noise."""
+    """A float32 run differs from float64 by less than 5e-8 a model call, root mean square, relative, for equal noise:
+    less than one unit roundoff of float32 (6e-8) a call, 1e-6 over 20 steps of one call."""
     data, sigmas = mixture(), karras(20) if case.path is VE else flow_line(20, 3.0)
     plan, noise = case.plan(sigmas), AddressedNoise(range(32))
     x = data.sample(case.path, sigmas[0], 32).float()
     double = run(plan, data.denoiser(case.path), start(x.double()), noise).x
     single = run(plan, data.denoiser(case.path), start(x), noise).x
     assert single.dtype == torch.float32
-    assert 0.0 < relative_rms(single, double) < 1e-6
+    assert 0.0 < relative_rms(single, double) < 5e-8 * len(plan.stages)
 
 
 # Noise

@@ -80,7 +80,39 @@ def churned_variance(case):
         assert noise_variance(followed.end) == pytest.approx(variance, rel=1e-10)
 
 
-DEPARTURES = {"DDPM": large_variance, "Euler": churned_variance}
+def ancestral_variance(case):
+    """k-diffusion's get_ancestral_step on VE, and on FLOW ComfyUI's euler_ancestral_RF: s_noise multiplies what is
+    added after Euler's step to sigma_down, at eta = 1."""
+    strength = case.setting.params["s_noise"]
+    for name, plan in plans(case):
+        variance = plan.sigmas[0] ** 2
+        for s, t in pairwise(plan.sigmas):
+            if case.path is VE:
+                up2 = t**2 * (s**2 - t**2) / s**2
+                down2 = t**2 - up2
+            else:
+                down2 = ((1.0 - t) / (1.0 - t * t / s) * t * t / s) ** 2
+                up2 = t**2 - down2
+            variance = down2 / s**2 * variance + strength**2 * up2
+        assert noise_variance(follow_constant(plan).end) == pytest.approx(variance, rel=1e-9, abs=1e-15), name
+
+
+def weakened_variance(case):
+    """ComfyUI's lcm: the noise of step i of n counts s_noise + (s_noise_end - s_noise) i / (n - 1)."""
+    first, last = case.setting.params["s_noise"], case.setting.params["s_noise_end"]
+    for name, plan in plans(case):
+        strengths = np.linspace(first, last, plan.steps)
+        seen = [*follow_constant(plan).calls[1:], follow_constant(plan).end]
+        for x, strength, t in zip(seen, strengths, plan.sigmas[1:], strict=True):
+            assert noise_variance(x) == pytest.approx((strength * t) ** 2, rel=1e-10), name
+
+
+DEPARTURES = {
+    "DDPM": large_variance,
+    "Euler": churned_variance,
+    "EulerAncestral": ancestral_variance,
+    "LCM": weakened_variance,
+}
 
 
 @each_case(lambda case: not case.setting.keeps_marginals)
@@ -133,11 +165,17 @@ def test_rows_name_what_exists_and_sum_to_their_weight(case):
 
 @each_case()
 def test_number_of_model_calls(case):
-    """`calls` for a step that ends above 0, `calls_to_zero` for one that ends at 0; steps in order, none left out."""
+    """As declared for a step of the opening, one that ends above 0, and one that ends at 0; steps in order, none left
+    out. `extra_calls` come once, in one step, on every schedule of 20 steps."""
     for name, plan in plans(case):
         assert plan.steps == len(plan.sigmas) - 1
-        declared = [case.setting.calls_to_zero if t == 0.0 else case.setting.calls for t in plan.sigmas[1:]]
+        declared = case.calls(plan.sigmas)
+        extra = len(plan.stages) - sum(declared)
+        assert extra == case.setting.extra_calls or (extra == 0 and plan.steps < 20), name
         steps = [stage.step for stage in plan.stages]
+        if extra:
+            again = next(step for step in range(plan.steps) if steps.count(step) > declared[step])
+            declared[again] += extra
         assert steps == [step for step, calls in enumerate(declared) for _ in range(calls)], name
         for done in range(plan.steps + 1):
             assert plan.first_stage(done) == sum(declared[:done]), name
@@ -146,13 +184,16 @@ def test_number_of_model_calls(case):
 @each_case()
 def test_model_calls_are_at_noise_levels_of_their_step(case):
     """A step's first call is at the level it comes from, or above it where noise was added first; its others are not
-    above that, and not below the level the step goes to. None is above what the path has."""
+    above that, unless noise was added before it, and not below the level the step goes to, unless declared. None is
+    above what the path has."""
     for name, plan in plans(case):
         for step, (s, t) in enumerate(pairwise(plan.sigmas)):
             first, *others = [stage for stage in plan.stages if stage.step == step]
             noisy = any(r.draws for r in first.opening)
             assert first.sigma > s if noisy else first.sigma == s, f"{name}, step {step + 1}"
-            assert all(t <= stage.sigma <= first.sigma for stage in others), f"{name}, step {step + 1}"
+            low = 0.0 if case.setting.reaches_below else t
+            high = max([stage.sigma for stage in others if stage.opening], default=first.sigma)
+            assert all(low <= stage.sigma <= max(first.sigma, high) for stage in others), f"{name}, step {step + 1}"
             assert first.sigma <= case.path.sigma_max
 
 
@@ -238,17 +279,19 @@ def test_nothing_but_predictions_is_left_at_zero(case):
 
 
 @each_case()
-def test_noise_is_drawn_exactly_where_no_order_is_claimed(case):
+def test_noise_is_drawn_exactly_where_it_is_declared(case):
+    """And where it is, no order of the ODE is claimed."""
     for name, plan in plans(case):
-        if case.setting.order is not None:
-            assert not draws_of(plan), name
-    assert case.setting.order is not None or draws_of(case.plan(GOOD if case.path is VE else flow_line(6)))
+        assert case.setting.noise or not draws_of(plan), name
+    if case.setting.noise:
+        assert draws_of(case.plan(karras(20) if case.path is VE else flow_line(20)))
+        assert case.setting.order is None
 
 
 @pytest.mark.parametrize("entry", sorted({case.solver.id for case in CASES}))
 def test_a_solver_is_called_stochastic_when_one_of_its_settings_is(entry):
     cases = [case for case in CASES if case.solver.id == entry]
-    noisy = any(draws_of(case.plan(flow_line(6))) for case in cases)
+    noisy = any(draws_of(case.plan(flow_line(20))) for case in cases)
     assert cases[0].solver.stochastic == noisy
 
 
@@ -295,7 +338,7 @@ def test_both_times_of_dpmpp_2m_differ_on_flow():
         assert_same(dpmpp_2m(FLOW, sigmas, time="log_sigma"), dpmpp_2m(FLOW, sigmas, time="half_log_snr"))
 
 
-@each_case(lambda case: case.setting.order is not None and case.setting.calls == 1)
+@each_case(lambda case: not case.setting.noise and case.setting.calls == 1 and case.setting.opening[0] == 0)
 def test_the_first_step_of_every_one_call_method_is_ddim(case):
     """With one prediction and no memory there is one row that keeps the marginals: DDIM's.
 

@@ -26,6 +26,15 @@ class Case:
     def plan(self, sigmas: Sequence[float]) -> Plan:
         return self.solver.plan(self.path, sigmas, **self.setting.params)
 
+    def calls(self, sigmas: Sequence[float]) -> list[int]:
+        """The model calls of each step that the setting declares, on a schedule that it does not run part of again."""
+        steps, each = self.setting.opening
+        steps += 1 if steps and self.setting.log_snr and self.path.alpha(sigmas[0]) == 0.0 else 0
+        return [
+            self.setting.calls_to_zero if t == 0.0 else each if step < steps else self.setting.calls
+            for step, t in enumerate(sigmas[1:])
+        ]
+
     def __str__(self) -> str:
         values = ",".join(f"{name}={value}" for name, value in self.setting.params.items())
         return f"{self.solver.id}({values})-{self.path!r}"
