@@ -117,7 +117,9 @@ class SamplerNode(io.ComfyNode):
             description=description(solver.summary, solver.advice, solver.papers),
             search_aliases=[*solver.aliases, "stepwise", "sampler"],
             inputs=widgets(solver.plan),
-            outputs=[io.Sampler.Output("sampler")],
+            outputs=[
+                io.Sampler.Output("sampler", tooltip="The solver with these settings, for any node that takes one.")
+            ],
         )
 
     @classmethod

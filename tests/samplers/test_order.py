@@ -110,22 +110,6 @@ def test_the_local_order_of_a_single_step(case, top):
     assert slope(errors) == pytest.approx(case.setting.order + 1, abs=0.15)
 
 
-@with_beginnings((case for case in DETERMINISTIC if case.setting.calls == case.setting.order), flow=(0.9, 1.0))
-def test_the_local_order_of_a_single_step(case, top):
-    """A method that makes its order from one step's own calls has it in the first step too, from alpha = 0 as well: the
-    error of one step falls as its length to the power order + 1. A global order would hide one worse step.
-
-    Not from 0.999: an inner point in log-SNR is the middle only of steps that are short against alpha.
-    """
-    x, exact = problem(case.path, top)
-    denoiser, errors = DATA.denoiser(case.path), []
-    for length in (0.04, 0.02, 0.01):
-        t = top * (1.0 - length)
-        end = run(case.plan((top, t)), denoiser, start(x)).x
-        errors.append((end - exact(t)).square().mean(1).sqrt().median().item())
-    assert slope(errors) == pytest.approx(case.setting.order + 1, abs=0.15)
-
-
 def consistent(case) -> bool:
     """Whether x is never carried on, only predictions: a sampler for models that jump to the end of the ODE."""
     return all("x" not in r.reads for stage in case.plan(grid(case.path, 0.9, 4)).stages for r in stage.rows)
