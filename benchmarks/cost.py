@@ -270,6 +270,7 @@ def short_table(results: Sequence[Measured]) -> str:
 SIZES = ((1, 4, 64, 64), (1, 4, 128, 128), (1, 16, 128, 128), (1, 16, 256, 256), (1, 16, 41, 120, 208))
 TIMED = ("Euler", "DPMpp2M", "DPMSolver", "UniPC")
 REPETITIONS = 15
+WARM = 3  # steps until every history is full
 
 
 class TimedModel:
@@ -292,9 +293,9 @@ class TimedModel:
 def seconds(runner: Callable[..., None], method: Method, shape: Sequence[int], steps: int) -> float:
     """The time of a step, from a few in the middle of a run."""
     if runner is run_ours:
-        first, last = (method.plan(VE).first_stage(step) for step in (4, 4 + steps))
+        first, last = (method.plan(VE).first_stage(step) for step in (WARM, WARM + steps))
     else:
-        first, last = 4 * method.calls, (4 + steps) * method.calls
+        first, last = WARM * method.calls, (WARM + steps) * method.calls
     model = TimedModel(shape, first, last)
     try:
         runner(method, model, torch.randn(*shape))
@@ -311,7 +312,7 @@ def quartiles(ratios: Sequence[float]) -> str:
 def timed(method: Method, shape: Sequence[int]) -> list[str]:
     """Ours in milliseconds, and ours over each of the others', repetition by repetition in turn."""
     runners = (run_ours, run_comfyui, run_diffusers)
-    steps = 10 if torch.Size(shape).numel() < 1 << 20 else 2
+    steps = 10 if torch.Size(shape).numel() <= 1 << 20 else 1
     with torch.no_grad():
         taken = [[seconds(runner, method, shape, steps) for runner in runners] for _ in range(REPETITIONS + 1)][1:]
     size = "x".join(map(str, shape))

@@ -122,8 +122,8 @@ def noise_of(path):
 
 
 def test_kernels_traffic_and_memory_of_an_expression(device):
-    """2 y: one latent read, one written. x minus it, plus y in place: two read, one written, each. Of 2 y and the result
-    both live at once. What is done to a quarter of a latent is a kernel, but none on latents."""
+    """2 y: one latent read, one written. x minus it, plus y in place: two read, one written, each. 2 y and the result
+    live at once. What is done to a quarter of a latent is a kernel, but none on latents."""
     x, y = device.put(torch.ones(SHAPE)), device.put(torch.ones(SHAPE))
     device.begin()
     z = x - 2.0 * y
