@@ -24,12 +24,12 @@ def combine(terms: Sequence[tuple[Tensor, float]], affine: int | None = None) ->
     head, tail = terms[:affine], terms[affine:]
     weights = _chain([value for _, value in head])
     if weights is None:
-        return _accumulate(None, terms)
+        return accumulate(None, terms)
     result, owned = head[0][0], False
     for (tensor, _), weight in zip(head[1:], weights, strict=True):
         result = result.lerp_(tensor, weight) if owned else torch.lerp(result, tensor, weight)
         owned = True
-    return _accumulate(result, tail, owned)
+    return accumulate(result, tail, owned)
 
 
 def _chain(values: Sequence[float]) -> list[float] | None:
@@ -44,7 +44,7 @@ def _chain(values: Sequence[float]) -> list[float] | None:
     return weights[1:] if values and abs(total(values) - 1.0) < 1e-9 else None
 
 
-def _accumulate(result: Tensor | None, terms: Sequence[tuple[Tensor, float]], owned: bool = False) -> Tensor:
+def accumulate(result: Tensor | None, terms: Sequence[tuple[Tensor, float]], owned: bool = False) -> Tensor:
     """`result` plus the terms, in place only where `result` is `owned`.
 
     Without a `result`, the sum starts from a term with value 1.0 where there is one, which costs nothing.

@@ -8,12 +8,12 @@ waits for the device.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .combine import combine, total
+from .combine import accumulate, combine, total
 from .path import Path
 
 
@@ -200,24 +200,55 @@ def advance(plan: Plan, denoiser: Denoiser, state: State, noise: NoiseSource = n
         denoiser: (x, sigma) -> denoised, of x's shape; sigma is a Python float.
         noise: (address, like) -> standard normal tensor of `like`'s shape, dtype and device.
     """
-    stage = plan.stages[state.index]
-    opened = _apply(stage.opening, state.registers, noise)
-    denoised = denoiser(opened["x"], stage.sigma)
-    done = _apply(stage.rows, {**opened, "denoised": denoised}, noise)
-    return State({name: done[name] for name in stage.keeps}, state.index + 1, denoised)
+    return _advance(plan, denoiser, dict(state.registers), state.index, noise)
 
 
-def _apply(rows: Sequence[Row], registers: Mapping[str, Tensor], noise: NoiseSource) -> dict[str, Tensor]:
-    held = dict(registers)
-    for r in rows:
-        held[r.target] = combine(
-            [
-                (held[operand] if isinstance(operand, str) else _drawn(operand, held["x"], noise), value)
-                for operand, value in r.terms
-            ],
-            affine=len(r.terms) - len(r.draws),
-        )
-    return held
+def _advance(plan: Plan, denoiser: Denoiser, held: dict[str, Tensor], index: int, noise: NoiseSource) -> State:
+    """`advance`, from registers that are its own: each is let go as soon as no row needs it any more."""
+    stage = plan.stages[index]
+    opened = {"x", *_needed(stage.rows, stage.keeps)[0]} - {"denoised"}
+    _apply(stage.opening, held, noise, opened)
+    denoised = denoiser(held["x"], stage.sigma)
+    held["denoised"] = denoised
+    _apply(stage.rows, held, noise, stage.keeps)
+    return State({name: held[name] for name in stage.keeps}, index + 1, denoised)
+
+
+def _needed(rows: Sequence[Row], keeps: Iterable[str]) -> list[set[str]]:
+    """The registers that are still needed before each row, and after the last. Noise is drawn like x."""
+    found = [set(keeps)]
+    for r in reversed(rows):
+        like = {"x"} if r.draws else set[str]()
+        found.append((found[-1] - {r.target}) | like.union(r.reads))
+    return found[::-1]
+
+
+def _apply(rows: Sequence[Row], held: dict[str, Tensor], noise: NoiseSource, keeps: Iterable[str]) -> None:
+    """Sets the target of each row in `held`, where in the end there is what `keeps` names."""
+    needed = _needed(rows, keeps)
+    for r, before, after in zip(rows, needed[:-1], needed[1:], strict=True):
+        _let_go(held, before)
+        held[r.target] = _result(r, held, after - {r.target}, noise)
+
+
+def _let_go(held: dict[str, Tensor], needed: set[str]) -> None:
+    for name in held.keys() - needed:
+        del held[name]
+
+
+def _result(r: Row, held: dict[str, Tensor], after: set[str], noise: NoiseSource) -> Tensor:
+    """The row's sum. Noise is drawn last, when `held` keeps only `after`, and so takes the memory of what has gone."""
+    draws = [(operand, value) for operand, value in r.terms if isinstance(operand, Noise)]
+    if not r.reads:
+        return combine([(_drawn(address, held["x"], noise), value) for address, value in draws], affine=0)
+    made = combine([(held[operand], value) for operand, value in r.terms if isinstance(operand, str)])
+    if draws:
+        owned = all(made is not held[name] for name in r.reads)
+        like = made if "x" in r.reads else held["x"]
+        _let_go(held, after)
+        for address, value in draws:
+            made, owned = accumulate(made, [(_drawn(address, like, noise), value)], owned), True
+    return made
 
 
 def _drawn(address: Noise, like: Tensor, noise: NoiseSource) -> Tensor:
@@ -241,7 +272,10 @@ def run(
     """
     stop = len(plan.stages) if stop is None else min(stop, len(plan.stages))
     while state.index < stop:
-        state = advance(plan, denoiser, state, noise)
+        held, index = dict(state.registers), state.index
+        # What only this state holds is let go on the way.
+        del state
+        state = _advance(plan, denoiser, held, index, noise)
         if watch is not None:
             watch(state)
     return state

@@ -132,9 +132,9 @@ def kernels_of_each_stage(plan, shape=(1, 4, 8, 8)):
         ("DPMpp2M", FLOW, {}, ["lerp", "lerp_"]),
         ("DPMSolver", VE, {"order": "2"}, ["lerp", "lerp", "lerp_"]),
         ("LCM", VE, {}, ["normal_", "add"]),
-        ("LCM", FLOW, {}, ["normal_", "mul", "add_"]),
-        ("DDPM", VE, {}, ["normal_", "lerp", "add_"]),
-        ("DDPM", FLOW, {}, ["normal_", "mul", "add_", "add_"]),
+        ("LCM", FLOW, {}, ["mul", "normal_", "add_"]),
+        ("DDPM", VE, {}, ["lerp", "normal_", "add_"]),
+        ("DDPM", FLOW, {}, ["mul", "add_", "normal_", "add_"]),
     ],
 )
 def test_kernels_of_a_step(entry, path, params, expected):

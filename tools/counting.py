@@ -1,0 +1,243 @@
+"""Counts what a sampler asks of a GPU, on any machine and identically on all: kernels, memory traffic, waiting, peak.
+
+Nothing is timed. Tensors that pretend to lie on a GPU are computed on the CPU, and a dispatch mode sees every ATen call
+that is made on them.
+"""
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+GPU = torch.device("cuda", 0)
+BUFFERS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "_unsafe_view"}
+OVERWRITES = {"normal_", "uniform_", "random_", "fill_", "zero_", "copy_"}
+WAITS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "_linalg_check_errors"}
+
+
+def makes_no_pass(func) -> bool:
+    """A fresh buffer, or a view of one, reads and writes nothing."""
+    return func.overloadpacket.__name__ in BUFFERS or func.is_view
+
+
+class Kernels(TorchDispatchMode):
+    """Inside `with Kernels() as kernels:` every ATen call that touches data is appended to `kernels.names`."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not makes_no_pass(func):
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass
+class Counts:
+    """What was done on the device.
+
+    kernels: launches that read or write a tensor of a latent's size; a draw that comes from the host is one.
+    kernels_all: all launches, those on single numbers too.
+    moved: read and written, in latents.
+    syncs: times that the host waits for a value of the device.
+    uploads: tensors smaller than a latent copied to the device.
+    draws, waited: latents copied to the device, and those of them that the host waits for.
+    peak: most latents alive at once, but for the one that the run was given.
+    """
+
+    kernels: int = 0
+    kernels_all: int = 0
+    moved: float = 0.0
+    syncs: int = 0
+    uploads: int = 0
+    draws: int = 0
+    waited: int = 0
+    peak: float = 0.0
+    names: list[str] = field(default_factory=list)
+
+
+class OnDevice(Tensor):
+    """A tensor that says it lies on the GPU; `host` has its values. Usable only under a `Device`."""
+
+    host: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, host: Tensor):
+        self = Tensor._make_wrapper_subclass(
+            cls,
+            host.shape,
+            strides=host.stride(),
+            storage_offset=host.storage_offset(),
+            dtype=host.dtype,
+            device=GPU,
+        )
+        self.host = host
+        return self
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise RuntimeError(f"{func} on a tensor of the pretended device, outside `with Device(...)`")
+
+
+def on_host(value):
+    return value.host if isinstance(value, OnDevice) else value
+
+
+class Bindings(TorchFunctionMode):
+    """Does in the open what PyTorch does in C++, out of a dispatch mode's sight: tensors are made from Python numbers
+    on the CPU and copied over, and a tensor is copied to the CPU for `tolist`."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func is Tensor.tolist:
+            return args[0].cpu().tolist()
+        device = kwargs.get("device")
+        if func is Tensor.new_tensor and isinstance(args[0], OnDevice):
+            func, args, device = torch.tensor, args[1:], GPU
+        if func not in (torch.tensor, torch.as_tensor) or isinstance(args[0], Tensor):
+            return func(*args, **kwargs)
+        kwargs["device"] = "cpu"
+        data = tree_map(lambda value: value.item() if isinstance(value, OnDevice) else value, args[0])
+        made = func(data, *args[1:], **kwargs)
+        return made if device is None or torch.device(device).type == "cpu" else made.to(GPU)
+
+
+class Device(TorchDispatchMode):
+    """A pretended GPU, on which a run on latents of `shape` (float32) is counted.
+
+    Each call between `begin` and `end` is in `counts`. `put` is a free copy to the device; `given` the latent that the
+    run starts from, which its caller keeps and which is no part of the peak.
+    """
+
+    def __init__(self, shape: Iterable[int]):
+        super().__init__()
+        self.numel = torch.Size(shape).numel()
+        self.counts, self.counting = Counts(), False
+        self.alive: list[weakref.ref[OnDevice]] = []
+        self.given_storage = 0
+        self.bindings = Bindings()
+
+    def __enter__(self):
+        if not torch.cuda.is_available():
+            # Some calls ask for a driver before any mode sees them.
+            torch.cuda._lazy_init = lambda: None
+            torch._C._ensureCUDADeviceGuardSet()
+        self.bindings.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.bindings.__exit__(*error)
+
+    def put(self, host: Tensor) -> OnDevice:
+        made = OnDevice(host)
+        self.alive.append(weakref.ref(made))
+        self._note_peak()
+        return made
+
+    def given(self, host: Tensor) -> OnDevice:
+        self.given_storage = host.untyped_storage().data_ptr()
+        self.kept = host
+        return self.put(host)
+
+    def begin(self) -> None:
+        self.counts, self.counting = Counts(), True
+        self._note_peak()
+
+    def end(self) -> Counts:
+        self.counting = False
+        return self.counts
+
+    def latents(self, tensor: Tensor) -> float:
+        """The memory behind a device tensor, in latents; 0 for what is smaller than one."""
+        if not isinstance(tensor, OnDevice) or tensor.numel() < self.numel:
+            return 0.0
+        size = min(tensor.numel() * tensor.element_size(), tensor.host.untyped_storage().nbytes())
+        return size / (4 * self.numel) if size >= 4 * self.numel else 0.0
+
+    def _note_peak(self) -> None:
+        self.alive = [ref for ref in self.alive if ref() is not None]
+        storages = {s.data_ptr(): s.nbytes() for ref in self.alive if (t := ref()) is not None for s in [storage(t)]}
+        storages.pop(self.given_storage, None)
+        large = [size for size in storages.values() if size >= 4 * self.numel]
+        self.counts.peak = max(self.counts.peak, sum(large) / (4 * self.numel))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, OnDevice)]
+        target = kwargs.get("device")
+        stays = torch.device(target).type != "cpu" if target is not None else bool(given)
+        if target is not None:
+            kwargs["device"] = torch.device("cpu")
+        kwargs.pop("pin_memory", None)
+        result = func(*tree_map(on_host, args), **tree_map(on_host, kwargs))
+        names = {id(tensor.host): tensor for tensor in given}
+        if stays:
+            result = tree_map(lambda value: names[id(value)] if id(value) in names else self._made(value), result)
+        if self.counting and (given or stays):
+            self._count(func, args, kwargs, given, tree_leaves(result), stays)
+        self._note_peak()
+        return result
+
+    def _made(self, value):
+        return self.put(value) if isinstance(value, Tensor) else value
+
+    def _count(self, func, args, kwargs, given, results, stays) -> None:
+        name = func.overloadpacket.__name__
+        source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else None
+        if isinstance(source, Tensor) and not isinstance(source, OnDevice):
+            self._count_upload(results[0], waits=not (kwargs.get("non_blocking") or args[2:3] == (True,)))
+        elif not stays or (name == "copy_" and not isinstance(args[0], OnDevice)) or waits(name, args):
+            self.counts.syncs += 1
+        elif not makes_no_pass(func):
+            self._count_kernel(name, written(func, args, kwargs), given, results)
+
+    def _count_upload(self, made: Tensor, waits: bool) -> None:
+        size = self.latents(made)
+        if not size:
+            self.counts.uploads += 1
+            return
+        self.counts.draws += 1
+        self.counts.waited += waits
+        self.counts.kernels += 1
+        self.counts.kernels_all += 1
+        self.counts.moved += size
+        self.counts.names.append("upload")
+
+    def _count_kernel(self, name: str, targets: list, given: list, results: list) -> None:
+        ids = {id(tensor) for tensor in targets}
+        unread = ids if name in OVERWRITES or name.endswith("_out") else set()
+        if name.startswith("new_") or name.endswith("_like"):
+            given = ()
+        reads = {id(tensor): tensor for tensor in given if id(tensor) not in unread}
+        writes = {id(tensor): tensor for tensor in [*targets, *results] if isinstance(tensor, OnDevice)}
+        moved = sum(map(self.latents, [*reads.values(), *writes.values()]))
+        self.counts.kernels_all += 1
+        if moved:
+            self.counts.kernels += 1
+            self.counts.moved += moved
+            self.counts.names.append(name)
+
+
+def storage(tensor: OnDevice) -> torch.UntypedStorage:
+    return tensor.host.untyped_storage()
+
+
+def waits(name: str, args: tuple) -> bool:
+    """Whether the host must see a value of the device to go on: masks are read to size what they select."""
+    masks = args[1] if name in ("index", "index_put_", "index_put") else ()
+    return name in WAITS or any(isinstance(mask, OnDevice) and mask.dtype == torch.bool for mask in masks)
+
+
+def written(func, args: tuple, kwargs: dict) -> list:
+    """The arguments that the call writes to."""
+    names = [(argument.name, argument.alias_info) for argument in func._schema.arguments]
+    given = {**dict(zip((name for name, _ in names), args, strict=False)), **kwargs}
+    return [given[name] for name, alias in names if alias is not None and alias.is_write and name in given]
