@@ -1,0 +1,42 @@
+"""Every row of tools/names.py about ComfyUI: the sampler and our node make the same latent from the same noise."""
+
+import importlib.util
+from pathlib import Path
+
+import comfy.samplers
+import pytest
+from stepwise.tools import names
+from toy_models import toy_model
+
+
+def load_parity():
+    spec = importlib.util.spec_from_file_location("parity", Path(__file__).with_name("test_parity_solvers.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+parity = load_parity()
+PATHS = {"VE": "EPS", "FLOW": "FLOW"}
+ROWS = [(twin, path) for twin in names.COMFYUI if not twin.test for path in twin.paths]
+
+
+@pytest.mark.parametrize("cfg", [1.0, 5.0])
+@pytest.mark.parametrize(("twin", "path"), ROWS, ids=lambda v: getattr(v, "name", v))
+def test_twin(twin, path, cfg, monkeypatch, differences):
+    model = toy_model(PATHS[path])
+    sigmas = parity.schedule(model)
+    core = parity.core_run(twin.name, model, sigmas.clone(), twin.options, cfg, parity.core_noise)
+    mine = parity.our_run(twin.ours, model, sigmas, twin.params, cfg, monkeypatch)
+    off = parity.relative(mine, core)
+    differences(f"ComfyUI {twin.name} {dict(twin.options) or ''}= {twin.ours}, {path}, guidance {cfg:g}", off)
+    assert off < max(1e-5, twin.bound)
+
+
+def test_every_sampler_of_the_host_is_in_the_table_once():
+    """Either as a twin or among those without one, so that a new one is noticed."""
+    twins = {twin.name for twin in names.COMFYUI}
+    singles = [name for one in names.NOT_COMFYUI for name in one.names]
+    assert len(singles) == len(set(singles))
+    assert not twins & set(singles)
+    assert twins | set(singles) == set(comfy.samplers.SAMPLER_NAMES)
