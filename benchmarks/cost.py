@@ -224,7 +224,7 @@ def cells(counts: Counts) -> list[str]:
 
 
 def short(counts: Counts | None) -> str:
-    return " / ".join(cells(counts)[i] for i in (0, 2, 3, 4)) if counts else ""
+    return " / ".join(cells(counts)[i] for i in (0, 2, 3, 4)) if counts else "-"
 
 
 @dataclass(frozen=True)

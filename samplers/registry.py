@@ -312,7 +312,7 @@ SOLVERS: tuple[Solver, ...] = (
         multistep.lms,
         "Adams-Bashforth in the noise level: the linear multistep method of k-diffusion.",
         "20 to 50 steps.",
-        (KDIFFUSION,),
+        (KARRAS_PAPER, KDIFFUSION),
         (
             Setting({"order": 4}, order=4, opening=(2, 3)),
             Setting({"order": 3}, order=3, opening=(1, 2)),

@@ -24,8 +24,8 @@ WarmUp = Annotated[
 FinalOrder = Annotated[
     Literal["falling", "full", "first"],
     Param(
-        "Order of the last steps of a schedule that ends at 0: falling lowers it step by step (diffusers' "
-        "lower_order_final), full keeps it up to the step to 0, first makes the last step before 0 one of order 1."
+        "Order of the last steps of a schedule that ends at 0: falling lowers it step by step, "
+        "full keeps it up to the step to 0, first makes the last step before 0 one of order 1."
     ),
 ]
 
