@@ -1,0 +1,99 @@
+"""ComfyUI in this process, this pack's nodes as functions, and workflows run without a server."""
+
+import json
+import logging
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from stepwise.tools.inprocess import load_comfyui
+from torch import Tensor
+
+
+@cache
+def load_host() -> Any:
+    """Imports ComfyUI, quiet and on one thread: for a worker process that has not imported it yet.
+
+    Returns the host's own folder, which lives as long as this is remembered.
+    """
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    folder = load_comfyui()
+    import comfy.utils
+
+    comfy.utils.PROGRESS_BAR_ENABLED = False
+    return folder
+
+
+@cache
+def node_classes() -> dict[str, Any]:
+    """The nodes of this pack and those of ComfyUI that the examples use, by id."""
+    from comfy_extras.nodes_custom_sampler import RandomNoise
+    from stepwise.nodes import all_nodes
+
+    import nodes as core
+
+    ours = {node.define_schema().node_id: node for node in all_nodes()}
+    return {**core.NODE_CLASS_MAPPINGS, "RandomNoise": RandomNoise, **ours}
+
+
+def execute(kind: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
+    """The outputs of a node of either API."""
+    made = node_classes()[kind]
+    return made.execute(**inputs).args if hasattr(made, "execute") else getattr(made(), made.FUNCTION)(**inputs)
+
+
+def node(kind: str, **given: Any) -> tuple[Any, ...]:
+    """The outputs of a node of this pack; an input that is not given has the default of its widget."""
+    inputs = {}
+    for declared in node_classes()[kind].define_schema().inputs:
+        if getattr(declared, "default", None) is not None:
+            inputs[declared.id] = declared.default
+        elif getattr(declared, "options", None):
+            inputs[declared.id] = declared.options[0]
+    return execute(kind, {**inputs, **given})
+
+
+@torch.inference_mode()
+def run_workflow(path: Path) -> Tensor:
+    """The picture `[H, W, 3]` that the one SaveImage of a workflow in API form would save."""
+    graph = json.loads(path.read_text())
+
+    @cache
+    def outputs(key: str) -> tuple[Any, ...]:
+        return execute(graph[key]["class_type"], inputs_of(key))
+
+    def inputs_of(key: str) -> dict[str, Any]:
+        given = graph[key]["inputs"].items()
+        return {name: outputs(value[0])[value[1]] if isinstance(value, list) else value for name, value in given}
+
+    (save,) = (key for key, entry in graph.items() if entry["class_type"] == "SaveImage")
+    return inputs_of(save)["images"][0].clone()
+
+
+@cache
+def digits(variant: str) -> Any:
+    return node("StepwiseDigitsModel", variant=variant)[0]
+
+
+@torch.inference_mode()
+def sample_digits(
+    solver: str, schedule: str, steps: int, variant: str, guidance: float, seed: int, count: int
+) -> tuple[Tensor, float]:
+    """Latents `[count, 1, 8, 8]` of the digits 0 to 9 in turn, and the evaluations of the network per image.
+
+    The evaluations are counted at the network.
+    """
+    model, evaluated = digits(variant), []
+    (positive,), (negative,) = node("StepwiseDigit", labels="0-9"), node("StepwiseDigit", labels="")
+    (guider,) = node("StepwiseCFGGuider", model=model, positive=positive, negative=negative, cfg=guidance)
+    (sigmas,) = node(f"Stepwise{schedule}Schedule", model=model, steps=steps)
+    (noise,) = execute("RandomNoise", {"noise_seed": seed})
+    latent = {"samples": torch.zeros(count, 1, 8, 8)}
+    hook = model.model.diffusion_model.register_forward_hook(lambda *call: evaluated.append(len(call[-1])))
+    try:
+        output = node(f"Stepwise{solver}", guider=guider, noise=noise, latent_image=latent, sigmas=sigmas)[0]
+    finally:
+        hook.remove()
+    return output["samples"].clone(), sum(evaluated) / count
