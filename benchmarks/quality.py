@@ -291,7 +291,7 @@ def short_table(lines: Sequence[Figures], referee: Referee, guidances: Sequence[
 
 def grid(runs: Runs, size: Size, shown: int = 5) -> Image.Image:
     """The first digits of every method at every guidance, all from the same noise, on a background of its own."""
-    digit, gap, column_gap, margin, left, head = 64, 4, 28, 24, 320, 84
+    digit, gap, column_gap, margin, left, head = 64, 4, 28, 24, 300, 84
     rows = [*size.methods, converged(size.ode_steps)]
     column = shown * (digit + gap) - gap + column_gap
     extent = (left + len(size.guidances) * column - column_gap + margin, head + len(rows) * (digit + 2 * gap) + margin)
@@ -302,7 +302,7 @@ def grid(runs: Runs, size: Size, shown: int = 5) -> Image.Image:
     for j, method in enumerate(rows):
         y = head + j * (digit + 2 * gap)
         exact = method not in size.methods
-        calls = f"{runs[method, 1.0].evaluations:.0f} model calls"
+        calls = f"{runs[method, 1.0].evaluations:.0f} calls"
         draw.text((margin, y + 2), "the ODE, solved" if exact else method.name, fill="#222222", font=large)
         draw.text((margin, y + 36), calls if exact else f"{method.steps} steps, {calls}", fill="#666666", font=small)
         for i, guidance in enumerate(size.guidances):
@@ -322,8 +322,8 @@ README_TEXT = """{table}
 ![The first digits of every sampler at four guidances, from the same starting noise](docs/images/quality.png)
 
 Measured on the small model that comes with the pack, in ComfyUI, on {count} images, the same starting noise in each
-line. *To the ODE*: how far (rms over rms) the sampler ends from the exact solution of the equation that it solves;
-lower is the better solver. *Frechet*: the distance to real digits that the model never saw, in the features of a small
+line. *To the ODE*: how far (rms over rms) the sampler ends from the exact solution of the equation that it solves, the
+figure for a solver. *Frechet*: the distance to real digits that the model never saw, in the features of a small
 classifier; the last line is what other real digits score. At guidance 1 most samplers are that near. At 7.5 the
 equation itself leads away from real digits, so there it does not rank the samplers. Guidance other than 1 evaluates the
 network twice in each call.
