@@ -182,24 +182,19 @@ def first_picture() -> Workflow:
     positive = w.add("StepwiseDigit", (0, 3), "Digits to draw", labels="0-9")
     negative = w.add("StepwiseDigit", (0, 5.4), "No class", labels="")
     latent = w.add("EmptyLatentImage", (0, 8), width=64, height=64, batch_size=10)
-    guider = w.add("StepwiseCFGGuider", (1, 0), model=model[0], positive=positive[0], negative=negative[0], cfg=7.5)
-    noise = w.add("RandomNoise", (1, 4), noise_seed=7)
-    sigmas = w.add(
-        "StepwiseKarrasSchedule",
-        (1, 7),
-        steps=20,
-        model=model[0],
-    )
-    run = w.add(
-        "StepwiseDPMpp2M",
-        (2, 0),
-        guider=guider[0],
-        noise=noise[0],
-        latent_image=latent[0],
-        sigmas=sigmas[0],
-    )
+    run = default_run(w, model, positive, negative, latent)
     picture(w, run, model, 2)
     return w
+
+
+def default_run(w: Workflow, model: Node, positive: Node, negative: Node, latent: Node) -> Node:
+    """DPM++ 2M on the Karras schedule of the model, 20 steps, guidance 7.5: the recommended default."""
+    prompts = {"positive": positive[0], "negative": negative[0]}
+    guider = w.add("StepwiseCFGGuider", (1, 0), model=model[0], **prompts, cfg=7.5)
+    noise = w.add("RandomNoise", (1, 4), noise_seed=7)
+    sigmas = w.add("StepwiseKarrasSchedule", (1, 7), steps=20, model=model[0])
+    inputs = {"noise": noise[0], "latent_image": latent[0], "sigmas": sigmas[0]}
+    return w.add("StepwiseDPMpp2M", (2, 0), guider=guider[0], **inputs)
 
 
 def picture(w: Workflow, run: Node, model: Node, first_row: float) -> None:
@@ -279,22 +274,7 @@ def on_a_checkpoint() -> Workflow:
     )
     negative = w.add("CLIPTextEncode", (0, 6), "Negative", (290, 130), text="blurry, text", clip=loader[1])
     latent = w.add("EmptyLatentImage", (0, 9), width=512, height=512, batch_size=1)
-    guider = w.add("StepwiseCFGGuider", (1, 0), model=loader[0], positive=positive[0], negative=negative[0], cfg=7.5)
-    noise = w.add("RandomNoise", (1, 4), noise_seed=7)
-    sigmas = w.add(
-        "StepwiseKarrasSchedule",
-        (1, 7),
-        steps=20,
-        model=loader[0],
-    )
-    run = w.add(
-        "StepwiseDPMpp2M",
-        (2, 0),
-        guider=guider[0],
-        noise=noise[0],
-        latent_image=latent[0],
-        sigmas=sigmas[0],
-    )
+    run = default_run(w, loader, positive, negative, latent)
     decoded = w.add("VAEDecode", (3, 0), samples=run[0], vae=loader[2])
     w.add("SaveImage", (4, 0), images=decoded[0], filename_prefix="stepwise", size=(420, 330))
     return w
