@@ -215,11 +215,10 @@ def _advance(plan: Plan, denoiser: Denoiser, held: dict[str, Tensor], index: int
 
 
 def _needed(rows: Sequence[Row], keeps: Iterable[str]) -> list[set[str]]:
-    """The registers that are still needed before each row, and after the last. Noise is drawn like x."""
+    """The registers that are still needed before each row, and after the last. Noise alone is shaped like x."""
     found = [set(keeps)]
     for r in reversed(rows):
-        like = {"x"} if r.draws else set[str]()
-        found.append((found[-1] - {r.target}) | like.union(r.reads))
+        found.append((found[-1] - {r.target}).union(r.reads or ("x",)))
     return found[::-1]
 
 
@@ -244,10 +243,9 @@ def _result(r: Row, held: dict[str, Tensor], after: set[str], noise: NoiseSource
     made = combine([(held[operand], value) for operand, value in r.terms if isinstance(operand, str)])
     if draws:
         owned = all(made is not held[name] for name in r.reads)
-        like = made if "x" in r.reads else held["x"]
         _let_go(held, after)
         for address, value in draws:
-            made, owned = accumulate(made, [(_drawn(address, like, noise), value)], owned), True
+            made, owned = accumulate(made, [(_drawn(address, made, noise), value)], owned), True
     return made
 
 

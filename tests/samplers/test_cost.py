@@ -29,7 +29,7 @@ CEILINGS = {
     "DEIS": (4, 12, 4),
     "LMS": (5, 15, 5),
     "Restart": (3, 9, 2),
-    "LCM": (2, 4, 2),
+    "LCM": (2, 4, 1),
 }
 EACH = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
 
