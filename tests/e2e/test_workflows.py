@@ -1,6 +1,7 @@
 """The example workflows, in the three ways that people use them: dropped, shared as JSON, and headless."""
 
 import json
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -133,20 +134,18 @@ def test_out_of_range_is_refused_before_anything_runs(server):
     assert [error["type"] for error in result.node_errors[number]["errors"]] == ["value_bigger_than_max"]
 
 
-def test_template_browser_opens_the_first_example(open_editor):
-    editor = open_editor()
-    editor.open(f"/?template={FIRST.replace('+', '%2B').replace(' ', '%20')}&source=stepwise")
-    editor.page.wait_for_function("app.rootGraph.nodes.some(node => node.type === 'StepwiseDPMpp2M')", timeout=30_000)
-    assert editor.missing_nodes() == set()
-    thumbnail = editor.server.read(
-        f"/api/workflow_templates/stepwise/{FIRST}.jpg".replace(" ", "%20").replace("+", "%2B")
-    )
-    assert thumbnail[:2] == b"\xff\xd8"
+def test_template_browser_is_offered_every_example_with_its_thumbnail(server):
+    """The routes that the browser reads: the list by pack, then each file by its name."""
+    assert sorted(server.get("/api/workflow_templates")["stepwise"]) == sorted(TWINS)
+    for name in TWINS:
+        at = "/api/workflow_templates/stepwise/" + urllib.parse.quote(name)
+        assert server.get(f"{at}.json") == json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))
+        assert server.read(f"{at}.jpg") == (EXAMPLES / f"{name}.jpg").read_bytes()
 
 
 def test_plan_table_shows_its_text(server):
     prompt = {
-        "1": {"class_type": "StepwiseDPMpp2MSampler", "inputs": {"time": "half_log_snr"}},
+        "1": {"class_type": "StepwiseDPMpp2MSampler", "inputs": {"time": "half_log_snr", "final_order": "falling"}},
         "2": {
             "class_type": "StepwiseKarrasSchedule",
             "inputs": {"steps": 4, "sigma_min": 0.03, "sigma_max": 14.6, "rho": 7.0},

@@ -57,7 +57,7 @@ def test_a_sampler_object_refuses_them_too(graph, kind, values, problem, cure):
     [
         ("StepwiseDDIM", {"eta": 1.5}, "DDIM: eta is 1.5, out of range. Give a value from 0 to 1."),
         ("StepwiseDDIM", {"eta": float("nan")}, "DDIM: eta is nan, out of range. Give a value from 0 to 1."),
-        ("StepwiseDPMSolver", {"order": "4"}, "DPM-Solver: order is '4'. Choose one of 1, 2."),
+        ("StepwiseDPMSolver", {"order": "4"}, "DPM-Solver: order is '4'. Choose one of 1, 2, 3."),
         ("StepwiseEuler", {"start_step": 3}, "Euler: start_step is 3, and the schedule has the steps 0 to 2"),
         ("StepwiseEuler", {"start_step": 2, "end_step": 1}, "Euler: end_step is 1, and the run begins at step 2"),
         ("StepwiseEuler", {"noise": None}, "Euler: noise is not wired. Wire it, or wire a state"),
