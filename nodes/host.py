@@ -5,6 +5,7 @@ draws previews and carries Cancel, as for the host's own samplers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import comfy.model_management
@@ -18,6 +19,7 @@ from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value, checked
 from ..samplers.registry import Solver
 from .finite import FiniteCheck
+from .progress import Progress
 
 
 def path_of(model_sampling: Any) -> Path:
@@ -65,13 +67,17 @@ def solve(
     extra_args: Mapping[str, Any],
     report: Callable[[int, State], None],
     *,
+    progress: Progress | None = None,
     stop_step: int | None = None,
     disable: bool | None = None,
 ) -> State:
     """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
+    progress = progress or Progress()
+    extra_args = progress.shown_to(extra_args)
     finite = FiniteCheck(name, plan, state, model, extra_args)
 
     def denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        progress.sigma, progress.stage = sigma, finite.calls
         # The host's progress bar looks for Cancel too, but only ten times a second.
         comfy.model_management.throw_exception_if_processing_interrupted()
         return finite.note(model(x, x.new_full((len(x),), sigma), **extra_args))
@@ -79,6 +85,7 @@ def solve(
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
     for step in trange(first, last, disable=disable):
+        progress.step = step
         state = run(plan, denoiser, state, noise, stop=plan.first_stage(step + 1))
         report(step, state)
         finite.look(state, noise, final=step + 1 == last)
@@ -121,14 +128,22 @@ class PlanSampler(comfy.samplers.KSAMPLER):
 
 
 class PlanRun(comfy.samplers.Sampler):
-    """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands.
+    """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
+    and `memory` what the guidance remembers there.
 
     The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
     whatever looks at them sees what it would in one go.
     """
 
-    def __init__(self, sampler: PlanSampler, plan: Plan, state: State | None, stop_step: int):
-        self.sampler, self.plan, self.state, self.stop_step = sampler, plan, state, stop_step
+    def __init__(
+        self,
+        sampler: PlanSampler,
+        plan: Plan,
+        state: State | None,
+        stop_step: int,
+        memory: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    ):
+        self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
 
     @torch.no_grad()
     def sample(
@@ -139,8 +154,10 @@ class PlanRun(comfy.samplers.Sampler):
         model.latent_image, model.noise = latent_image, noise
         sampling = guider.inner_model.model_sampling
 
+        progress = Progress(memory={name: value.to(noise.device) for name, value in self.memory.items()})
+
         def report(step: int, state: State) -> None:
-            self.state = state
+            self.state, self.memory = state, dict(progress.memory)
             if callback is not None:
                 callback(step, state.denoised, state.x, self.plan.steps)
 
@@ -157,6 +174,7 @@ class PlanRun(comfy.samplers.Sampler):
             image_noise(extra_args.get("seed"), noise, self.sampler.noise_device, sampling),
             extra_args,
             report,
+            progress=progress,
             stop_step=self.stop_step,
             disable=disable_pbar,
         )

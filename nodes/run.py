@@ -98,7 +98,7 @@ def go(guider: Any, sampler: Any, held: HeldRun, end_step: int) -> tuple[dict[st
         raise InputError("end_step", problem, "raise it above the step where the run begins")
     if isinstance(sampler, PlanSampler):
         plan = make_plan(sampler.solver, sampler.params, held.path, sigmas.tolist())
-        sampler = PlanRun(sampler, plan, held.state, stop)
+        sampler = PlanRun(sampler, plan, held.state, stop, held.memory)
     else:
         sigmas = sigmas[: stop + 1]
 
@@ -116,7 +116,8 @@ def go(guider: Any, sampler: Any, held: HeldRun, end_step: int) -> tuple[dict[st
     samples = samples.to(comfy.model_management.intermediate_device())
     output = {**held.latent, "samples": samples}
     if isinstance(sampler, PlanRun):
-        held = replace(held, state=moved(sampler.state, torch.device("cpu")))
+        memory = {name: value.cpu() for name, value in sampler.memory.items()}
+        held = replace(held, state=moved(sampler.state, torch.device("cpu")), memory=memory)
         seen.setdefault("x0", unpacked(held.state.denoised, held.latent["samples"]))
     x0 = seen.get("x0")
     if x0 is None:

@@ -1,8 +1,10 @@
 """What a run leaves behind, and what lets it go on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from ..samplers import Path, State
 from ..samplers.parameters import InputError, Value
@@ -14,7 +16,8 @@ class HeldRun:
 
     `noise`, `latent` (samples and mask) and `seed` are what the run began with, exactly as they were handed to the
     guider; with the full schedule they let the rest of the run see what it would have seen uncut. `state` is None for a
-    SAMPLER that is not ours: it has an output, but keeps nothing that could be resumed.
+    SAMPLER that is not ours: it has an output, but keeps nothing that could be resumed. `memory` is what the guidance
+    remembers from step to step.
     """
 
     solver: str
@@ -26,6 +29,7 @@ class HeldRun:
     latent: Mapping[str, Any]
     seed: int
     state: State | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     def check_fits(
         self, solver: str, params: Mapping[str, Value], path: Path, sigmas: tuple[float, ...] | None
