@@ -7,7 +7,8 @@ from typing import Any
 import comfy.model_patcher
 import torch
 
-from ..samplers import AddressedNoise, Plan, State, run
+from ..samplers import Plan, State, run
+from ..samplers.plan import NoiseSource
 
 
 class FiniteCheck:
@@ -30,7 +31,7 @@ class FiniteCheck:
         self.calls += 1
         return denoised
 
-    def look(self, state: State, noise: AddressedNoise, final: bool) -> None:
+    def look(self, state: State, noise: NoiseSource, final: bool) -> None:
         """Raises ValueError, saying what went wrong where, if a prediction up to `state` was not finite."""
         if not (final or self.idle()):
             return
@@ -49,7 +50,7 @@ class FiniteCheck:
         device = self.sums.device
         return device.type == "cpu" or (device.type == "cuda" and torch.cuda.current_stream(device).query())
 
-    def culprit(self, call: int, noise: AddressedNoise) -> str:
+    def culprit(self, call: int, noise: NoiseSource) -> str:
         def evaluate(x: torch.Tensor, sigma: float, **changes: Any) -> torch.Tensor:
             return self.model(x, x.new_full((len(x),), sigma), **{**self.extra_args, **changes})
 

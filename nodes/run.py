@@ -1,7 +1,7 @@
 """A run of a sampler under a guider, whole or in part: what every step node does."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import comfy.model_management
@@ -14,6 +14,7 @@ import torch
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError
 from .host import PlanRun, PlanSampler, make_plan, moved, path_of, sampling_of
+from .noise import component_sizes, image_seeds
 from .state import HeldRun
 
 
@@ -59,7 +60,7 @@ def fresh(
         raise InputError("start_step", problem, "lower it, or wire a longer schedule")
     latent = fitting(guider, latent_image)
     made = noise.generate_noise(latent)
-    return HeldRun("", {}, path, sigmas, start_step, made, latent, noise.seed)
+    return HeldRun("", {}, path, sigmas, start_step, made, latent, noise.seed, **asdict(image_seeds(noise, latent)))
 
 
 def fitting(guider: Any, latent_image: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +99,15 @@ def go(guider: Any, sampler: Any, held: HeldRun, end_step: int) -> tuple[dict[st
         raise InputError("end_step", problem, "raise it above the step where the run begins")
     if isinstance(sampler, PlanSampler):
         plan = make_plan(sampler.solver, sampler.params, held.path, sigmas.tolist())
-        sampler = PlanRun(sampler, plan, held.state, stop, held.memory)
+        sampler = PlanRun(
+            sampler,
+            plan,
+            held.state,
+            stop,
+            held.memory,
+            seeds=held.image_seeds,
+            components=component_sizes(held.latent["samples"]),
+        )
     else:
         sigmas = sigmas[: stop + 1]
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..samplers import Path, State
 from ..samplers.parameters import InputError, Value
+from .noise import ImageSeeds
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class HeldRun:
     `noise`, `latent` (samples and mask) and `seed` are what the run began with, exactly as they were handed to the
     guider; with the full schedule they let the rest of the run see what it would have seen uncut. `state` is None for a
     SAMPLER that is not ours: it has an output, but keeps nothing that could be resumed. `memory` is what the guidance
-    remembers from step to step.
+    remembers from step to step. `seeds` to `variation_strength` are those of `ImageSeeds`.
     """
 
     solver: str
@@ -30,6 +31,13 @@ class HeldRun:
     seed: int
     state: State | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    variation_seeds: tuple[int, ...] = ()
+    variation_strength: float = 0.0
+
+    @property
+    def image_seeds(self) -> ImageSeeds:
+        return ImageSeeds(self.seeds, self.variation_seeds, self.variation_strength)
 
     def check_fits(
         self, solver: str, params: Mapping[str, Value], path: Path, sigmas: tuple[float, ...] | None
