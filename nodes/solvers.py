@@ -23,8 +23,8 @@ NOISE_INPUTS = (
     io.Combo.Input(
         "noise_kind",
         options=list(KINDS),
-        tooltip="independent: new noise at every step. brownian: one path of noise per image, the same whatever the "
-        "steps, so that runs of 20 and of 40 steps make the same picture. Costs about 8 draws for one.",
+        tooltip="independent: new noise at every step. brownian: one path of noise per image, the same for every "
+        "schedule, so that more steps refine the picture instead of changing it; it costs about 8 draws for one.",
     ),
     io.Combo.Input(
         "noise_device",

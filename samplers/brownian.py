@@ -74,7 +74,7 @@ def terms(place: int) -> Terms:
     tau = clock(place)
     draw, std = increment(cell)
     found = [(draw, std * (tau - clock(low)) / (clock(high) - clock(low)))]
-    while place != low:
+    while True:
         middle = (low + high) // 2
         below, here, above = clock(low), clock(middle), clock(high)
         hat = (tau - below) / (here - below) if place <= middle else (above - tau) / (above - here)
