@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import demo
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
+from .plot import StepwisePlotSigmas
 from .preview import serve_previews
 from .schedules import schedule_nodes
 from .solvers import solver_nodes
@@ -16,6 +17,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *schedule_nodes(),
         StepwiseCFGGuider,
         StepwisePlanTable,
+        StepwisePlotSigmas,
         *demo.NODES,
     ]
 

@@ -145,6 +145,8 @@ def number(value: float) -> str:
 def input_row(declared: Any) -> list[str]:
     """Name, type, default, range and meaning of one input."""
     kind = "choice" if declared.io_type == "COMBO" else declared.io_type
+    if template := getattr(declared, "template", None):
+        kind = f"{template.input.io_type}, one or more"
     default = getattr(declared, "default", None)
     options = getattr(declared, "options", None)
     low, high = getattr(declared, "min", None), getattr(declared, "max", None)
