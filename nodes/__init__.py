@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo
+from . import demo, sigmas
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
 from .plot import StepwisePlotSigmas
@@ -15,6 +15,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
     return [
         *solver_nodes(),
         *schedule_nodes(),
+        *sigmas.NODES,
         StepwiseCFGGuider,
         StepwisePlanTable,
         StepwisePlotSigmas,

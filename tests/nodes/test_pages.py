@@ -86,7 +86,7 @@ def node_sockets(node):
             ((inner, *_),) = template["input"]["required"].values()
             del kinds[name]
             kinds |= dict.fromkeys(template["names"], inner)
-    widgets = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+    widgets = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "CURVE"}
     needed = {name for name in inputs.get("required", {}) if not isinstance(kinds.get(name, []), list)}
     needed = {name for name in needed if kinds[name] not in widgets}
     return dict(zip(labels, outputs, strict=True)), kinds, needed

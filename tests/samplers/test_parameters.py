@@ -59,11 +59,14 @@ def test_parameters_are_what_the_signature_says():
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_keyword_parameter_of_the_registry_is_declared(name):
     """With a default, so that a node can be made from it; the rest are the path, the schedule, the table, the
-    predictions."""
+    predictions, what a schedule takes of a model, and the shape of a drawn one."""
     function = FUNCTIONS[name]
     declared = parameters(function)
+    taken = {taken for entry in SCHEDULES if entry.function is function for taken in entry.takes} | {"shape"}
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+        if parameter.name not in declared and parameter.name in taken:
+            assert parameter.default is not inspect.Parameter.empty or parameter.name == "table"
+        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             assert parameter.name in declared
             assert declared[parameter.name].default is parameter.default
             assert parameter.default is not inspect.Parameter.empty
