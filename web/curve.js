@@ -28,7 +28,7 @@ const STYLE = `
 .stepwise-curve :empty:not(path) { display: none; }
 `
 
-// What wired models were trained on, by where they come from (see `source`): it outlives undo and reload of a workflow.
+// What wired models were trained on, by where they come from (see `modelOf`): it outlives undo and reload of a workflow.
 const models = new Map()
 const nodes = new Set()
 
@@ -46,24 +46,28 @@ function linkOf(node, input) {
     return input?.link == null ? null : node.graph?.getLink?.(input.link) ?? node.graph?.links?.[input.link] ?? null
 }
 
-/** All that decides what comes out of a node, as text: its type, its values, and the same of what is wired to it. */
-function source(node, above = []) {
-    const wires = (node.inputs ?? []).map((input) => {
-        const link = linkOf(node, input)
-        if (!link) return null
-        const origin = node.graph.getNodeById(link.origin_id)
-        if (!origin || above.includes(origin)) return [input.name, String(node.graph.id), link.origin_slot]
-        return [input.name, link.origin_slot, source(origin, [...above, node])]
-    })
-    return [node.type, node.mode, (node.widgets ?? []).map((widget) => String(widget.value)), wires]
-}
-
-/** Where the wired model comes from, or null if none is wired. */
+/** Where the wired model comes from, or null if none is wired: all that decides what comes over the wire, as text. */
 function modelOf(node) {
     const link = linkOf(node, node.inputs?.find((input) => input.name === "model"))
-    const origin = link && node.graph.getNodeById(link.origin_id)
     if (!link) return null
-    return JSON.stringify([link.origin_slot, origin ? source(origin) : String(node.graph.id)])
+    const numbers = new Map() // each node is told once: two wires often come from the same one
+    const told = []
+    const tell = (graph, { origin_id, origin_slot }) => {
+        const origin = graph.getNodeById(origin_id)
+        if (!origin) return [String(graph.id), origin_slot] // the inputs of a subgraph
+        if (!numbers.has(origin)) {
+            const number = numbers.size
+            numbers.set(origin, number)
+            const values = (origin.widgets ?? []).map((widget) => String(widget.value))
+            told[number] = [origin.type, origin.mode, values]
+            for (const input of origin.inputs ?? []) {
+                const link = linkOf(origin, input)
+                if (link) told[number].push([input.name, tell(graph, link)])
+            }
+        }
+        return [numbers.get(origin), origin_slot]
+    }
+    return JSON.stringify([tell(node.graph, link), told])
 }
 
 /** The names of widgets that take their value from a wire, which only a run knows. */
