@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo
+from . import demo, state_nodes
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
 from .schedules import schedule_nodes
@@ -15,6 +15,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *schedule_nodes(),
         StepwiseCFGGuider,
         StepwisePlanTable,
+        *state_nodes.NODES,
         *demo.NODES,
     ]
 

@@ -18,8 +18,10 @@ from ..samplers import FLOW, VE, AddressedNoise, Path, Plan, State, run, start
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value, checked
 from ..samplers.registry import Solver
+from .batching import BatchingWatch
 from .finite import FiniteCheck
 from .progress import Progress
+from .state import Batching
 
 
 def path_of(model_sampling: Any) -> Path:
@@ -29,6 +31,17 @@ def path_of(model_sampling: Any) -> Path:
 
 def sampling_of(model_patcher: Any) -> Any:
     return model_patcher.get_model_object("model_sampling")
+
+
+def family_of(model_patcher: Any) -> dict[str, Value]:
+    """What must agree between the models of one run (the meaning of their latents), and their names."""
+    form = model_patcher.get_model_object("latent_format")
+    return {
+        "latent": type(form).__name__,
+        "channels": form.latent_channels,
+        "model": type(model_patcher.model).__name__,
+        "sampling": "+".join(base.__name__ for base in type(sampling_of(model_patcher)).__mro__[1:3]),
+    }
 
 
 def sigma_range(model_sampling: Any) -> tuple[float, float]:
@@ -69,9 +82,13 @@ def solve(
     *,
     progress: Progress | None = None,
     stop_step: int | None = None,
+    before: int = 0,
     disable: bool | None = None,
 ) -> State:
-    """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
+    """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`.
+
+    `before` counts the steps of the schedule that the host sees and that lie before the plan's own.
+    """
     progress = progress or Progress()
     extra_args = progress.shown_to(extra_args)
     finite = FiniteCheck(name, plan, state, model, extra_args)
@@ -85,7 +102,7 @@ def solve(
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
     for step in trange(first, last, disable=disable):
-        progress.step = step
+        progress.step = before + step
         state = run(plan, denoiser, state, noise, stop=plan.first_stage(step + 1))
         report(step, state)
         finite.look(state, noise, final=step + 1 == last)
@@ -129,10 +146,11 @@ class PlanSampler(comfy.samplers.KSAMPLER):
 
 class PlanRun(comfy.samplers.Sampler):
     """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
-    and `memory` what the guidance remembers there.
+    `step` the steps of the plan that are done, `memory` what the guidance remembers there, and `batching` how the host
+    grouped the prompts of the last model call.
 
     The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
-    whatever looks at them sees what it would in one go.
+    whatever looks at them sees what it would in one go. `before` counts its steps that lie before the plan's own.
     """
 
     def __init__(
@@ -142,8 +160,18 @@ class PlanRun(comfy.samplers.Sampler):
         state: State | None,
         stop_step: int,
         memory: Mapping[str, torch.Tensor] = MappingProxyType({}),
+        *,
+        before: int = 0,
+        batching: Batching = (),
+        turn: Callable[[], None] = lambda: None,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
+        self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
+        self.step = 0
+
+    @property
+    def batching(self) -> Batching:
+        return self.watch.last
 
     @torch.no_grad()
     def sample(
@@ -157,9 +185,10 @@ class PlanRun(comfy.samplers.Sampler):
         progress = Progress(memory={name: value.to(noise.device) for name, value in self.memory.items()})
 
         def report(step: int, state: State) -> None:
-            self.state, self.memory = state, dict(progress.memory)
+            self.state, self.memory, self.step = state, dict(progress.memory), step + 1
             if callback is not None:
-                callback(step, state.denoised, state.x, self.plan.steps)
+                callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
+            self.turn()
 
         if self.state is None:
             x = sampling.noise_scaling(sigmas[0], noise, latent_image, self.max_denoise(guider, sigmas))
@@ -169,13 +198,14 @@ class PlanRun(comfy.samplers.Sampler):
         self.state = solve(
             self.sampler.solver.name,
             self.plan,
-            model,
+            self.watch.attached(model, extra_args["model_options"]),
             self.state,
             image_noise(extra_args.get("seed"), noise, self.sampler.noise_device, sampling),
             extra_args,
             report,
             progress=progress,
             stop_step=self.stop_step,
+            before=self.before,
             disable=disable_pbar,
         )
         sigma = self.plan.sigmas[min(self.stop_step, self.plan.steps)]
@@ -185,6 +215,11 @@ class PlanRun(comfy.samplers.Sampler):
 
 
 def moved(state: State, device: torch.device) -> State:
-    """The same state on another device: bit for bit, since moving does not round."""
-    registers = {name: value.to(device) for name, value in state.registers.items()}
-    return State(registers, state.index, None if state.denoised is None else state.denoised.to(device))
+    """The same state on another device: bit for bit, since moving does not round. What is shared stays shared."""
+    there: dict[int, torch.Tensor] = {}
+
+    def at(tensor: torch.Tensor) -> torch.Tensor:
+        return there.setdefault(id(tensor), tensor.to(device))
+
+    registers = {name: at(value) for name, value in state.registers.items()}
+    return State(registers, state.index, None if state.denoised is None else at(state.denoised))
