@@ -3,6 +3,7 @@
 import pytest
 
 MEASURED = pytest.StashKey[dict[str, float]]()
+NOTED = pytest.StashKey[list[str]]()
 PROVED = pytest.StashKey[list[int]]()
 
 
@@ -24,6 +25,12 @@ def proved(request):
     return counts.append
 
 
+@pytest.fixture
+def note(request):
+    """Keeps a line about what a test saw, for the end of the run."""
+    return request.config.stash.setdefault(NOTED, []).append
+
+
 def pytest_terminal_summary(terminalreporter, config):
     table = config.stash.get(MEASURED, {})
     if table:
@@ -33,3 +40,7 @@ def pytest_terminal_summary(terminalreporter, config):
     if counts := config.stash.get(PROVED, []):
         terminalreporter.section("cut and gone on, equal bit for bit")
         terminalreporter.write_line(f"{sum(counts)} combinations of solver, setting, model, condition, cut and storage")
+    if lines := config.stash.get(NOTED, []):
+        terminalreporter.section("seen")
+        for line in lines:
+            terminalreporter.write_line(line)
