@@ -40,8 +40,14 @@ def family_of(model_patcher: Any) -> dict[str, Value]:
         "latent": type(form).__name__,
         "channels": form.latent_channels,
         "model": type(model_patcher.model).__name__,
-        "sampling": "+".join(base.__name__ for base in type(sampling_of(model_patcher)).__mro__[1:3]),
+        "sampling": sampling_name(sampling_of(model_patcher)),
     }
+
+
+def sampling_name(model_sampling: Any) -> str:
+    """The host's names for a model's noise levels and its prediction, which it puts together anew for every model."""
+    bases = [base.__name__ for base in type(model_sampling).__mro__ if base.__module__ == comfy.model_sampling.__name__]
+    return " ".join(bases)
 
 
 def sigma_range(model_sampling: Any) -> tuple[float, float]:
