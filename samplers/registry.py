@@ -7,6 +7,7 @@ from typing import Any
 
 from . import guidance, schedules
 from .parameters import Parameter, Value, checked, parameters
+from .path import VE
 from .plan import Plan
 from .solvers import ancestral, multistep, single_step
 
@@ -108,6 +109,9 @@ class Guidance:
         curves = {name: params[name] for name in self.curves}
         numbers = {name: value for name, value in params.items() if name not in {**others, **curves}}
         complete = {**checked(self.function, numbers), **curves}
+        if self.kind == "scale":
+            # What several parameters must be together, the function itself checks.
+            self.function(1.0, 0.5, VE, **complete)
         return guidance.Rule(self.kind, self.function, complete, others, self.reads, self.rests)
 
 

@@ -58,7 +58,8 @@ def position(over: str, sigma: float, path: Path, sigma_start: float, sigma_end:
         u = (first - sigma) / (first - last)
     else:
         u = (path.lam(sigma) + math.log(sigma_start)) / math.log(sigma_start / sigma_end)
-    return min(max(u, 0.0), 1.0)
+    # Rounding must not turn an end of the range into guidance that is nearly none and costs a prediction.
+    return min(max(round(u, 12), 0.0), 1.0)
 
 
 def curve(

@@ -147,9 +147,8 @@ def test_a_drawn_line_is_the_linear_curve(path):
 
 
 def test_a_curve_with_its_range_upside_down_is_refused():
-    rule = made("Curve", sigma_start=0.1, sigma_end=5.0)
     with pytest.raises(InputError, match=r"sigma_end is 5, not below sigma_start = 0\.1"):
-        scale_at((rule,), 7.5, 1.0, VE)
+        made("Curve", sigma_start=0.1, sigma_end=5.0)
 
 
 def test_scales_are_applied_in_the_order_of_the_chain():
