@@ -1,13 +1,12 @@
 """Finds the first prediction that is not finite, and who made it, without ever waiting for the device."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
-import comfy.model_patcher
 import torch
 
-from ..samplers import AddressedNoise, Plan, State, run
+from ..samplers import AddressedNoise, Prediction, State, run
+from .denoiser import HostDenoiser
 
 
 class FiniteCheck:
@@ -19,16 +18,18 @@ class FiniteCheck:
     an eye on the conditional and the unconditional prediction.
     """
 
-    def __init__(self, name: str, plan: Plan, state: State, model: Any, extra_args: Mapping[str, Any]):
-        self.name, self.plan, self.model, self.extra_args = name, plan, model, extra_args
-        self.good = state
-        self.calls = state.index
-        self.sums = torch.zeros(len(plan.stages), dtype=torch.float32, device=state.x.device)
+    def __init__(self, denoiser: HostDenoiser, state: State):
+        self.denoiser, self.plan = denoiser, denoiser.plan
+        self.good, self.memory = state, dict(denoiser.progress.memory)
+        self.sums = torch.zeros(len(self.plan.stages), dtype=torch.float32, device=state.x.device)
 
-    def note(self, denoised: torch.Tensor) -> torch.Tensor:
-        torch.sum(denoised, dim=tuple(range(denoised.ndim)), dtype=torch.float32, out=self.sums[self.calls])
-        self.calls += 1
-        return denoised
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor | Prediction:
+        """The denoiser's prediction, noted."""
+        call = self.denoiser.calls
+        predicted = self.denoiser(x, sigma)
+        denoised = predicted.denoised if isinstance(predicted, Prediction) else predicted
+        torch.sum(denoised, dim=tuple(range(denoised.ndim)), dtype=torch.float32, out=self.sums[call])
+        return predicted
 
     def look(self, state: State, noise: AddressedNoise, final: bool) -> None:
         """Raises ValueError, saying what went wrong where, if a prediction up to `state` was not finite."""
@@ -37,11 +38,11 @@ class FiniteCheck:
         sums = self.sums[: state.index].tolist()
         bad = next((call for call, value in enumerate(sums) if not math.isfinite(value)), None)
         if bad is None:
-            self.good = state
+            self.good, self.memory = state, dict(self.denoiser.progress.memory)
             return
         stage = self.plan.stages[bad]
         raise ValueError(
-            f"{self.name}: the model's output is not finite at step {stage.step + 1} of {self.plan.steps}, "
+            f"{self.denoiser.name}: the model's output is not finite at step {stage.step + 1} of {self.plan.steps}, "
             f"sigma {stage.sigma:.6g}: {self.culprit(bad, noise)}"
         )
 
@@ -50,19 +51,16 @@ class FiniteCheck:
         return device.type == "cpu" or (device.type == "cuda" and torch.cuda.current_stream(device).query())
 
     def culprit(self, call: int, noise: AddressedNoise) -> str:
-        def evaluate(x: torch.Tensor, sigma: float, **changes: Any) -> torch.Tensor:
-            return self.model(x, x.new_full((len(x),), sigma), **{**self.extra_args, **changes})
-
         seen: dict[str, Any] = {}
 
         def witness(args: dict[str, Any]) -> torch.Tensor:
             seen.update({"conditional": args["cond_denoised"], "unconditional": args["uncond_denoised"]})
             return args["denoised"]
 
-        state = run(self.plan, evaluate, self.good, noise, stop=call)
-        options = comfy.model_patcher.create_model_options_clone(self.extra_args.get("model_options", {}))
-        options = comfy.model_patcher.set_model_options_post_cfg_function(options, witness)
-        run(self.plan, lambda x, sigma: evaluate(x, sigma, model_options=options), state, noise, stop=call + 1)
+        self.denoiser.go_back(self.good.index, self.memory)
+        state = run(self.plan, self.denoiser, self.good, noise, stop=call)
+        changes = self.denoiser.watched_by(witness)
+        run(self.plan, lambda x, sigma: self.denoiser(x, sigma, **changes), state, noise, stop=call + 1)
         guilty = [kind for kind, value in seen.items() if value is not None and not torch.isfinite(value).all()]
         if guilty:
             return (
