@@ -1,9 +1,9 @@
 """Guidance nodes."""
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..samplers.registry import GUIDANCE
+from .guider import LeanGuider
 from .schema import description, widgets
 
 
@@ -30,7 +30,7 @@ class StepwiseCFGGuider(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, negative, cfg) -> io.NodeOutput:
-        guider = comfy.samplers.CFGGuider(model)
+        guider = LeanGuider(model)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
         return io.NodeOutput(guider)

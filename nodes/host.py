@@ -75,12 +75,14 @@ def solve(
     progress = progress or Progress()
     extra_args = progress.shown_to(extra_args)
     finite = FiniteCheck(name, plan, state, model, extra_args)
+    # Copied to the device once: a model call then takes its noise level from there, without a kernel of its own.
+    levels = state.x.new_tensor([stage.sigma for stage in plan.stages])
 
     def denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor:
         progress.sigma, progress.stage = sigma, finite.calls
         # The host's progress bar looks for Cancel too, but only ten times a second.
         comfy.model_management.throw_exception_if_processing_interrupted()
-        return finite.note(model(x, x.new_full((len(x),), sigma), **extra_args))
+        return finite.note(model(x, levels[progress.stage].expand(len(x)), **extra_args))
 
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
