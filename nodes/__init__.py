@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import demo
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
+from .rules import rule_nodes
 from .schedules import schedule_nodes
 from .solvers import solver_nodes
 
@@ -14,6 +15,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *solver_nodes(),
         *schedule_nodes(),
         StepwiseCFGGuider,
+        *rule_nodes(),
         StepwisePlanTable,
         *demo.NODES,
     ]

@@ -80,6 +80,7 @@ def solve(
 
     def denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor:
         progress.sigma, progress.stage = sigma, finite.calls
+        progress.first = finite.calls == plan.first_stage(progress.step)
         # The host's progress bar looks for Cancel too, but only ten times a second.
         comfy.model_management.throw_exception_if_processing_interrupted()
         return finite.note(model(x, levels[progress.stage].expand(len(x)), **extra_args))

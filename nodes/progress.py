@@ -15,12 +15,13 @@ class Progress:
 
     One object a run, found under `KEY` in the `model_options` of every model call. `memory` belongs to the guidance: it
     is taken into the state after each step, and is there again when the run goes on. Its tensors are replaced, never
-    written to, since a state may hold them.
+    written to, since a state may hold them. `first` marks the first call of a step, at which memory moves on.
     """
 
     sigma: float = 0.0
     stage: int = 0
     step: int = 0
+    first: bool = True
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def shown_to(self, extra_args: Mapping[str, Any]) -> dict[str, Any]:

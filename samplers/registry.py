@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from . import guidance, schedules
-from .parameters import Parameter, Value, parameters
+from .parameters import Parameter, Value, checked, parameters
 from .plan import Plan
 from .solvers import ancestral, multistep, single_step
 
@@ -79,12 +79,30 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Guidance:
+    """A rule of guidance, see `guidance`; `kind` is None for the combination itself, which every guider makes.
+
+    others: conditionings beside the guider's own two: input name and meaning.
+    reads, rests: as in `guidance.Rule`.
+    """
+
     id: str
     name: str
     function: Callable[..., object]
     summary: str
     advice: str
     papers: tuple[str, ...]
+    kind: guidance.Kind | None = None
+    others: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    reads: Callable[..., tuple[str, ...]] | None = None
+    rests: Callable[..., bool] | None = None
+    aliases: tuple[str, ...] = ()
+
+    def rule(self, params: Mapping[str, Value], **others: object) -> guidance.Rule:
+        """The rule with these parameters; raises InputError for one out of range."""
+        if self.kind is None:
+            raise ValueError(f"{self.id} is no rule: it is what a guider does")
+        complete = checked(self.function, params)
+        return guidance.Rule(self.kind, self.function, complete, others, self.reads, self.rests)
 
 
 DDPM_PAPER = "Ho, Jain and Abbeel 2020, Denoising Diffusion Probabilistic Models, arXiv:2006.11239"
@@ -115,6 +133,10 @@ UNIPC_PAPER = (
 DEIS_PAPER = "Zhang and Chen 2023, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902"
 RESTART_PAPER = "Xu, Deng, Cheng, Tian, Liu and Jaakkola 2023, Restart Sampling, arXiv:2306.14878"
 KDIFFUSION = "Crowson 2022, k-diffusion, github.com/crowsonkb/k-diffusion"
+INTERVAL_PAPER = (
+    "Kynkäänniemi, Aittala, Karras, Laine, Aila and Lehtinen 2024, Applying Guidance in a Limited Interval Improves "
+    "Sample and Distribution Quality in Diffusion Models, arXiv:2404.07724"
+)
 CFG_PAPER = "Ho and Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598"
 
 SOLVERS: tuple[Solver, ...] = (
@@ -400,5 +422,25 @@ GUIDANCE: tuple[Guidance, ...] = (
         "Moves the prediction from the unconditional past the conditional one.",
         "7.5 is usual for Stable Diffusion; 1 is the conditional prediction alone, at half the cost.",
         (CFG_PAPER,),
+    ),
+    Guidance(
+        "Interval",
+        "Guidance Interval",
+        guidance.interval,
+        "Guidance acts in an interval of noise levels only; outside it the prompt alone is evaluated.",
+        "It saves model evaluations and keeps variety: at high noise guidance narrows it, at low noise it does little.",
+        (INTERVAL_PAPER,),
+        "scale",
+        aliases=("limited interval", "guidance limiter", "cfg start end"),
+    ),
+    Guidance(
+        "Rescale",
+        "Guidance Rescale",
+        guidance.rescale,
+        "Gives the guided prediction the contrast of the conditional one, which high scales overdo.",
+        "phi 0.5 to 0.7 at scale 7 and above.",
+        (SPACING_PAPER,),
+        "result",
+        aliases=("rescale cfg", "guidance rescale"),
     ),
 )

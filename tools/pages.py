@@ -25,7 +25,7 @@ README = ROOT / "README.md"
 TABLE = re.compile(r"(?<=<!-- nodes -->\n).*?(?=<!-- /nodes -->)", re.DOTALL)
 FORMULA = re.compile(r"\w+ = .*(?<!\bal)[.,)]$")
 CITED = re.compile(r"(.* [=+] (?!\d+/\d).*?) {3}(\(.*)")
-FACT = re.compile(r"^(schedule|solver|settings|formulas): (.+)\n", re.MULTILINE)
+FACT = re.compile(r"^(schedule|solver|other|settings|formulas): (.+)\n", re.MULTILINE)
 
 # What a socket carries, for outputs whose schema does not say.
 CARRIED = {
@@ -58,6 +58,7 @@ SAMPLER_LINKS = (
     ("{schedule}: sigmas", "SamplerCustomAdvanced: sigmas"),
     ("SamplerCustomAdvanced: output", "VAE Decode: samples"),
 )
+RULE_LINKS = (("{name}: guidance", "{other}: rule"),)
 SCHEDULE_LINKS = (("Load Checkpoint: MODEL", "{name}: model"), ("{name}: sigmas", "{solver}: sigmas"))
 TWIN = {
     True: "It takes the steps itself, and can stop and go on from a state. {other} is the same solver as a SAMPLER.",
@@ -125,7 +126,7 @@ def subject(node: Any) -> Subject:
     schema = node.GET_SCHEMA()
     solver = getattr(node, "SOLVER", None)
     rule = next((rule for rule in GUIDANCE if schema.node_id == f"Stepwise{rule.id}Guider"), None)
-    entry = solver or getattr(node, "SCHEDULE", None) or rule
+    entry = solver or getattr(node, "SCHEDULE", None) or getattr(node, "RULE", None) or rule
     return Subject(node, schema, entry, hand_written(f"Stepwise{solver.id}" if solver else schema.node_id))
 
 
@@ -263,7 +264,7 @@ def wiring(subject: Subject) -> str:
     hand = subject.hand
     if "Wiring" in hand.sections:
         return hand.sections["Wiring"]
-    links = SCHEDULE_LINKS
+    links = RULE_LINKS if hasattr(subject.node, "RULE") else SCHEDULE_LINKS
     if subject.solver:
         links = STEP_LINKS if subject.takes_steps else SAMPLER_LINKS
     names = {"name": subject.name, **hand.facts}

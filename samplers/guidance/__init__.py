@@ -1,0 +1,40 @@
+"""Guidance: how the predictions of a model call become one.
+
+    uncond' + scale (cond - uncond')
+
+is all of it. `scale` = 1 is the conditional prediction, everywhere and exactly. A guider holds a scale and a chain of
+rules, each of one kind:
+
+    scale    replaces the scale at this noise level            (interval, curve)
+    away     replaces what guidance moves away from, uncond'   (APG, CFG-Zero*, Perp-Neg)
+    prompt   adds further prompts with scales of their own     (another prompt, two prompts)
+    result   repairs the combination                           (rescale, thresholding)
+
+They act in this order, and rules of one kind in the order of the chain. Where the scale is 1, the kinds `away` and
+`result` do not act, since then the conditional prediction is the result.
+
+Every rule works on each image by itself, bit for bit the same alone and in a batch, and on any rank. Letters: x the
+state, cond, uncond and all other predictions are denoised (estimates of x0), sigma and alpha the noise and signal
+levels.
+"""
+
+from .chain import Chain, Kind, Rule, extra_names, guide, needs, scale_at
+from .combine import cfg
+from .model_call import Call, Descent
+from .results import rescale
+from .scales import interval
+
+__all__ = [
+    "Call",
+    "Chain",
+    "Descent",
+    "Kind",
+    "Rule",
+    "cfg",
+    "extra_names",
+    "guide",
+    "interval",
+    "needs",
+    "rescale",
+    "scale_at",
+]
