@@ -8,6 +8,7 @@ masks or the like. Seen is one step in the middle of a run, from the network's o
 """
 
 import argparse
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from stepwise.benchmarks._host import load_host, node
+from stepwise.benchmarks.cost import PAGE, README, table
 from stepwise.tools.counting import Counts, Device
 from torch import Tensor, nn
 
@@ -163,10 +165,109 @@ def count(kind: str, family: str, shape: Sequence[int], check: bool = False) -> 
         host.FiniteCheck = kept
 
 
-if __name__ == "__main__":
+# Time
+
+SIZES = (
+    ("SD1.5, 512 x 512", "EPS", (1, 4, 64, 64)),
+    ("SDXL, 1024 x 1024, batch of 4", "EPS", (4, 4, 128, 128)),
+    ("Flux, 2048 x 2048", "FLUX", (1, 16, 256, 256)),
+    ("Wan, 81 frames of 1280 x 720", "FLOW", (1, 16, 21, 90, 160)),
+)
+REPETITIONS = 15
+
+
+def seconds(kind: str, family: str, shape: Sequence[int], steps: int) -> float:
+    """The time of a step, the finite check included, from a few in the middle of a run."""
+    taken: list[float] = []
+    x = torch.randn(*shape)
+    stage = staged(kind, family, x, lambda tensor: tensor)
+
+    def mark() -> None:
+        taken.append(time.perf_counter())
+
+    with torch.no_grad():
+        until_enough(kind, stage, x, Between(3, 3 + steps, mark, mark))
+    return (taken[1] - taken[0]) / steps
+
+
+def timed(family: str, shape: Sequence[int]) -> list[str]:
+    """Both in milliseconds, and the host's over ours, repetition by repetition in turn."""
+    steps = 12 if torch.Size(shape).numel() <= 1 << 18 else 2
+    pairs = [[seconds(kind, family, shape, steps) for kind in KINDS] for _ in range(REPETITIONS + 1)][1:]
+    medians = [f"{1e3 * statistics.median(times):.3g}" for times in zip(*pairs, strict=True)]
+    low, median, high = statistics.quantiles([host / ours for host, ours in pairs], n=4)
+    return [*medians, f"{median:.2f} ({low:.2f} to {high:.2f})"]
+
+
+# Tables
+
+KINDS = ("host", "ours")
+SHAPE = (1, 16, 256, 256)
+COUNTED = (("EPS", "Stable Diffusion"), ("FLUX", "Flux"), ("FLOW", "SD3, Wan and most flow models"))
+HEAD = ("Kernels / latents moved / syncs / copies", "Stepwise", "ComfyUI")
+
+
+def short(counts: Counts) -> str:
+    return f"{counts.kernels_all} / {counts.moved:g} / {counts.syncs} / {counts.uploads}"
+
+
+def count_table() -> str:
+    rows = [(label, *(short(count(kind, family, SHAPE)) for kind in KINDS[::-1])) for family, label in COUNTED]
+    return table(HEAD, rows)
+
+
+def time_table() -> str:
+    head = ("Latent of", "ComfyUI, ms a step", "ours, ms a step", "ComfyUI / ours")
+    return table(head, [(label, *timed(family, shape)) for label, family, shape in SIZES])
+
+
+SECTION = """
+## Around the model, under a guider
+
+Made by `python benchmarks/guiders.py`. The tables above are about the solver alone. This one has all that happens
+between two calls of the network in ComfyUI: its model wrapper, the guider and the solver. A real MODEL whose network
+costs nothing is sampled with DPM++ 2M at guidance 7, with ComfyUI's sampler and CFGGuider and with DPM++ 2M and
+CFG Guider (Stepwise), on a latent of {shape}. All kernels are counted, those on single numbers too. The check for
+values that are not finite is not in it: one kernel and one latent.
+
+Ours holds for conditioning without area, mask, strength, ControlNet, hooks, time range, and for a model without CFG
+patches. All else takes ComfyUI's own path, at its cost and with its result.
+
+"""
+TIMES = """
+### Time under a guider
+
+One CPU thread, the two in turn, {repetitions} times, our check for values that are not finite included. The ratio is of
+one repetition: median and quartiles, above 1 ours is faster. Times depend on the machine and are not tested.
+
+"""
+MARKED = re.compile(r"(?<=<!-- guiders -->\n).*?(?=<!-- /guiders -->)", re.DOTALL)
+
+
+def write(counts: str, times: str) -> None:
+    """Between the marks of both pages. Without new times, those that the page has stay."""
+    README.write_text(MARKED.sub(lambda _: counts, README.read_text()))
+    page = PAGE.read_text()
+    kept = MARKED.search(page)
+    title = TIMES.partition("{")[0]
+    old = kept[0].partition(title)[1:] if kept else ()
+    times = TIMES.format(repetitions=REPETITIONS) + times if times else "".join(old)
+    text = SECTION.format(shape=" x ".join(map(str, SHAPE))) + counts + times
+    PAGE.write_text(MARKED.sub(lambda _: text, page))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--time", action="store_true", help="also take the time of a step")
+    known = parser.parse_args()
     folder = load_host()
-    for family in ("EPS", "FLUX", "FLOW"):
-        for kind in ("host", "ours"):
-            c = count(kind, family, (1, 16, 256, 256))
-            print(family, kind, c.kernels, c.kernels_all, c.moved, c.syncs, c.uploads, c.peak)
-            print(c.names)
+    counts = count_table()
+    print(counts)
+    times = time_table() if known.time else ""
+    print(times)
+    write(counts, times)
+    folder.cleanup()
+
+
+if __name__ == "__main__":
+    main()

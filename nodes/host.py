@@ -74,21 +74,26 @@ def solve(
     """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
     progress = progress or Progress()
     extra_args = progress.shown_to(extra_args)
-    finite = FiniteCheck(name, plan, state, model, extra_args)
     # Copied to the device once: a model call then takes its noise level from there, without a kernel of its own.
     levels = state.x.new_tensor([stage.sigma for stage in plan.stages])
 
+    def evaluate(x: torch.Tensor, call: int, change: Callable[[Any], Any] | None = None) -> torch.Tensor:
+        stage = plan.stages[call]
+        progress.sigma, progress.stage, progress.step = stage.sigma, call, stage.step
+        progress.first = call == 0 or plan.stages[call - 1].step != stage.step
+        given = extra_args if change is None else {**extra_args, "model_options": change(extra_args["model_options"])}
+        return model(x, levels[call].expand(len(x)), **given)
+
+    finite = FiniteCheck(name, plan, state, evaluate, progress)
+
     def denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        progress.sigma, progress.stage = sigma, finite.calls
-        progress.first = finite.calls == plan.first_stage(progress.step)
         # The host's progress bar looks for Cancel too, but only ten times a second.
         comfy.model_management.throw_exception_if_processing_interrupted()
-        return finite.note(model(x, levels[progress.stage].expand(len(x)), **extra_args))
+        return finite.note(evaluate(x, finite.calls))
 
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
     for step in trange(first, last, disable=disable):
-        progress.step = step
         state = run(plan, denoiser, state, noise, stop=plan.first_stage(step + 1))
         report(step, state)
         finite.look(state, noise, final=step + 1 == last)

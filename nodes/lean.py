@@ -52,21 +52,21 @@ class Batch:
 
 
 class Prepared:
-    """The batches of one run, each made when it is first needed, on the device.
+    """The batches of one run, each made when it is first needed, on the device. Where there is no conditioning is None.
 
     Which conditionings share a batch is the host's own rule (equal shapes, and the memory that is free), but it is
     asked once: within a run the batches, and so the rounding, stay the same.
     """
 
-    def __init__(self, model: Any, conds: Sequence[Conds], x: Tensor):
+    def __init__(self, model: Any, conds: Sequence[Conds | None], x: Tensor):
         self.model, self.shape = model, x.shape
-        self.conds = [cond[0] for cond in conds]
+        self.conds = [cond and cond[0] for cond in conds]
         self.inputs: dict[int, dict[str, Any]] = {}
         self.batches: dict[tuple[int, ...], tuple[Batch, ...]] = {}
 
-    def fits(self, conds: Sequence[Conds], x: Tensor) -> bool:
+    def fits(self, conds: Sequence[Conds | None], x: Tensor) -> bool:
         """Whether these are still the conditionings and the size that it was made for."""
-        return x.shape == self.shape and all(a is b[0] for a, b in zip(self.conds, conds, strict=True))
+        return x.shape == self.shape and all(a is (b and b[0]) for a, b in zip(self.conds, conds, strict=True))
 
     def __call__(
         self, x: Tensor, timestep: Tensor, model_options: Mapping[str, Any], needed: Sequence[int]
