@@ -7,7 +7,8 @@ rules, each of one kind:
 
     scale    replaces the scale at this noise level            (interval, curve)
     away     replaces what guidance moves away from, uncond'   (APG, CFG-Zero*, Perp-Neg)
-    prompt   adds further prompts with scales of their own     (another prompt, two prompts)
+    combine  combines more than two prompts, at most one       (two scales)
+    prompt   adds a further prompt with a scale of its own     (another prompt)
     result   repairs the combination                           (rescale, thresholding)
 
 They act in this order, and rules of one kind in the order of the chain. Where the scale is 1, the kinds `away` and
@@ -18,11 +19,13 @@ state, cond, uncond and all other predictions are denoised (estimates of x0), si
 levels.
 """
 
+from .away import apg, perp_neg, zero_init_rests, zero_star
 from .chain import Chain, Kind, Rule, extra_names, guide, needs, scale_at
 from .combine import cfg
 from .model_call import Call, Descent
-from .results import rescale
-from .scales import interval
+from .prompts import another, another_reads, dual, dual_reads
+from .results import rescale, threshold
+from .scales import curve, drawn, interval
 
 __all__ = [
     "Call",
@@ -30,11 +33,22 @@ __all__ = [
     "Descent",
     "Kind",
     "Rule",
+    "another",
+    "another_reads",
+    "apg",
     "cfg",
+    "curve",
+    "drawn",
+    "dual",
+    "dual_reads",
     "extra_names",
     "guide",
     "interval",
     "needs",
+    "perp_neg",
     "rescale",
     "scale_at",
+    "threshold",
+    "zero_init_rests",
+    "zero_star",
 ]

@@ -1,17 +1,16 @@
 """A chain of rules: what it needs of the model, and what it makes of the predictions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
 
-from ..parameters import Value
 from ..path import Path
 from .combine import cfg
 from .model_call import Call
 
-Kind = Literal["scale", "away", "prompt", "result"]
+Kind = Literal["scale", "away", "combine", "prompt", "result"]
 
 
 @dataclass(frozen=True)
@@ -19,18 +18,20 @@ class Rule:
     """A rule with its parameters, one link of a chain.
 
     kind, function: see the package; the function's signature follows from its kind,
-        scale:  (scale, sigma, path, **params) -> scale
-        away:   (call, cond, uncond, **others, **params) -> uncond'
-        prompt: (call, denoised, cond, uncond, **others, **params) -> denoised
-        result: (call, denoised, cond, **params) -> denoised
+        scale:   (scale, sigma, path, **params) -> scale
+        away:    (call, cond, uncond, **others, **params) -> uncond'
+        combine: (call, cond, uncond', **others, **params) -> denoised
+        prompt:  (call, denoised, uncond, **others, **params) -> denoised
+        result:  (call, denoised, cond, **params) -> denoised
     others: conditionings beyond the guider's own two, by name, in whatever form the guider evaluates.
-    reads: for a `prompt` rule, (scale, **params) -> the names of the predictions that it reads there.
-    rests: (sigma, path, **params) -> whether the clean image is not asked for at all there, and x stays as it is.
+    reads: for `combine` and `prompt`, (scale, **params) -> the names of the predictions that it reads there; the others
+        are None where it is called.
+    rests: (sigma, path, **params) -> whether the model is not asked there at all, and x stays as it is.
     """
 
     kind: Kind
     function: Callable[..., Any]
-    params: Mapping[str, Value] = field(default_factory=dict[str, Value])
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     others: Mapping[str, Any] = field(default_factory=dict[str, Any])
     reads: Callable[..., tuple[str, ...]] | None = None
     rests: Callable[..., bool] | None = None
@@ -65,14 +66,16 @@ def needs(rules: Chain, scale: float, sigma: float, path: Path) -> frozenset[str
     scale = scale_at(rules, scale, sigma, path)
     if resting(rules, scale, sigma, path):
         return frozenset()
-    away = [rule for rule in rules if rule.kind == "away"] if scale != 1.0 else []
-    result = [rule for rule in rules if rule.kind == "result"] if scale != 1.0 else []
-    names = {"cond"} if scale == 1.0 else {"cond", "uncond"} if scale != 0.0 or away or result else {"uncond"}
+    names = set[str]()
     for i, rule in enumerate(rules):
-        if rule.kind == "away" and away:
-            names |= {f"{i}.{name}" for name in rule.others}
-        if rule.reads is not None:
-            names |= {f"{i}.{name}" if name in rule.others else name for name in rule.reads(scale, **rule.params)}
+        read = rule.reads(scale, **rule.params) if rule.reads is not None else ()
+        if rule.kind == "away" and scale != 1.0:
+            read = ("cond", "uncond", *rule.others)
+        elif rule.kind == "result" and scale != 1.0:
+            read = ("cond",)
+        names |= {f"{i}.{name}" if name in rule.others else name for name in read}
+    if not any(rule.kind == "combine" for rule in rules):
+        names |= {1.0: {"cond"}, 0.0: {"uncond"}}.get(scale, {"cond", "uncond"})
     return frozenset(names)
 
 
@@ -87,29 +90,37 @@ def guide(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str 
     call = replace(call, scale=scale_at(rules, call.scale, call.sigma, call.path))
     if not predictions:
         return call.x
-    named = [(rule, arguments(rule, i, predictions)) for i, rule in enumerate(rules)]
-    cond, uncond = predictions.get("cond"), predictions.get("uncond")
-    if call.scale == 1.0:
-        denoised = predictions["cond"]
-    elif cond is None:
-        denoised = predictions["uncond"]
-    else:
-        away = predictions["uncond"]
-        for i, (rule, given) in enumerate(named):
-            if rule.kind == "away":
-                scoped = replace(call, key=f"{key}{i}")
-                away = rule.function(scoped, cond, away, **given, **rule.params)
-        denoised = cfg(cond, away, cfg=call.scale)
-    for rule, given in named:
-        if rule.kind == "prompt":
-            denoised = rule.function(call, denoised, cond, uncond, **given, **rule.params)
-    if denoised is not cond and cond is not None:
-        for rule, _ in named:
-            if rule.kind == "result":
-                denoised = rule.function(call, denoised, cond, **rule.params)
+    cond = predictions.get("cond")
+    denoised = combined(rules, call, predictions, key)
+    for rule, given in with_others(rules, predictions, "prompt"):
+        denoised = rule.function(call, denoised, predictions.get("uncond"), **given, **rule.params)
+    if denoised is not cond:
+        for rule, _ in with_others(rules, predictions, "result"):
+            denoised = rule.function(call, denoised, cond, **rule.params)
     return denoised
 
 
-def arguments(rule: Rule, index: int, predictions: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+def combined(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str) -> Tensor:
+    """The combination of the two prompts, or of those of the rule that combines them otherwise."""
+    cond, uncond = predictions.get("cond"), predictions.get("uncond")
+    if call.scale != 1.0:
+        for i, rule in enumerate(rules):
+            if rule.kind == "away":
+                given = others_of(rule, i, predictions)
+                uncond = rule.function(replace(call, key=f"{key}{i}"), cond, uncond, **given, **rule.params)
+    for rule, given in with_others(rules, predictions, "combine"):
+        return rule.function(call, cond, uncond, **given, **rule.params)
+    if uncond is None or call.scale == 1.0:
+        return predictions["cond"]
+    return uncond if cond is None else cfg(cond, uncond, cfg=call.scale)
+
+
+def others_of(rule: Rule, index: int, predictions: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     """The further predictions of a rule, None for those that are not needed here."""
     return {name: predictions.get(f"{index}.{name}") for name in rule.others}
+
+
+def with_others(
+    rules: Chain, predictions: Mapping[str, Tensor], kind: Kind
+) -> Iterator[tuple[Rule, dict[str, Tensor | None]]]:
+    return ((rule, others_of(rule, i, predictions)) for i, rule in enumerate(rules) if rule.kind == kind)
