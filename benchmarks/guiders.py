@@ -1,4 +1,5 @@
-"""What a step costs around the model in ComfyUI, under its guider and under ours: the tables of docs/cost.md.
+"""What a step costs around the model in ComfyUI, under its guider and under ours: the tables of
+docs/guider_cost.md and README.md.
 
     python benchmarks/guiders.py           seconds: counts, which are the same on every machine
     python benchmarks/guiders.py --time    some minutes more: the time of a step on this CPU
@@ -17,10 +18,11 @@ from typing import Any
 
 import torch
 from stepwise.benchmarks._host import load_host, node
-from stepwise.benchmarks.cost import PAGE, README, table
+from stepwise.benchmarks.cost import README, ROOT, table
 from stepwise.tools.counting import Counts, Device
 from torch import Tensor, nn
 
+PAGE = ROOT / "docs" / "guider_cost.md"
 GUIDANCE = 7.0
 STEPS, MIDDLE = 20, 10
 SD_BETAS = {"beta_schedule": "linear", "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000}
@@ -137,15 +139,21 @@ def until_enough(kind: str, stage: Stage, x: Tensor, between: Between) -> None:
 class NoCheck:
     """In the place of the finite check, which is counted apart: one kernel and one latent a call."""
 
-    def __init__(self, *_: Any):
-        self.calls = 0
+    def __init__(self, denoiser: Any, _: Any):
+        self.denoiser = denoiser
 
-    def note(self, denoised: Tensor) -> Tensor:
-        self.calls += 1
-        return denoised
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        return self.denoiser(x, sigma)
 
     def look(self, *_: Any, **__: Any) -> None:
         pass
+
+
+def never_idle() -> type:
+    """The finite check on a device that always has work: it is read at the end of the run only."""
+    from stepwise.nodes.finite import FiniteCheck
+
+    return type("NeverIdle", (FiniteCheck,), {"idle": lambda self: False})
 
 
 def count(kind: str, family: str, shape: Sequence[int], check: bool = False) -> Counts:
@@ -153,8 +161,7 @@ def count(kind: str, family: str, shape: Sequence[int], check: bool = False) -> 
     from stepwise.nodes import host
 
     kept = host.FiniteCheck
-    if not check:
-        host.FiniteCheck = NoCheck
+    host.FiniteCheck = never_idle() if check else NoCheck
     try:
         with torch.no_grad(), Device(shape) as device:
             x = device.given(torch.ones(*shape))
@@ -221,21 +228,26 @@ def time_table() -> str:
     return table(head, [(label, *timed(family, shape)) for label, family, shape in SIZES])
 
 
-SECTION = """
-## Around the model, under a guider
+INTRODUCTION = """# What a step costs around the model, under a guider
 
-Made by `python benchmarks/guiders.py`. The tables above are about the solver alone. This one has all that happens
+Made by `python benchmarks/guiders.py`. [cost.md](cost.md) is about the solver alone. This page has all that happens
 between two calls of the network in ComfyUI: its model wrapper, the guider and the solver. A real MODEL whose network
-costs nothing is sampled with DPM++ 2M at guidance 7, with ComfyUI's sampler and CFGGuider and with DPM++ 2M and
-CFG Guider (Stepwise), on a latent of {shape}. All kernels are counted, those on single numbers too. The check for
-values that are not finite is not in it: one kernel and one latent.
+costs nothing is sampled with DPM++ 2M at guidance 7, by ComfyUI's `dpmpp_2m` under its CFGGuider, and by DPM++ 2M under
+CFG Guider (Stepwise). The predictions of the two guiders are equal to 1e-6.
 
-Ours holds for conditioning without area, mask, strength, ControlNet, hooks, time range, and for a model without CFG
-patches. All else takes ComfyUI's own path, at its cost and with its result.
+## Counts
+
+A latent of {shape} on a pretended GPU, one step in the middle of a run. All kernels are counted, those on single
+numbers too. A sync is a time that the host waits for the device, a copy one of a small tensor to the device. Our check
+for values that are not finite is not in it: one kernel and one latent.
 
 """
+HOLDS = """
+Ours holds for conditioning without area, mask, strength, ControlNet, hooks or time range, and for a model without CFG
+patches. Everything else takes ComfyUI's own path, at its cost and with its result, bit for bit.
+"""
 TIMES = """
-### Time under a guider
+## Time
 
 One CPU thread, the two in turn, {repetitions} times, our check for values that are not finite included. The ratio is of
 one repetition: median and quartiles, above 1 ours is faster. Times depend on the machine and are not tested.
@@ -245,15 +257,12 @@ MARKED = re.compile(r"(?<=<!-- guiders -->\n).*?(?=<!-- /guiders -->)", re.DOTAL
 
 
 def write(counts: str, times: str) -> None:
-    """Between the marks of both pages. Without new times, those that the page has stay."""
+    """The page, and what stands between the marks of the README. Without new times, those that the page has stay."""
     README.write_text(MARKED.sub(lambda _: counts, README.read_text()))
-    page = PAGE.read_text()
-    kept = MARKED.search(page)
-    title = TIMES.partition("{")[0]
-    old = kept[0].partition(title)[1:] if kept else ()
-    times = TIMES.format(repetitions=REPETITIONS) + times if times else "".join(old)
-    text = SECTION.format(shape=" x ".join(map(str, SHAPE))) + counts + times
-    PAGE.write_text(MARKED.sub(lambda _: text, page))
+    title = "\n## Time\n"
+    kept = PAGE.read_text().partition(title)[1:] if PAGE.is_file() else ()
+    times = TIMES.format(repetitions=REPETITIONS) + times if times else "".join(kept)
+    PAGE.write_text(INTRODUCTION.format(shape=" x ".join(map(str, SHAPE))) + counts + HOLDS + times)
 
 
 def main() -> None:

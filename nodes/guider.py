@@ -6,7 +6,7 @@ the host's guider.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,8 @@ import comfy.samplers
 import node_helpers
 from torch import Tensor
 
-from ..samplers.algebra import Guided, Leaf, Prediction, evaluate, guided, guided_in, needed, parts, varies
+from ..samplers.algebra import Guided, Leaf, Prediction, evaluate, flat, guided, guided_in, needed, parts, varies
+from ..samplers.combine import combine
 from ..samplers.guidance import Call, Chain, Descent, scale_at
 from .host import path_of
 from .lean import CFG_PATCHES, Prepared, is_plain
@@ -26,13 +27,18 @@ Options = Mapping[str, Any]
 
 @dataclass
 class Run:
-    """What a guider keeps for the length of one run; `evaluated` predictions of those that were `possible`."""
+    """What a guider keeps for the length of one run.
+
+    It has `evaluated` so many predictions of those that were `possible`; `fixed` are the factors of an expression that
+    is the same at all calls; `descent` is the memory under a foreign sampler.
+    """
 
     components: tuple[int, ...] = ()
     prepared: Prepared | None = None
     descent: Descent = field(default_factory=Descent)
     evaluated: int = 0
     possible: int = 0
+    fixed: tuple[Prediction, dict[int, float] | None] | None = None
     warned: bool = False
 
 
@@ -45,6 +51,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
     def __init__(self, model_patcher: Any):
         super().__init__(model_patcher)
         self.leaves: tuple[Leaf | None, ...] = ()
+        self.keys: tuple[str, ...] = ()
         self.run = Run()
 
     def set_prediction(self, expression: Prediction) -> None:
@@ -52,6 +59,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         self.cfg = expression.scale if isinstance(expression, Guided) else 1.0
         self.varies = varies(expression)
         self.leaves = in_host_order(expression)
+        self.keys = ("positive", "negative", *(f"prediction {i + 1}" for i in range(2, len(self.leaves))))
         self.original_conds = {}
         self.inner_set_conds(
             {key: self.as_wired(leaf) for key, leaf in zip(self.keys, self.leaves, strict=True) if leaf is not None}
@@ -63,10 +71,6 @@ class PredictionGuider(comfy.samplers.CFGGuider):
             return leaf.conditioning
         role = "negative" if leaf.negative else "positive"
         return node_helpers.conditioning_set_values(leaf.conditioning, {"prompt_type": role})
-
-    @property
-    def keys(self) -> list[str]:
-        return ["positive", "negative", *(f"prediction {i + 1}" for i in range(2, len(self.leaves)))]
 
     @property
     def expression(self) -> Prediction:
@@ -88,17 +92,38 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None
     ) -> Tensor:
         options, expression = model_options or {}, self.expression
-        self.warn(expression, options)
+        if not self.run.warned:
+            self.warn(expression, options)
         call = self.call(x, timestep, options)
         conds = [self.conds.get(key) for key in self.keys]
         plain = is_plain([cond for cond in conds if cond is not None], options)
         if not plain and expression is pair_of(expression) and expression.linear:
             return self.hosts_own(expression, call, conds, timestep, options, seed)
         pair = pair_of(expression) if any(map(options.get, CFG_PATCHES)) else None
-        if pair is None:
-            leaves = needed(expression, call.sigma, call.path)
-            return evaluate(expression, call, self.predictions(leaves, conds, plain, x, timestep, options))
-        return self.with_patches(expression, pair, call, conds, timestep, options)
+        if pair is not None:
+            return self.with_patches(expression, pair, call, conds, timestep, options)
+        factors = self.factors(expression, call)
+        if factors is not None:
+            found = self.predictions(tuple(sorted(factors)), conds, plain, x, timestep, options)
+            return combine([(found[index], factor) for index, factor in factors.items()])
+        indices = self.indices(needed(expression, call.sigma, call.path))
+        found = self.predictions(indices, conds, plain, x, timestep, options)
+        return evaluate(expression, call, {self.leaves[index]: found[index] for index in indices})
+
+    def factors(self, expression: Prediction, call: Call) -> dict[int, float] | None:
+        """The index and factor of each leaf, if at this noise level the expression is a sum of leaves and no more."""
+        if self.run.fixed is not None and self.run.fixed[0] is expression:
+            return self.run.fixed[1]
+        atoms = flat(expression, call.sigma, call.path)
+        found = None
+        if atoms and all(isinstance(atom, Leaf) for atom in atoms):
+            found = {self.leaves.index(leaf): factor for leaf, factor in atoms.items()}
+        if not self.varies:
+            self.run.fixed = (expression, found)
+        return found
+
+    def indices(self, leaves: Iterable[Prediction]) -> tuple[int, ...]:
+        return tuple(sorted({self.leaves.index(leaf) for leaf in leaves}))
 
     def call(self, x: Tensor, timestep: Tensor, options: Options) -> Call:
         """The model call as guidance sees it. Only under a foreign sampler is its noise level read from the device."""
@@ -131,7 +156,9 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         names = asked(pair, call, options) if pair in wanted else ()
         named = {name: leaf for name, leaf in named.items() if name in names}
         wanted.pop(pair, None)
-        predictions = self.predictions((*wanted, *named.values()), conds, False, call.x, timestep, options)
+        indices = self.indices((*wanted, *named.values()))
+        found = self.predictions(indices, conds, False, call.x, timestep, options)
+        predictions: dict[Prediction, Tensor] = {self.leaves[index]: found[index] for index in indices}
         predictions[pair] = guided_with_patches(
             pair,
             replace(call, scale=pair.scale, key=guided_in(expression)[pair]),
@@ -145,26 +172,25 @@ class PredictionGuider(comfy.samplers.CFGGuider):
 
     def predictions(
         self,
-        leaves: Sequence[Leaf],
+        indices: tuple[int, ...],
         conds: Sequence[Any],
         plain: bool,
         x: Tensor,
         timestep: Tensor,
         options: Options,
-    ) -> dict[Prediction, Tensor]:
-        """The denoised predictions of the leaves, of one model call if the host's rules for batches allow it."""
-        indices = sorted({self.leaves.index(leaf) for leaf in leaves})
+    ) -> Mapping[int, Tensor]:
+        """The denoised predictions of these leaves, of one model call if the host's rules for batches allow it."""
         self.note(len(indices))
         if plain:
             found = self.prepared(conds, x)(x, timestep, options, indices)
         else:
             wanted = [cond if index in indices else None for index, cond in enumerate(conds)]
-            found = self.by_host(wanted, x, timestep, options)
+            found = dict(enumerate(self.by_host(wanted, x, timestep, options)))
         progress = progress_of(options)
         if progress is not None and progress.witness is not None:
             for index in indices:
                 progress.witness(self.keys[index], found[index])
-        return {self.leaves[index]: found[index] for index in indices}
+        return found
 
     def prepared(self, conds: Sequence[Any], x: Tensor) -> Prepared:
         known = self.run.prepared
@@ -180,12 +206,10 @@ class PredictionGuider(comfy.samplers.CFGGuider):
 
     def note(self, evaluated: int) -> None:
         self.run.evaluated += evaluated
-        self.run.possible += len([leaf for leaf in self.leaves if leaf is not None])
+        self.run.possible += len(self.leaves) - self.leaves.count(None)
 
     def warn(self, expression: Prediction, options: Options) -> None:
         """Names, once a run, what was asked for and has no effect."""
-        if self.run.warned:
-            return
         self.run.warned = True
         for patch in not_applied(expression, options):
             logging.warning("Stepwise: not applied: %s", patch)

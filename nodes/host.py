@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
 import torch
 from tqdm.auto import trange
 
-from ..samplers import FLOW, VE, AddressedNoise, Path, Plan, Predicted, State, run, start
+from ..samplers import FLOW, VE, AddressedNoise, Path, Plan, State, run, start
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value, checked
 from ..samplers.registry import Solver
-from .cfg_pp import UncondWitness
+from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .progress import Progress
 
@@ -73,34 +72,12 @@ def solve(
     disable: bool | None = None,
 ) -> State:
     """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
-    progress = progress or Progress()
-    extra_args = progress.shown_to(extra_args)
-    # Copied to the device once: a model call then takes its noise level from there, without a kernel of its own.
-    levels = state.x.new_tensor([stage.sigma for stage in plan.stages])
-
-    uncond = UncondWitness(name, model, extra_args) if plan.reads_uncond else None
-    extra_args = extra_args if uncond is None else uncond.extra_args
-
-    def evaluate(x: torch.Tensor, call: int, change: Callable[[Any], Any] | None = None) -> torch.Tensor | Predicted:
-        stage = plan.stages[call]
-        progress.sigma, progress.stage, progress.step = stage.sigma, call, stage.step
-        progress.first = call == 0 or plan.stages[call - 1].step != stage.step
-        given = extra_args if change is None else {**extra_args, "model_options": change(extra_args["model_options"])}
-        sigma = levels[call].expand(len(x))
-        denoised = model(x, sigma, **given)
-        return denoised if uncond is None else Predicted(denoised, uncond.taken(denoised, x, sigma))
-
-    finite = FiniteCheck(name, plan, state, evaluate, progress)
-
-    def denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor | Predicted:
-        # The host's progress bar looks for Cancel too, but only ten times a second.
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        return finite.note(evaluate(x, finite.calls))
-
+    denoiser = HostDenoiser(name, plan, model, extra_args, progress or Progress(), state.index)
+    finite = FiniteCheck(denoiser, state)
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
     for step in trange(first, last, disable=disable):
-        state = run(plan, denoiser, state, noise, stop=plan.first_stage(step + 1))
+        state = run(plan, finite, state, noise, stop=plan.first_stage(step + 1))
         report(step, state)
         finite.look(state, noise, final=step + 1 == last)
     return state

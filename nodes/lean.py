@@ -39,6 +39,8 @@ def is_plain(conds: Sequence[Conds], model_options: Mapping[str, Any]) -> bool:
 
 
 def wrappers(kind: str, model_options: Mapping[str, Any]) -> list[Any]:
+    if not model_options.get("transformer_options", {}).get("wrappers"):
+        return []
     return comfy.patcher_extension.get_all_wrappers(kind, model_options, is_model_options=True)
 
 
@@ -69,10 +71,9 @@ class Prepared:
         return x.shape == self.shape and all(a is (b and b[0]) for a, b in zip(self.conds, conds, strict=True))
 
     def __call__(
-        self, x: Tensor, timestep: Tensor, model_options: Mapping[str, Any], needed: Sequence[int]
+        self, x: Tensor, timestep: Tensor, model_options: Mapping[str, Any], needed: tuple[int, ...]
     ) -> dict[int, Tensor]:
         """The model's denoised prediction for each conditioning whose index is `needed`."""
-        needed = tuple(needed)
         if needed not in self.batches:
             self.batches[needed] = tuple(self.grouped(needed, x))
         self.model.current_patcher.prepare_state(timestep, model_options)

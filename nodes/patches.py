@@ -33,16 +33,17 @@ def patches(options: Options) -> Iterator[tuple[str, Any]]:
 
 
 def not_applied(expression: Prediction, options: Options) -> list[str]:
-    """The CFG patches that have no effect on this expression, each with the reason."""
-    pair = pair_of(expression)
+    """The CFG patches that have no effect on this expression, each with the reason. Stepwise's own are no such."""
+    pair, here = pair_of(expression), __name__.rpartition(".")[0]
+    foreign = [
+        (kind, patch) for kind, patch in patches(options) if not getattr(patch, "__module__", "").startswith(here)
+    ]
     if pair is None:
         reason = "the expression has not exactly one guidance of two conditionings"
-        return [f"{name_of(function)} ({reason})" for _, function in patches(options)]
+        return [f"{name_of(function)} ({reason})" for _, function in foreign]
     if not pair.linear:
         reason = "it computes guidance itself, and so does the wired rule"
-        return [
-            f"{name_of(function)} ({reason})" for kind, function in patches(options) if kind == "sampler_cfg_function"
-        ]
+        return [f"{name_of(function)} ({reason})" for kind, function in foreign if kind == "sampler_cfg_function"]
     return []
 
 
@@ -55,9 +56,9 @@ def name_of(function: Any) -> str:
 def asked(pair: Guided, call: Call, options: Options) -> frozenset[str]:
     """What the pair needs of the model under patches, which always see the positive prediction, as in the host."""
     names = needs(pair.rules, pair.scale, call.sigma, call.path)
-    if not names:
-        return names
-    return names | ({"cond", "uncond"} if options.get("disable_cfg1_optimization") else {"cond"})
+    if options.get("disable_cfg1_optimization"):
+        return names | {"cond", "uncond"}
+    return names | {"cond"} if names else names
 
 
 def guided_with_patches(
@@ -84,7 +85,8 @@ def guided_with_patches(
             model, cond, uncond, scale, call.x, timestep, model_options=options, cond=given[0], uncond=given[1]
         )
     changed = {"cond": cond} if given[1] is None else {"cond": cond, "uncond": uncond}
-    denoised = guide(pair.rules, call, {**predictions, **changed}, call.key)
+    rests = not needs(pair.rules, pair.scale, call.sigma, call.path)
+    denoised = guide(pair.rules, call, {} if rests else {**predictions, **changed}, call.key)
     for function in options.get("sampler_post_cfg_function", []):
         args = {"denoised": denoised, "cond": given[0], "uncond": given[1], "cond_scale": scale}
         denoised = function({**args, "cond_denoised": cond, "uncond_denoised": uncond, **shared})

@@ -10,6 +10,7 @@ waits for the device.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
@@ -67,11 +68,11 @@ class Row:
     terms: tuple[tuple[Operand, float], ...]
     weight: float = 1.0
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         return tuple(operand for operand, _ in self.terms if isinstance(operand, str))
 
-    @property
+    @cached_property
     def draws(self) -> tuple[Noise, ...]:
         return tuple(operand for operand, _ in self.terms if isinstance(operand, Noise))
 
@@ -230,7 +231,7 @@ def _advance(plan: Plan, denoiser: Denoiser, held: dict[str, Tensor], index: int
     if isinstance(predicted, Predicted):
         held["uncond"] = predicted.uncond
     elif any("uncond" in r.reads for r in stage.rows):
-        raise PlanError("this plan reads the unconditional prediction: its denoiser must return a Predicted")
+        raise PlanError("this plan reads the unconditional prediction: its denoiser must return a Predicted pair")
     del predicted
     _apply(stage.rows, held, noise, stage.keeps)
     return State({name: held[name] for name in stage.keeps}, index + 1, denoised)

@@ -126,7 +126,7 @@ def test_a_run_in_two_parts_equals_the_run_in_one(solver, mask):
 def test_a_guider_without_a_negative_prompt_is_refused():
     model = toy_model("EPS")
     guider = core.BasicGuider.execute(model, prompt(0.4)).args[0]
-    with pytest.raises(ValueError, match="Euler: cfg_pp reads the prediction of a negative prompt"):
+    with pytest.raises(ValueError, match="Euler: cfg_pp needs the prediction of a negative prompt"):
         ours("Euler", guider, sigmas_of(model))
 
 

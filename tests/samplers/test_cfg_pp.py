@@ -97,7 +97,7 @@ def test_a_denoiser_without_the_unconditional_prediction_is_refused():
     plan = solver("Euler")(VE, (1.0, 0.5, 0.0), cfg_pp=True)
     assert plan.reads_uncond
     assert not solver("Euler")(VE, (1.0, 0.5, 0.0)).reads_uncond
-    with pytest.raises(PlanError, match="must return a Predicted"):
+    with pytest.raises(PlanError, match="must return a Predicted pair"):
         advance(plan, smooth, start(X))
 
 
