@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import demo
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
+from .preview import serve_previews
 from .rules import rule_nodes
 from .schedules import schedule_nodes
 from .solvers import solver_nodes
@@ -22,5 +23,8 @@ def all_nodes() -> list[type[io.ComfyNode]]:
 
 
 class StepwiseExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        serve_previews()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return all_nodes()
