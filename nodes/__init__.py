@@ -6,6 +6,7 @@ from . import demo, sigmas
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
 from .preview import serve_previews
+from .rules import rule_nodes
 from .schedules import schedule_nodes
 from .solvers import solver_nodes
 
@@ -16,6 +17,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *schedule_nodes(),
         *sigmas.NODES,
         StepwiseCFGGuider,
+        *rule_nodes(),
         StepwisePlanTable,
         *demo.NODES,
     ]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
 import torch
@@ -20,6 +19,7 @@ from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value, checked
 from ..samplers.registry import Solver
 from ..samplers.trained import Trained
+from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .progress import Progress
 
@@ -72,21 +72,12 @@ def solve(
     disable: bool | None = None,
 ) -> State:
     """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
-    progress = progress or Progress()
-    extra_args = progress.shown_to(extra_args)
-    finite = FiniteCheck(name, plan, state, model, extra_args)
-
-    def denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        progress.sigma, progress.stage = sigma, finite.calls
-        # The host's progress bar looks for Cancel too, but only ten times a second.
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        return finite.note(model(x, x.new_full((len(x),), sigma), **extra_args))
-
+    denoiser = HostDenoiser(name, plan, model, extra_args, progress or Progress(), state.index)
+    finite = FiniteCheck(denoiser, state)
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
     for step in trange(first, last, disable=disable):
-        progress.step = step
-        state = run(plan, denoiser, state, noise, stop=plan.first_stage(step + 1))
+        state = run(plan, finite, state, noise, stop=plan.first_stage(step + 1))
         report(step, state)
         finite.look(state, noise, final=step + 1 == last)
     return state
