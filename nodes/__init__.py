@@ -2,9 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, state_nodes
+from . import demo, sigmas, state_nodes
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
+from .preview import serve_previews
+from .rules import rule_nodes
 from .schedules import schedule_nodes
 from .solvers import solver_nodes
 
@@ -13,7 +15,9 @@ def all_nodes() -> list[type[io.ComfyNode]]:
     return [
         *solver_nodes(),
         *schedule_nodes(),
+        *sigmas.NODES,
         StepwiseCFGGuider,
+        *rule_nodes(),
         StepwisePlanTable,
         *state_nodes.NODES,
         *demo.NODES,
@@ -21,5 +25,8 @@ def all_nodes() -> list[type[io.ComfyNode]]:
 
 
 class StepwiseExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        serve_previews()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return all_nodes()

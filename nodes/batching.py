@@ -5,12 +5,12 @@ otherwise says so.
 """
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import comfy.patcher_extension
 from torch import Tensor
 
+from .progress import KEY, Progress
 from .state import Batching
 
 MESSAGE = (
@@ -20,7 +20,7 @@ MESSAGE = (
 
 
 class BatchingWatch:
-    """Notes the groups of one model call, as the host hands them to the model.
+    """Notes the groups of each model call, as the host hands them to the model.
 
     `before` is what the state says; `last` is what the newest model call did.
     """
@@ -28,26 +28,23 @@ class BatchingWatch:
     def __init__(self, before: Batching = ()):
         self.before, self.last = before, before
         self.groups: list[tuple[int, ...]] = []
+        self.stage = -1
 
-    def attached(self, model: Callable[..., Tensor], model_options: dict[str, Any]) -> Callable[..., Tensor]:
-        """`model`, watched through a wrapper in the options of this run alone."""
+    def attach(self, model_options: dict[str, Any], progress: Progress) -> None:
+        """Looks on through a wrapper in the options of this run alone."""
+
+        def note(executor: Any, x: Tensor, t: Tensor, c_concat: Any, c_crossattn: Any, control: Any, *rest, **kwargs):
+            if progress.stage != self.stage:
+                self.stage, self.groups = progress.stage, []
+            options = rest[0] if rest else kwargs.get("transformer_options", {})
+            self.groups.append(tuple(options.get("cond_or_uncond", ())))
+            return executor(x, t, c_concat, c_crossattn, control, *rest, **kwargs)
+
         kind = comfy.patcher_extension.WrappersMP.APPLY_MODEL
-        comfy.patcher_extension.add_wrapper_with_key(kind, "stepwise", self.note, model_options, is_model_options=True)
-
-        def watched(x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-            self.groups = []
-            denoised = model(x, sigma, **kwargs)
-            self.compare()
-            return denoised
-
-        return watched
-
-    def note(self, executor: Any, x: Tensor, t: Tensor, c_concat: Any, c_crossattn: Any, control: Any, *rest, **kwargs):
-        options = rest[0] if rest else kwargs.get("transformer_options", {})
-        self.groups.append(tuple(options.get("cond_or_uncond", ())))
-        return executor(x, t, c_concat, c_crossattn, control, *rest, **kwargs)
+        comfy.patcher_extension.add_wrapper_with_key(kind, KEY, note, model_options, is_model_options=True)
 
     def compare(self) -> None:
+        """After a step: says so where the groups are not those of the state."""
         if not self.groups:
             return
         self.last = tuple(self.groups)

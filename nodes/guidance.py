@@ -1,10 +1,11 @@
 """Guidance nodes."""
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..samplers.registry import GUIDANCE
+from .guider import GuidedGuider
 from .schema import description, widgets
+from .types import GuidanceType
 
 
 class StepwiseCFGGuider(io.ComfyNode):
@@ -24,13 +25,15 @@ class StepwiseCFGGuider(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="What the picture should be."),
                 io.Conditioning.Input("negative", tooltip="What it should not be, or an empty prompt."),
                 *widgets(rule.function),
+                GuidanceType.Input("rule", optional=True, tooltip="Rules that change how the guidance acts."),
             ],
             outputs=[io.Guider.Output("guider", tooltip="Model and prompts, for any node that samples with a GUIDER.")],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, cfg) -> io.NodeOutput:
-        guider = comfy.samplers.CFGGuider(model)
-        guider.set_conds(positive, negative)
+    def execute(cls, model, positive, negative, cfg, rule=()) -> io.NodeOutput:
+        guider = GuidedGuider(model)
+        guider.set_rules(rule or ())
         guider.set_cfg(cfg)
+        guider.set_conds(positive, negative)
         return io.NodeOutput(guider)

@@ -4,11 +4,11 @@ Nothing here goes around the host: the guider calls the model, the inpaint wrapp
 draws previews and carries Cancel, as for the host's own samplers.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
 import torch
@@ -18,7 +18,9 @@ from ..samplers import FLOW, VE, AddressedNoise, Path, Plan, State, run, start
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value, checked
 from ..samplers.registry import Solver
+from ..samplers.trained import Trained
 from .batching import BatchingWatch
+from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .progress import Progress
 from .state import Batching
@@ -50,18 +52,16 @@ def sampling_name(model_sampling: Any) -> str:
     return " ".join(bases)
 
 
-def sigma_range(model_sampling: Any) -> tuple[float, float]:
-    return float(model_sampling.sigma_min), float(model_sampling.sigma_max)
-
-
-def sigma_table(model_sampling: Any) -> tuple[float, ...]:
-    """The model's trained noise levels, ascending. Raises InputError for a model that has none."""
+def trained_of(model_sampling: Any) -> Trained:
+    """The noise levels that a model was trained on; raises InputError for a model that has no table of them."""
     table = getattr(model_sampling, "sigmas", None)
     if table is None:
-        raise InputError(
-            "model", "has no table of trained noise levels", "leave it unwired, or use the Karras schedule"
-        )
-    return tuple(table.tolist())
+        cure = "leave it unwired, and set the noise levels by the widgets"
+        raise InputError("model", "has no table of trained noise levels", cure)
+    shift = float(getattr(model_sampling, "shift", 1.0))
+    if isinstance(model_sampling, comfy.model_sampling.ModelSamplingFlux):
+        shift = math.exp(shift)
+    return Trained(path_of(model_sampling), tuple(table.tolist()), shift)
 
 
 def make_plan(solver: Solver, params: Mapping[str, Value], path: Path, sigmas: Sequence[float]) -> Plan:
@@ -88,28 +88,15 @@ def solve(
     *,
     progress: Progress | None = None,
     stop_step: int | None = None,
-    before: int = 0,
     disable: bool | None = None,
 ) -> State:
-    """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`.
-
-    `before` counts the steps of the schedule that the host sees and that lie before the plan's own.
-    """
-    progress = progress or Progress()
-    extra_args = progress.shown_to(extra_args)
-    finite = FiniteCheck(name, plan, state, model, extra_args)
-
-    def denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        progress.sigma, progress.stage = sigma, finite.calls
-        # The host's progress bar looks for Cancel too, but only ten times a second.
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        return finite.note(model(x, x.new_full((len(x),), sigma), **extra_args))
-
+    """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
+    denoiser = HostDenoiser(name, plan, model, extra_args, progress or Progress(), state.index)
+    finite = FiniteCheck(denoiser, state)
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
     for step in trange(first, last, disable=disable):
-        progress.step = before + step
-        state = run(plan, denoiser, state, noise, stop=plan.first_stage(step + 1))
+        state = run(plan, finite, state, noise, stop=plan.first_stage(step + 1))
         report(step, state)
         finite.look(state, noise, final=step + 1 == last)
     return state
@@ -188,10 +175,12 @@ class PlanRun(comfy.samplers.Sampler):
         model.latent_image, model.noise = latent_image, noise
         sampling = guider.inner_model.model_sampling
 
-        progress = Progress(memory={name: value.to(noise.device) for name, value in self.memory.items()})
+        progress = Progress(self.before, memory={name: value.to(noise.device) for name, value in self.memory.items()})
+        self.watch.attach(extra_args["model_options"], progress)
 
         def report(step: int, state: State) -> None:
             self.state, self.memory, self.step = state, dict(progress.memory), step + 1
+            self.watch.compare()
             if callback is not None:
                 callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
             self.turn()
@@ -204,14 +193,13 @@ class PlanRun(comfy.samplers.Sampler):
         self.state = solve(
             self.sampler.solver.name,
             self.plan,
-            self.watch.attached(model, extra_args["model_options"]),
+            model,
             self.state,
             image_noise(extra_args.get("seed"), noise, self.sampler.noise_device, sampling),
             extra_args,
             report,
             progress=progress,
             stop_step=self.stop_step,
-            before=self.before,
             disable=disable_pbar,
         )
         sigma = self.plan.sigmas[min(self.stop_step, self.plan.steps)]

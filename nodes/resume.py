@@ -33,6 +33,10 @@ def resumed(
     if start_step not in (0, held.step):
         raise InputError("start_step", f"is {start_step}, and the state stands at step {held.step}", "set it to 0")
     fork = Fork(on_mismatch)
+    if held.solver == sampler.solver.name:
+        # A parameter that is newer than the state had no other value then.
+        defaults = {name: parameter.default for name, parameter in sampler.solver.parameters.items()}
+        held = replace(held, params={**defaults, **held.params})
     held = fork.solver(held, sampler.solver.name, sampler.settings)
     held = fork.seed(held, noise)
     held = fork.schedule(held, sigmas)

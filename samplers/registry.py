@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from . import guidance, schedules
-from .parameters import Parameter, Value, parameters
+from .parameters import Parameter, Value, checked, parameters
+from .path import VE
 from .plan import Plan
 from .solvers import ancestral, multistep, single_step
 
@@ -65,26 +67,56 @@ class Solver:
 
 @dataclass(frozen=True)
 class Schedule:
-    """`needs` says what the function takes from a model: its `range` of noise levels or its `table` of trained ones."""
+    """`takes` names what the function is given of a wired model, attributes of `Trained`; `paths` where it makes sense.
+
+    A function that takes the `table` has no other way to get it; without a model it comes from `trained_sigmas`.
+    """
 
     id: str
     name: str
     function: Callable[..., tuple[float, ...]]
-    needs: str
+    takes: tuple[str, ...]
     summary: str
     advice: str
     papers: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ("VE", "FLOW")
 
 
 @dataclass(frozen=True)
 class Guidance:
+    """A rule of guidance, see `guidance`; `kind` is None for the combination itself, which every guider makes.
+
+    others: conditionings beside the guider's own two: input name and meaning.
+    curves: parameters that are drawn: input name and meaning.
+    reads, rests: as in `guidance.Rule`.
+    """
+
     id: str
     name: str
     function: Callable[..., object]
     summary: str
     advice: str
     papers: tuple[str, ...]
+    kind: guidance.Kind | None = None
+    others: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    curves: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    reads: Callable[..., tuple[str, ...]] | None = None
+    rests: Callable[..., bool] | None = None
+    aliases: tuple[str, ...] = ()
+
+    def rule(self, params: Mapping[str, Any]) -> guidance.Rule:
+        """The rule with these parameters, conditionings and curves; raises InputError for a parameter out of range."""
+        if self.kind is None:
+            raise ValueError(f"{self.id} is no rule: it is what a guider does")
+        others = {name: params[name] for name in self.others}
+        curves = {name: params[name] for name in self.curves}
+        numbers = {name: value for name, value in params.items() if name not in {**others, **curves}}
+        complete = {**checked(self.function, numbers), **curves}
+        if self.kind == "scale":
+            # What several parameters must be together, the function itself checks.
+            self.function(1.0, 0.5, VE, **complete)
+        return guidance.Rule(self.kind, self.function, complete, others, self.reads, self.rests)
 
 
 DDPM_PAPER = "Ho, Jain and Abbeel 2020, Denoising Diffusion Probabilistic Models, arXiv:2006.11239"
@@ -114,7 +146,55 @@ UNIPC_PAPER = (
 )
 DEIS_PAPER = "Zhang and Chen 2023, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902"
 RESTART_PAPER = "Xu, Deng, Cheng, Tian, Liu and Jaakkola 2023, Restart Sampling, arXiv:2306.14878"
+SCORE_PAPER = (
+    "Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, Score-Based Generative Modeling through Stochastic "
+    "Differential Equations, arXiv:2011.13456"
+)
+BETA_PAPER = "Lee, Lee, Kim, Kim, Park and Yoon 2024, Beta Sampling is All You Need, arXiv:2407.12173"
+LAPLACE_PAPER = "Hang, Gu, Geng and Guo 2024, Improved Noise Schedule for Diffusion Training, arXiv:2407.03297"
+AYS_PAPER = (
+    "Sabour, Fidler and Kreis 2024, Align Your Steps: Optimizing Sampling Schedules in Diffusion Models, "
+    "arXiv:2404.14507"
+)
+SD3_PAPER = (
+    "Esser et al. 2024, Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, arXiv:2403.03206"
+)
+MOVIE_PAPER = "Polyak et al. 2024, Movie Gen: A Cast of Media Foundation Models, arXiv:2410.13720"
+FLUX = "Black Forest Labs 2024, FLUX, github.com/black-forest-labs/flux"
 KDIFFUSION = "Crowson 2022, k-diffusion, github.com/crowsonkb/k-diffusion"
+INTERVAL_PAPER = (
+    "Kynkäänniemi, Aittala, Karras, Laine, Aila and Lehtinen 2024, Applying Guidance in a Limited Interval Improves "
+    "Sample and Distribution Quality in Diffusion Models, arXiv:2404.07724"
+)
+APG_PAPER = (
+    "Sadat, Hilliges and Weber 2024, Eliminating Oversaturation and Artifacts of High Guidance Scales in Diffusion "
+    "Models, arXiv:2410.02416"
+)
+ZERO_STAR_PAPER = (
+    "Fan, Zheng, Yeh and Liu 2025, CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models, "
+    "arXiv:2503.18886"
+)
+PERP_NEG_PAPER = (
+    "Armandpour, Sadeghian, Zheng, Sadeghian and Zhou 2023, Re-imagine the Negative Prompt Algorithm, arXiv:2304.04968"
+)
+CURVE_PAPER = (
+    "Wang, Dufour, Andreou, Cani, Abrevaya, Picard and Kalogeiton 2024, Analysis of Classifier-Free Guidance Weight "
+    "Schedulers, arXiv:2404.13040"
+)
+MUSE_PAPER = (
+    "Chang and others 2023, Muse: Text-To-Image Generation via Masked Generative Transformers, arXiv:2301.00704"
+)
+PIX2PIX_PAPER = (
+    "Brooks, Holynski and Efros 2023, InstructPix2Pix: Learning to Follow Image Editing Instructions, arXiv:2211.09800"
+)
+COMPOSED_PAPER = (
+    "Liu, Li, Du, Torralba and Tenenbaum 2022, Compositional Visual Generation with Composable Diffusion Models, "
+    "arXiv:2206.01714"
+)
+IMAGEN_PAPER = (
+    "Saharia and others 2022, Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding, "
+    "arXiv:2205.11487"
+)
 CFG_PAPER = "Ho and Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598"
 
 SOLVERS: tuple[Solver, ...] = (
@@ -350,45 +430,138 @@ SOLVERS: tuple[Solver, ...] = (
     ),
 )
 
+RANGE = ("sigma_min", "sigma_max")
+
 SCHEDULES: tuple[Schedule, ...] = (
     Schedule(
         "Karras",
         "Karras",
         schedules.karras,
-        "range",
+        RANGE,
         "Noise levels evenly spaced in sigma^(1/rho).",
         "The usual choice with DPM++ 2M and 10 to 30 steps.",
         (KARRAS_PAPER,),
+        ("edm",),
     ),
     Schedule(
         "Exponential",
         "Exponential",
         schedules.exponential,
-        "range",
+        RANGE,
         "Noise levels evenly spaced in log sigma.",
         "Fewer steps at high noise than Karras with rho 7.",
         (DPM_PAPER,),
-        ("log-linear", "log-snr"),
+        ("log-linear", "log-snr", "lu"),
+    ),
+    Schedule(
+        "Polyexponential",
+        "Polyexponential",
+        schedules.polyexponential,
+        RANGE,
+        "Noise levels evenly spaced in a power of the fraction of log sigma.",
+        "rho 1 is Exponential; larger values put more steps at low noise.",
+        (KDIFFUSION, DPM_PAPER),
     ),
     Schedule(
         "Timestep",
         "Timestep",
         schedules.timestep,
-        "table",
+        ("table",),
         "The noise levels of evenly spaced trained timesteps: the schedule of DDPM and DDIM.",
         "leading with steps_offset 1 is Stable Diffusion's DDIM; 1000 steps is all of DDPM; trailing for few steps.",
         (DDPM_PAPER, DDIM_PAPER, SPACING_PAPER),
-        ("ddim_uniform", "normal", "simple", "leading", "trailing", "linspace"),
+        ("ddim_uniform", "normal", "simple", "sgm_uniform", "leading", "trailing", "linspace", "zero terminal snr"),
+    ),
+    Schedule(
+        "Beta",
+        "Beta",
+        schedules.beta,
+        ("table",),
+        "Trained timesteps at equal quantiles of a Beta distribution: dense at both ends of the run.",
+        "alpha and beta 0.6 are the paper's; values of 1 are even steps.",
+        (BETA_PAPER,),
+        ("beta57",),
+    ),
+    Schedule(
+        "Laplace",
+        "Laplace",
+        schedules.laplace,
+        (*RANGE, "path"),
+        "Noise levels at equal quantiles of a Laplace distribution of log-SNR: dense around one level.",
+        "mu 0 gathers the steps where signal and noise are equal.",
+        (LAPLACE_PAPER,),
+    ),
+    Schedule(
+        "VP",
+        "VP",
+        schedules.vp,
+        RANGE,
+        "Even steps in the time of continuous variance-preserving diffusion.",
+        "For models trained with the VP process; close to Timestep on Stable Diffusion.",
+        (SCORE_PAPER, KARRAS_PAPER),
+        ("variance preserving",),
+        ("VE",),
+    ),
+    Schedule(
+        "Flow",
+        "Flow",
+        schedules.flow,
+        ("shift",),
+        "Even steps in the time of a flow model, shifted towards high noise.",
+        "For SD3, Flux, Wan and other flow models: wire the model for its own shift, or choose resolution for Flux.",
+        (SD3_PAPER, FLUX),
+        ("shift", "flux", "sd3", "wan", "simple", "flow match", "resolution"),
+        ("FLOW",),
+    ),
+    Schedule(
+        "LinearQuadratic",
+        "Linear-Quadratic",
+        schedules.linear_quadratic,
+        ("sigma_max",),
+        "Half of the steps small and even at high noise, the others growing quadratically.",
+        "For video models such as Mochi, where the first steps set the scene and the motion.",
+        (MOVIE_PAPER,),
+        ("mochi", "movie gen"),
+    ),
+    Schedule(
+        "KLOptimal",
+        "KL-Optimal",
+        schedules.kl_optimal,
+        RANGE,
+        "Noise levels evenly spaced in atan(sigma), optimal in a bound for Gaussian data.",
+        "Many steps at low noise, few at high: for 10 to 30 steps on Stable Diffusion.",
+        (AYS_PAPER,),
+    ),
+    Schedule(
+        "AlignYourSteps",
+        "Align Your Steps",
+        schedules.align_your_steps,
+        (),
+        "Noise levels that were optimised for a model family, published for ten steps.",
+        "10 steps with DPM++ 2M or DPM++ 2M SDE; other numbers of steps lie in between.",
+        (AYS_PAPER,),
+        ("ays",),
+        ("VE",),
     ),
     Schedule(
         "LCM",
         "LCM",
         schedules.lcm,
-        "table",
+        ("table",),
         "The timesteps that a latent consistency model was distilled on, thinned to a few.",
         "4 to 8 steps, with the LCM solver.",
         (LCM_PAPER,),
         ("lcm",),
+    ),
+    Schedule(
+        "Curve",
+        "Curve",
+        schedules.curve,
+        RANGE,
+        "A schedule that you draw: log sigma over the step.",
+        "A straight line downwards is Exponential; flat parts are dense steps, steep ones long.",
+        (DPM_PAPER,),
+        ("draw", "custom", "manual"),
     ),
 )
 
@@ -400,5 +573,112 @@ GUIDANCE: tuple[Guidance, ...] = (
         "Moves the prediction from the unconditional past the conditional one.",
         "7.5 is usual for Stable Diffusion; 1 is the conditional prediction alone, at half the cost.",
         (CFG_PAPER,),
+    ),
+    Guidance(
+        "Interval",
+        "Guidance Interval",
+        guidance.interval,
+        "Guidance acts in an interval of noise levels only; outside it the prompt alone is evaluated.",
+        "It saves model evaluations and keeps variety: at high noise guidance narrows it, at low noise it does little.",
+        (INTERVAL_PAPER,),
+        "scale",
+        aliases=("limited interval", "guidance limiter", "cfg start end"),
+    ),
+    Guidance(
+        "Curve",
+        "Guidance Curve",
+        guidance.curve,
+        "The guidance scale rises or falls with the noise level, along a line or a cosine.",
+        "From low at high noise to full at low noise keeps variety; it takes a higher scale than constant guidance.",
+        (CURVE_PAPER, MUSE_PAPER),
+        "scale",
+        aliases=("cfg schedule", "cfg curve", "dynamic cfg", "cfg linear"),
+    ),
+    Guidance(
+        "DrawnCurve",
+        "Guidance Curve (drawn)",
+        guidance.drawn,
+        "The guidance scale follows a curve drawn in the node, from high noise at its left to low noise at its right.",
+        "Draw 0 where the prompt alone should be evaluated.",
+        (CURVE_PAPER,),
+        "scale",
+        curves={"curve": "Height 1 is the guider's own scale, height 0 is `low`. Left is high noise."},
+        aliases=("cfg schedule", "cfg curve", "dynamic cfg"),
+    ),
+    Guidance(
+        "APG",
+        "Adaptive Projected Guidance",
+        guidance.apg,
+        "Leaves out of guidance what only strengthens the picture's contrast, and limits its length.",
+        "For high scales, 10 to 20, without burnt colours.",
+        (APG_PAPER,),
+        "away",
+        aliases=("apg", "adaptive projected guidance"),
+    ),
+    Guidance(
+        "CFGZeroStar",
+        "CFG-Zero*",
+        guidance.zero_star,
+        "Guidance for flow models: the unconditional velocity is fitted to the conditional one; the first step rests.",
+        "SD3, Flux, Wan and other flow models, at their usual scale.",
+        (ZERO_STAR_PAPER,),
+        "away",
+        rests=guidance.zero_init_rests,
+        aliases=("cfg zero star", "zero init"),
+    ),
+    Guidance(
+        "PerpNeg",
+        "Perp-Neg",
+        guidance.perp_neg,
+        "Of the negative prompt only what is perpendicular to the positive one pushes the picture away.",
+        "When positive and negative prompt have much in common. It evaluates three prompts.",
+        (PERP_NEG_PAPER,),
+        "away",
+        {"empty": "An empty prompt. The guider's own negative is the prompt to avoid."},
+        aliases=("perp neg", "perpendicular negative"),
+    ),
+    Guidance(
+        "Dual",
+        "Dual Guidance",
+        guidance.dual,
+        "Three prompts and two scales: from the negative to a middle prompt, and from there to the positive one.",
+        "Instructed editing, or a style under a subject. It evaluates three prompts.",
+        (PIX2PIX_PAPER,),
+        "combine",
+        {"middle": "The prompt between the guider's negative and positive one."},
+        reads=guidance.dual_reads,
+        aliases=("dual cfg", "nested guidance", "instructpix2pix", "two prompts"),
+    ),
+    Guidance(
+        "AnotherPrompt",
+        "Another Prompt",
+        guidance.another,
+        "Adds a further prompt, towards it or away from it, with a scale of its own.",
+        "Chain one for each prompt. Each costs one more evaluation a model call.",
+        (COMPOSED_PAPER,),
+        "prompt",
+        {"other": "The further prompt."},
+        reads=guidance.another_reads,
+        aliases=("composable diffusion", "several prompts", "and"),
+    ),
+    Guidance(
+        "Rescale",
+        "Guidance Rescale",
+        guidance.rescale,
+        "Gives the guided prediction the contrast of the conditional one, which high scales overdo.",
+        "phi 0.5 to 0.7 at scale 7 and above.",
+        (SPACING_PAPER,),
+        "result",
+        aliases=("rescale cfg", "guidance rescale"),
+    ),
+    Guidance(
+        "Threshold",
+        "Dynamic Thresholding",
+        guidance.threshold,
+        "Clips the largest values of each image and brings the rest back into range.",
+        "Pixel models at high scales; for latent models prefer Guidance Rescale or Adaptive Projected Guidance.",
+        (IMAGEN_PAPER,),
+        "result",
+        aliases=("dynamic thresholding", "imagen"),
     ),
 )

@@ -58,6 +58,11 @@ SAMPLER_LINKS = (
     ("{schedule}: sigmas", "SamplerCustomAdvanced: sigmas"),
     ("SamplerCustomAdvanced: output", "VAE Decode: samples"),
 )
+RULE_LINKS = (
+    *START[:3],
+    ("{name}: guidance", "CFG Guider (Stepwise): rule"),
+    ("CFG Guider (Stepwise): guider", "DPM++ 2M: guider"),
+)
 SCHEDULE_LINKS = (("Load Checkpoint: MODEL", "{name}: model"), ("{name}: sigmas", "{solver}: sigmas"))
 TWIN = {
     True: "It takes the steps itself, and can stop and go on from a state. {other} is the same solver as a SAMPLER.",
@@ -139,7 +144,7 @@ def subject(node: Any) -> Subject:
     schema = node.GET_SCHEMA()
     solver = getattr(node, "SOLVER", None)
     rule = next((rule for rule in GUIDANCE if schema.node_id == f"Stepwise{rule.id}Guider"), None)
-    entry = solver or getattr(node, "SCHEDULE", None) or rule
+    entry = solver or getattr(node, "SCHEDULE", None) or getattr(node, "RULE", None) or rule
     return Subject(node, schema, entry, hand_written(f"Stepwise{solver.id}" if solver else schema.node_id))
 
 
@@ -280,7 +285,7 @@ def wiring(subject: Subject) -> str:
     hand = subject.hand
     if "Wiring" in hand.sections:
         return hand.sections["Wiring"]
-    links = SCHEDULE_LINKS
+    links = RULE_LINKS if hasattr(subject.node, "RULE") else SCHEDULE_LINKS
     if subject.solver:
         links = STEP_LINKS if subject.takes_steps else SAMPLER_LINKS
     names = {"name": subject.name, **hand.facts}

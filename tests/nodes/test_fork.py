@@ -48,7 +48,8 @@ def test_another_solver_goes_on_from_the_present_x_as_if_it_began_there(caplog):
     state, sigmas = cut(3), sigmas_of()
     with caplog.at_level(logging.WARNING):
         forked, _, after = call("StepwiseUniPC", guider=guider_of(), state=state, on_mismatch="fork")
-    assert "state was made by DPM++ 2M (time = half_log_snr, final_order = falling), and this is UniPC" in caplog.text
+    assert "state was made by DPM++ 2M (time = half_log_snr, final_order = falling" in caplog.text
+    assert ", and this is UniPC (order = 3, " in caplog.text
     assert "UniPC begins anew from the present x, without the history of DPM++ 2M." in caplog.text
     begins = {"noise": Given(state.state.x, float(sigmas[3])), "latent_image": {"samples": torch.zeros(1, 4, 8, 8)}}
     anew = call("StepwiseUniPC", guider=guider_of(), **begins, sigmas=sigmas[3:])[0]
@@ -195,6 +196,17 @@ def test_a_plan_of_another_version_is_told_and_can_be_forked():
     message = refused("StepwiseDPMpp2M", guider=guider_of(), state=state)
     assert "state was made by another version of Stepwise, whose DPM++ 2M takes other steps. Finish it" in message
     assert call("StepwiseDPMpp2M", guider=guider_of(), state=state, on_mismatch="fork")[2].step == STEPS
+
+
+def test_a_parameter_that_is_newer_than_the_state_has_its_default():
+    from dataclasses import replace
+
+    state = cut(3)
+    older = replace(state, params={name: value for name, value in state.params.items() if name != "final_order"})
+    rest = [call("StepwiseDPMpp2M", guider=guider_of(), state=each)[0]["samples"] for each in (state, older)]
+    assert torch.equal(*rest)
+    message = refused("StepwiseDPMpp2M", guider=guider_of(), state=older, final_order="first")
+    assert "state was made by DPM++ 2M (time = half_log_snr" in message
 
 
 def test_a_resume_that_cannot_repeat_the_groups_of_prompts_says_so(monkeypatch, caplog):

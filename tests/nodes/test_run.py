@@ -90,7 +90,7 @@ def test_a_prediction_that_is_not_finite_is_named(value, victim, through):
 def test_a_cfg_patch_that_makes_nan_is_told_from_the_model():
     model = toy_model("EPS")
     model.set_model_sampler_cfg_function(lambda args: args["cond"] * float("nan"))
-    with pytest.raises(ValueError, match=r"step 1 of 6.*the combined prediction had it, both its parts were finite"):
+    with pytest.raises(ValueError, match=r"step 1 of 6.*the combined prediction had it, all its parts were finite"):
         call("StepwiseEuler", **inputs_of(model), sigmas=schedule_of("EPS"))
 
 
