@@ -6,6 +6,7 @@ from . import demo
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
 from .predictions import prediction_nodes
+from .preview import serve_previews
 from .rules import rule_nodes
 from .schedules import schedule_nodes
 from .solvers import solver_nodes
@@ -24,5 +25,8 @@ def all_nodes() -> list[type[io.ComfyNode]]:
 
 
 class StepwiseExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        serve_previews()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return all_nodes()

@@ -7,7 +7,7 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 
-from ..samplers import Plan, Prediction
+from ..samplers import Plan, Predicted
 from .progress import Progress
 
 
@@ -29,7 +29,7 @@ class HostDenoiser:
         if plan.reads_uncond:
             self.extra_args["model_options"] = watched(self.extra_args["model_options"], self.witness)
 
-    def __call__(self, x: torch.Tensor, sigma: float, **changes: Any) -> torch.Tensor | Prediction:
+    def __call__(self, x: torch.Tensor, sigma: float, **changes: Any) -> torch.Tensor | Predicted:
         """The prediction of model call number `calls`, which becomes the next."""
         progress, call, stages = self.progress, self.calls, self.plan.stages
         progress.sigma, progress.stage, progress.step = sigma, call, stages[call].step
@@ -39,7 +39,7 @@ class HostDenoiser:
         comfy.model_management.throw_exception_if_processing_interrupted()
         sigmas = self.levels(x)[call].expand(len(x))
         denoised = self.model(x, sigmas, **{**self.extra_args, **changes})
-        return Prediction(denoised, self.taken(sigmas)) if self.plan.reads_uncond else denoised
+        return Predicted(denoised, self.taken(sigmas)) if self.plan.reads_uncond else denoised
 
     def levels(self, x: torch.Tensor) -> torch.Tensor:
         """The noise levels of all calls, copied to the device at the first: no call then needs a kernel for its own."""

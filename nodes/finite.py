@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..samplers import AddressedNoise, Prediction, State, run
+from ..samplers import AddressedNoise, Predicted, State, run
 from .denoiser import HostDenoiser
 
 
@@ -23,11 +23,11 @@ class FiniteCheck:
         self.good, self.memory = state, dict(denoiser.progress.memory)
         self.sums = torch.zeros(len(self.plan.stages), dtype=torch.float32, device=state.x.device)
 
-    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor | Prediction:
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor | Predicted:
         """The denoiser's prediction, noted."""
         call = self.denoiser.calls
         predicted = self.denoiser(x, sigma)
-        denoised = predicted.denoised if isinstance(predicted, Prediction) else predicted
+        denoised = predicted.denoised if isinstance(predicted, Predicted) else predicted
         torch.sum(denoised, dim=tuple(range(denoised.ndim)), dtype=torch.float32, out=self.sums[call])
         return predicted
 

@@ -4,6 +4,7 @@ Nothing here goes around the host: the guider calls the model, the inpaint wrapp
 draws previews and carries Cancel, as for the host's own samplers.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,7 @@ from ..samplers import FLOW, VE, AddressedNoise, Path, Plan, State, run, start
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value, checked
 from ..samplers.registry import Solver
+from ..samplers.trained import Trained
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .progress import Progress
@@ -31,18 +33,16 @@ def sampling_of(model_patcher: Any) -> Any:
     return model_patcher.get_model_object("model_sampling")
 
 
-def sigma_range(model_sampling: Any) -> tuple[float, float]:
-    return float(model_sampling.sigma_min), float(model_sampling.sigma_max)
-
-
-def sigma_table(model_sampling: Any) -> tuple[float, ...]:
-    """The model's trained noise levels, ascending. Raises InputError for a model that has none."""
+def trained_of(model_sampling: Any) -> Trained:
+    """The noise levels that a model was trained on; raises InputError for a model that has no table of them."""
     table = getattr(model_sampling, "sigmas", None)
     if table is None:
-        raise InputError(
-            "model", "has no table of trained noise levels", "leave it unwired, or use the Karras schedule"
-        )
-    return tuple(table.tolist())
+        cure = "leave it unwired, and set the noise levels by the widgets"
+        raise InputError("model", "has no table of trained noise levels", cure)
+    shift = float(getattr(model_sampling, "shift", 1.0))
+    if isinstance(model_sampling, comfy.model_sampling.ModelSamplingFlux):
+        shift = math.exp(shift)
+    return Trained(path_of(model_sampling), tuple(table.tolist()), shift)
 
 
 def make_plan(solver: Solver, params: Mapping[str, Value], path: Path, sigmas: Sequence[float]) -> Plan:

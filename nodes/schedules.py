@@ -1,16 +1,35 @@
 """One node per schedule of the registry."""
 
+from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
+from comfy_api.input import CurveInput
 from comfy_api.latest import io
 
-from ..samplers.parameters import checked
+from ..samplers.parameters import InputError, checked, parameters
 from ..samplers.registry import SCHEDULES, Schedule
 from ..samplers.schedules import trained_sigmas
+from ..samplers.trained import Trained
 from .errors import named
-from .host import sampling_of, sigma_range, sigma_table
+from .host import sampling_of, trained_of
+from .preview import preview
 from .schema import description, widgets
+
+# Saved workflows know widgets by their position, so what came later stands behind what was there before.
+LATER = ("interpolation", "zero_terminal_snr", "denoise", "last_sigma")
+MODEL_TOOLTIPS = {
+    (): "When wired, it is checked that the schedule fits the model.",
+    ("shift",): "When wired, shift comes from the model.",
+    ("sigma_max",): "When wired, the schedule begins at the model's highest noise level instead of 1.",
+    ("table",): "When wired, the trained noise levels come from the model, and the beta inputs are not used.",
+}
+RANGE_TOOLTIP = "When wired, sigma_min and sigma_max come from the model."
+OTHERS = {
+    "VE": "wire Karras, Exponential or Timestep Schedule instead",
+    "FLOW": "wire Flow Schedule instead",
+}
 
 
 class ScheduleNode(io.ComfyNode):
@@ -21,7 +40,6 @@ class ScheduleNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         schedule = cls.SCHEDULE
-        model = io.Model.Input("model", optional=True, tooltip=MODEL_TOOLTIPS[schedule.needs])
         return io.Schema(
             node_id=f"Stepwise{schedule.id}Schedule",
             display_name=f"{schedule.name} Schedule",
@@ -29,35 +47,60 @@ class ScheduleNode(io.ComfyNode):
             description=description(schedule.summary, schedule.advice, schedule.papers),
             search_aliases=[*schedule.aliases, "stepwise", "scheduler", "sigmas"],
             inputs=[
-                *widgets(schedule.function),
-                *(widgets(trained_sigmas) if schedule.needs == "table" else ()),
-                model,
+                *schedule_widgets(schedule),
+                io.Model.Input("model", optional=True, tooltip=MODEL_TOOLTIPS.get(schedule.takes, RANGE_TOOLTIP)),
             ],
-            outputs=[io.Sigmas.Output("sigmas", tooltip="The noise levels of the steps, from the highest down to 0.")],
+            outputs=[io.Sigmas.Output("sigmas", tooltip="The noise levels of the steps, descending.")],
         )
 
     @classmethod
     def execute(cls, model: Any = None, **values: Any) -> io.NodeOutput:
         with named(f"{cls.SCHEDULE.name} Schedule"):
-            return io.NodeOutput(torch.tensor(schedule_values(cls.SCHEDULE, model, values)))
+            trained = None if model is None else trained_of(sampling_of(model))
+            sigmas = schedule_values(cls.SCHEDULE, trained, values)
+        return io.NodeOutput(torch.tensor(sigmas), ui=preview(sigmas, trained))
 
 
-MODEL_TOOLTIPS = {
-    "range": "When wired, sigma_min and sigma_max come from the model.",
-    "table": "When wired, the trained noise levels come from the model, and the beta inputs are not used.",
-}
+def schedule_widgets(schedule: Schedule) -> list[io.Input]:
+    """The widgets of the schedule, of the trained betas where it takes a table, and of the curve where it is drawn."""
+    made = widgets(schedule.function)
+    if "shape" in signature(schedule.function).parameters:
+        tooltip = "Log sigma over the step: 1 is sigma_max, 0 is sigma_min. It has to fall everywhere."
+        made.insert(1, io.Curve.Input("curve", default=[(0.0, 1.0), (1.0, 0.0)], tooltip=tooltip))
+    if "table" in schedule.takes:
+        made += widgets(trained_sigmas)
+    return sorted(made, key=lambda each: LATER.index(each.id) if each.id in LATER else -1)
 
 
-def schedule_values(schedule: Schedule, model: Any, values: dict[str, Any]) -> tuple[float, ...]:
-    """The noise levels, from the model where one is wired, else from the widgets."""
-    if schedule.needs == "range":
-        if model is not None:
-            low, high = sigma_range(sampling_of(model))
-            values = {**values, "sigma_min": low, "sigma_max": high}
-        return schedule.function(**checked(schedule.function, values))
-    betas = {name: values.pop(name) for name in list(values) if name.startswith("beta") or name == "train_steps"}
-    table = trained_sigmas(**checked(trained_sigmas, betas)) if model is None else sigma_table(sampling_of(model))
-    return schedule.function(table, **checked(schedule.function, values))
+def schedule_values(schedule: Schedule, trained: Trained | None, values: Mapping[str, Any]) -> tuple[float, ...]:
+    """The noise levels, from the model where one is wired, else from the widgets.
+
+    Raises InputError for values that cannot be used, and for a model that the schedule makes no sense on.
+    """
+    ours = {name: value for name, value in values.items() if name in parameters(schedule.function)}
+    rest = {name: value for name, value in values.items() if name not in ours}
+    given = {**checked(schedule.function, ours)}
+    if "curve" in rest:
+        given["shape"] = CurveInput.from_raw(rest.pop("curve")).interp
+    from_table = "table" in schedule.takes
+    betas = checked(trained_sigmas if from_table else schedule.function, rest)
+    if trained is not None:
+        check_path(schedule, trained)
+        given |= {name: getattr(trained, name) for name in schedule.takes}
+    elif from_table:
+        given["table"] = trained_sigmas(**betas)
+    sigmas = schedule.function(**given)
+    if trained is not None and sigmas[0] > trained.sigma_max * 1.0001:
+        problem = f"was trained up to noise level {trained.sigma_max:.6g}, and the schedule begins at {sigmas[0]:.6g}"
+        raise InputError("model", problem, "choose settings for this model's family, or another schedule")
+    return sigmas
+
+
+def check_path(schedule: Schedule, trained: Trained) -> None:
+    if trained.path.value not in schedule.paths:
+        kind = "a flow model" if trained.path.value == "FLOW" else "no flow model"
+        problem = f"is {kind}, and this schedule is made for {'others' if kind == 'a flow model' else 'those'}"
+        raise InputError("model", problem, OTHERS[trained.path.value])
 
 
 def schedule_nodes() -> list[type[io.ComfyNode]]:

@@ -42,7 +42,7 @@ class Noise:
         return f"{self.purpose}[{self.sigma_from:.4g} to {self.sigma_to:.4g}{again}{clip}]"
 
 
-class Prediction(NamedTuple):
+class Predicted(NamedTuple):
     """What a denoiser returns to a plan that reads the unconditional prediction beside the guided one."""
 
     denoised: Tensor
@@ -52,7 +52,7 @@ class Prediction(NamedTuple):
 # The operands that a model call makes.
 PREDICTED = ("denoised", "uncond")
 Operand = str | Noise
-Denoiser = Callable[[Tensor, float], Tensor | Prediction]
+Denoiser = Callable[[Tensor, float], Tensor | Predicted]
 NoiseSource = Callable[[Noise, Tensor], Tensor]
 
 
@@ -213,7 +213,7 @@ def advance(plan: Plan, denoiser: Denoiser, state: State, noise: NoiseSource = n
     """One model call and the rows that follow it.
 
     Args:
-        denoiser: (x, sigma) -> denoised, of x's shape; a `Prediction` where the plan reads the unconditional one too;
+        denoiser: (x, sigma) -> denoised, of x's shape; a `Predicted` where the plan reads the unconditional one too;
             sigma is a Python float.
         noise: (address, like) -> standard normal tensor of `like`'s shape, dtype and device.
     """
@@ -226,12 +226,12 @@ def _advance(plan: Plan, denoiser: Denoiser, held: dict[str, Tensor], index: int
     opened = {"x", *_needed(stage.rows, stage.keeps)[0]}.difference(PREDICTED)
     _apply(stage.opening, held, noise, opened)
     predicted = denoiser(held["x"], stage.sigma)
-    denoised = predicted.denoised if isinstance(predicted, Prediction) else predicted
+    denoised = predicted.denoised if isinstance(predicted, Predicted) else predicted
     held["denoised"] = denoised
-    if isinstance(predicted, Prediction):
+    if isinstance(predicted, Predicted):
         held["uncond"] = predicted.uncond
     elif any("uncond" in r.reads for r in stage.rows):
-        raise PlanError("this plan reads the unconditional prediction: its denoiser must return a Prediction")
+        raise PlanError("this plan reads the unconditional prediction: its denoiser must return a Predicted pair")
     del predicted
     _apply(stage.rows, held, noise, stage.keeps)
     return State({name: held[name] for name in stage.keeps}, index + 1, denoised)

@@ -67,16 +67,20 @@ class Solver:
 
 @dataclass(frozen=True)
 class Schedule:
-    """`needs` says what the function takes from a model: its `range` of noise levels or its `table` of trained ones."""
+    """`takes` names what the function is given of a wired model, attributes of `Trained`; `paths` where it makes sense.
+
+    A function that takes the `table` has no other way to get it; without a model it comes from `trained_sigmas`.
+    """
 
     id: str
     name: str
     function: Callable[..., tuple[float, ...]]
-    needs: str
+    takes: tuple[str, ...]
     summary: str
     advice: str
     papers: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ("VE", "FLOW")
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,21 @@ UNIPC_PAPER = (
 )
 DEIS_PAPER = "Zhang and Chen 2023, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902"
 RESTART_PAPER = "Xu, Deng, Cheng, Tian, Liu and Jaakkola 2023, Restart Sampling, arXiv:2306.14878"
+SCORE_PAPER = (
+    "Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, Score-Based Generative Modeling through Stochastic "
+    "Differential Equations, arXiv:2011.13456"
+)
+BETA_PAPER = "Lee, Lee, Kim, Kim, Park and Yoon 2024, Beta Sampling is All You Need, arXiv:2407.12173"
+LAPLACE_PAPER = "Hang, Gu, Geng and Guo 2024, Improved Noise Schedule for Diffusion Training, arXiv:2407.03297"
+AYS_PAPER = (
+    "Sabour, Fidler and Kreis 2024, Align Your Steps: Optimizing Sampling Schedules in Diffusion Models, "
+    "arXiv:2404.14507"
+)
+SD3_PAPER = (
+    "Esser et al. 2024, Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, arXiv:2403.03206"
+)
+MOVIE_PAPER = "Polyak et al. 2024, Movie Gen: A Cast of Media Foundation Models, arXiv:2410.13720"
+FLUX = "Black Forest Labs 2024, FLUX, github.com/black-forest-labs/flux"
 KDIFFUSION = "Crowson 2022, k-diffusion, github.com/crowsonkb/k-diffusion"
 INTERVAL_PAPER = (
     "Kynkäänniemi, Aittala, Karras, Laine, Aila and Lehtinen 2024, Applying Guidance in a Limited Interval Improves "
@@ -432,45 +451,138 @@ SOLVERS: tuple[Solver, ...] = (
     ),
 )
 
+RANGE = ("sigma_min", "sigma_max")
+
 SCHEDULES: tuple[Schedule, ...] = (
     Schedule(
         "Karras",
         "Karras",
         schedules.karras,
-        "range",
+        RANGE,
         "Noise levels evenly spaced in sigma^(1/rho).",
         "The usual choice with DPM++ 2M and 10 to 30 steps.",
         (KARRAS_PAPER,),
+        ("edm",),
     ),
     Schedule(
         "Exponential",
         "Exponential",
         schedules.exponential,
-        "range",
+        RANGE,
         "Noise levels evenly spaced in log sigma.",
         "Fewer steps at high noise than Karras with rho 7.",
         (DPM_PAPER,),
-        ("log-linear", "log-snr"),
+        ("log-linear", "log-snr", "lu"),
+    ),
+    Schedule(
+        "Polyexponential",
+        "Polyexponential",
+        schedules.polyexponential,
+        RANGE,
+        "Noise levels evenly spaced in a power of the fraction of log sigma.",
+        "rho 1 is Exponential; larger values put more steps at low noise.",
+        (KDIFFUSION,),
     ),
     Schedule(
         "Timestep",
         "Timestep",
         schedules.timestep,
-        "table",
+        ("table",),
         "The noise levels of evenly spaced trained timesteps: the schedule of DDPM and DDIM.",
         "leading with steps_offset 1 is Stable Diffusion's DDIM; 1000 steps is all of DDPM; trailing for few steps.",
         (DDPM_PAPER, DDIM_PAPER, SPACING_PAPER),
-        ("ddim_uniform", "normal", "simple", "leading", "trailing", "linspace"),
+        ("ddim_uniform", "normal", "simple", "sgm_uniform", "leading", "trailing", "linspace", "zero terminal snr"),
+    ),
+    Schedule(
+        "Beta",
+        "Beta",
+        schedules.beta,
+        ("table",),
+        "Trained timesteps at equal quantiles of a Beta distribution: dense at both ends of the run.",
+        "alpha and beta 0.6 are the paper's; values of 1 are even steps.",
+        (BETA_PAPER,),
+        ("beta57",),
+    ),
+    Schedule(
+        "Laplace",
+        "Laplace",
+        schedules.laplace,
+        (*RANGE, "path"),
+        "Noise levels at equal quantiles of a Laplace distribution of log-SNR: dense around one level.",
+        "mu 0 gathers the steps where signal and noise are equal.",
+        (LAPLACE_PAPER,),
+    ),
+    Schedule(
+        "VP",
+        "VP",
+        schedules.vp,
+        RANGE,
+        "Even steps in the time of continuous variance-preserving diffusion.",
+        "For models trained with the VP process; close to Timestep on Stable Diffusion.",
+        (SCORE_PAPER, KARRAS_PAPER),
+        ("variance preserving",),
+        ("VE",),
+    ),
+    Schedule(
+        "Flow",
+        "Flow",
+        schedules.flow,
+        ("shift",),
+        "Even steps in the time of a flow model, shifted towards high noise.",
+        "For SD3, Flux, Wan and other flow models: wire the model for its own shift, or choose resolution for Flux.",
+        (SD3_PAPER, FLUX),
+        ("shift", "flux", "sd3", "wan", "simple", "flow match", "resolution"),
+        ("FLOW",),
+    ),
+    Schedule(
+        "LinearQuadratic",
+        "Linear-Quadratic",
+        schedules.linear_quadratic,
+        ("sigma_max",),
+        "Half of the steps small and even at high noise, the others growing quadratically.",
+        "For video models such as Mochi, where the first steps set the scene and the motion.",
+        (MOVIE_PAPER,),
+        ("mochi", "movie gen"),
+    ),
+    Schedule(
+        "KLOptimal",
+        "KL-Optimal",
+        schedules.kl_optimal,
+        RANGE,
+        "Noise levels evenly spaced in atan(sigma), optimal in a bound for Gaussian data.",
+        "Many steps at low noise, few at high: for 10 to 30 steps on Stable Diffusion.",
+        (AYS_PAPER,),
+    ),
+    Schedule(
+        "AlignYourSteps",
+        "Align Your Steps",
+        schedules.align_your_steps,
+        (),
+        "Noise levels that were optimised for a model family, published for ten steps.",
+        "10 steps with DPM++ 2M or DPM++ 2M SDE; other numbers of steps lie in between.",
+        (AYS_PAPER,),
+        ("ays",),
+        ("VE",),
     ),
     Schedule(
         "LCM",
         "LCM",
         schedules.lcm,
-        "table",
+        ("table",),
         "The timesteps that a latent consistency model was distilled on, thinned to a few.",
         "4 to 8 steps, with the LCM solver.",
         (LCM_PAPER,),
         ("lcm",),
+    ),
+    Schedule(
+        "Curve",
+        "Curve",
+        schedules.curve,
+        RANGE,
+        "A schedule that you draw: log sigma over the step.",
+        "A straight line downwards is Exponential; flat parts are dense steps, steep ones long.",
+        (DPM_PAPER,),
+        ("draw", "custom", "manual"),
     ),
 )
 

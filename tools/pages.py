@@ -25,7 +25,7 @@ README = ROOT / "README.md"
 TABLE = re.compile(r"(?<=<!-- nodes -->\n).*?(?=<!-- /nodes -->)", re.DOTALL)
 FORMULA = re.compile(r"\w+ = .*(?<!\bal)[.,)]$")
 CITED = re.compile(r"(.* [=+] (?!\d+/\d).*?) {3}(\(.*)")
-FACT = re.compile(r"^(schedule|solver|other|settings|formulas): (.+)\n", re.MULTILINE)
+FACT = re.compile(r"^(schedule|solver|settings|formulas): (.+)\n", re.MULTILINE)
 
 # What a socket carries, for outputs whose schema does not say.
 CARRIED = {
@@ -58,7 +58,11 @@ SAMPLER_LINKS = (
     ("{schedule}: sigmas", "SamplerCustomAdvanced: sigmas"),
     ("SamplerCustomAdvanced: output", "VAE Decode: samples"),
 )
-RULE_LINKS = (("{name}: guidance", "{other}: rule"),)
+RULE_LINKS = (
+    *START[:3],
+    ("{name}: guidance", "CFG Guider (Stepwise): rule"),
+    ("CFG Guider (Stepwise): guider", "DPM++ 2M: guider"),
+)
 SCHEDULE_LINKS = (("Load Checkpoint: MODEL", "{name}: model"), ("{name}: sigmas", "{solver}: sigmas"))
 TWIN = {
     True: "It takes the steps itself, and can stop and go on from a state. {other} is the same solver as a SAMPLER.",

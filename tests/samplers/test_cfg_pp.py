@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import CASES, each_case, solver
 from exact import relative_rms
-from stepwise.samplers import FLOW, VE, PlanError, Prediction, advance, run, start
+from stepwise.samplers import FLOW, VE, PlanError, Predicted, advance, run, start
 from stepwise.samplers.guidance import cfg
 from stepwise.samplers.schedules import karras
 
@@ -37,7 +37,7 @@ def test_constant_predictions_end_each_step_on_the_guided_image_with_uncondition
     DDIM with CFG++ is that step, and for constant predictions every solver is exact."""
     plan, state, x = plan_of(case, cfg_pp=True), start(X), X
     for step, (s, t) in enumerate(zip(plan.sigmas, plan.sigmas[1:], strict=False)):
-        state = run(plan, lambda x, sigma: Prediction(A, B), state, no_noise, stop=plan.first_stage(step + 1))
+        state = run(plan, lambda x, sigma: Predicted(A, B), state, no_noise, stop=plan.first_stage(step + 1))
         noise, was = state.x - case.path.alpha(t) * A, x - case.path.alpha(s) * B
         k = t / s if not case.setting.noise else (noise * was).sum() / was.square().sum()
         assert relative_rms(state.x, case.path.alpha(t) * A + k * was) < 1e-10
@@ -52,7 +52,7 @@ def smooth(x, sigma):
 def test_without_guidance_it_is_the_solver_itself(case):
     """Where the unconditional prediction is the guided one, there is nothing to move."""
     plain = run(plan_of(case), smooth, start(X), no_noise).x
-    same = run(plan_of(case, cfg_pp=True), lambda x, sigma: Prediction(*[smooth(x, sigma)] * 2), start(X), no_noise).x
+    same = run(plan_of(case, cfg_pp=True), lambda x, sigma: Predicted(*[smooth(x, sigma)] * 2), start(X), no_noise).x
     assert relative_rms(same, plain) < 1e-11
 
 
@@ -71,7 +71,7 @@ def test_at_order_1_it_is_guidance_of_a_scale_that_the_step_decides(path, name, 
 
     def with_uncond(x, sigma):
         cond, uncond = pair(x, sigma)
-        return Prediction(cfg(cond, uncond, cfg=scale), uncond)
+        return Predicted(cfg(cond, uncond, cfg=scale), uncond)
 
     def guided(x, sigma):
         t = path_steps[sigma]
@@ -86,7 +86,7 @@ def test_at_order_1_it_is_guidance_of_a_scale_that_the_step_decides(path, name, 
 @each_case(has_it)
 def test_a_run_cut_at_any_call_goes_on_as_if_uncut(case):
     plan = plan_of(case, cfg_pp=True)
-    denoiser = lambda x, sigma: Prediction(*pair(x, sigma))  # noqa: E731
+    denoiser = lambda x, sigma: Predicted(*pair(x, sigma))  # noqa: E731
     whole = run(plan, denoiser, start(X), no_noise).x
     for cut in range(len(plan.stages)):
         half = run(plan, denoiser, start(X), no_noise, stop=cut)
@@ -97,7 +97,7 @@ def test_a_denoiser_without_the_unconditional_prediction_is_refused():
     plan = solver("Euler")(VE, (1.0, 0.5, 0.0), cfg_pp=True)
     assert plan.reads_uncond
     assert not solver("Euler")(VE, (1.0, 0.5, 0.0)).reads_uncond
-    with pytest.raises(PlanError, match="must return a Prediction"):
+    with pytest.raises(PlanError, match="must return a Predicted pair"):
         advance(plan, smooth, start(X))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import pytest
@@ -54,14 +54,15 @@ def solver(name: str) -> Callable[..., Plan]:
     return next(entry.plan for entry in SOLVERS if entry.id == name)
 
 
-def variants(entry: Schedule) -> Iterator[tuple[str, Callable[[int], Sigmas]]]:
-    """A schedule at every combination of its choices: its name and the function from steps to noise levels."""
-    needed = (TABLE,) if entry.needs == "table" else ()
-    choices = {name: p.choices for name, p in parameters(entry.function).items() if p.choices}
+def variants(entry: Schedule, *chosen: str) -> Iterator[tuple[str, Callable[..., Sigmas]]]:
+    """A schedule at every combination of its choices `chosen`, by default of its spacings alone: its name and the
+    function from steps (and other parameters) to noise levels."""
+    needed = (TABLE,) if "table" in entry.takes else ()
+    wanted = chosen or ("spacing",)
+    choices = {name: p.choices for name, p in parameters(entry.function).items() if p.choices and name in wanted}
     for values in product(*choices.values()):
         params = dict(zip(choices, values, strict=True))
-        name = "-".join((entry.id, *values))
-        yield name, lambda steps, params=params: entry.function(*needed, steps, **params)
+        yield "-".join((entry.id, *values)), partial(entry.function, *needed, **params)
 
 
 def flow_line(steps: int, shift: float = 1.0) -> Sigmas:
@@ -74,8 +75,9 @@ def flow_line(steps: int, shift: float = 1.0) -> Sigmas:
 def schedules(path: Path, steps: tuple[int, ...] = (1, 2, 3, 20), to_zero: bool = False) -> dict[str, Sigmas]:
     """Every schedule of the registry on `path`, to 0 and (unless `to_zero`) ending above 0, by name.
 
-    A schedule that cannot give so many steps says so by InputError, and is left out at that number only. On FLOW a VE
-    level sigma becomes sigma / (1 + sigma), which has its log-SNR, and lines from exactly 1 come on top.
+    A schedule that cannot give so many steps says so by InputError, and is left out at that number only. On FLOW the
+    levels of a schedule that begins above 1 become sigma / (1 + sigma), which has their log-SNR, and lines from exactly
+    1 come on top.
     """
     found: dict[str, Sigmas] = {}
     for n in steps:
@@ -86,7 +88,8 @@ def schedules(path: Path, steps: tuple[int, ...] = (1, 2, 3, 20), to_zero: bool 
                 except InputError:
                     assert n > 50, f"{name} refuses {n} steps"
     if path is FLOW:
-        found = {name: tuple(s / (1.0 + s) for s in sigmas) for name, sigmas in found.items()}
+        ratios = {name: tuple(s / (1.0 + s) for s in sigmas) for name, sigmas in found.items()}
+        found = {name: found[name] if found[name][0] <= 1.0 else sigmas for name, sigmas in ratios.items()}
         found |= {f"line-{shift:g}-{n}": flow_line(n, shift) for n in steps for shift in (1.0, 3.0)}
     if not to_zero:
         found |= {f"{name}-cut": sigmas[:-1] for name, sigmas in found.items() if len(sigmas) > 2}
