@@ -17,7 +17,7 @@ from inprocess import load_comfyui
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "example_workflows"
-WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "CURVE"}
 COLUMN, ROW = 330, 60
 
 
