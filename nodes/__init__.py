@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import demo
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
+from .predictions import prediction_nodes
 from .preview import serve_previews
 from .rules import rule_nodes
 from .schedules import schedule_nodes
@@ -17,6 +18,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *schedule_nodes(),
         StepwiseCFGGuider,
         *rule_nodes(),
+        *prediction_nodes(),
         StepwisePlanTable,
         *demo.NODES,
     ]
