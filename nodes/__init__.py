@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import demo, sigmas, state_nodes
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
+from .predictions import prediction_nodes
 from .preview import serve_previews
 from .rules import rule_nodes
 from .schedules import schedule_nodes
@@ -18,6 +19,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *sigmas.NODES,
         StepwiseCFGGuider,
         *rule_nodes(),
+        *prediction_nodes(),
         StepwisePlanTable,
         *state_nodes.NODES,
         *demo.NODES,

@@ -145,6 +145,7 @@ def subject(node: Any) -> Subject:
     solver = getattr(node, "SOLVER", None)
     rule = next((rule for rule in GUIDANCE if schema.node_id == f"Stepwise{rule.id}Guider"), None)
     entry = solver or getattr(node, "SCHEDULE", None) or getattr(node, "RULE", None) or rule
+    entry = entry or getattr(node, "OPERATION", None)
     return Subject(node, schema, entry, hand_written(f"Stepwise{solver.id}" if solver else schema.node_id))
 
 
