@@ -11,7 +11,7 @@ Nothing here imports ComfyUI.
 
 from .noise import AddressedNoise
 from .path import FLOW, VE, Path
-from .plan import Noise, Plan, PlanError, Row, Stage, State, advance, row, run, start
+from .plan import Noise, Plan, PlanError, Predicted, Row, Stage, State, advance, row, run, start
 
 __all__ = [
     "FLOW",
@@ -21,6 +21,7 @@ __all__ = [
     "Path",
     "Plan",
     "PlanError",
+    "Predicted",
     "Row",
     "Stage",
     "State",

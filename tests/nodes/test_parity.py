@@ -112,7 +112,9 @@ def test_step_node_runs_a_foreign_sampler_as_core_does():
     sigmas = schedule(model)
     theirs, _ = core_picture("heun", model, 3.0, sigmas, empty())
     heun = core.KSamplerSelect.execute("heun").args[0]
-    ours, _, state = call("StepwiseSample", **our_inputs(model, 3.0, empty()), sampler=heun, sigmas=sigmas)
+    guider = core.CFGGuider.execute(model, prompt(0.4), prompt(-0.3), 3.0).args[0]
+    inputs = {**our_inputs(model, 3.0, empty()), "guider": guider}
+    ours, _, state = call("StepwiseSample", **inputs, sampler=heun, sigmas=sigmas)
     assert torch.equal(ours["samples"], theirs["samples"])
     assert state.state is None
 
