@@ -11,28 +11,22 @@ docs/quality.md says how everything is measured and what it does not show.
 import argparse
 import multiprocessing
 import os
-import re
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from stepwise.benchmarks._host import load_host, run_workflow, sample_digits
-from stepwise.demo.classifier import accuracy, frechet_distance, load_split, train_classifier
+from stepwise.benchmarks._judge import CHUNK, IMAGES, ROOT, SEED, Referee, Samples, enlarged, filled, full_ink, markdown
+from stepwise.demo.classifier import accuracy
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-README, PAGE, IMAGES = ROOT / "README.md", ROOT / "docs" / "quality.md", ROOT / "docs" / "images"
-MARKED = re.compile(r"(?<=<!-- quality -->\n).*?(?=<!-- /quality -->)", re.DOTALL)
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "quality.md"
 FIRST = ROOT / "example_workflows" / "api" / "dpmpp_2m_karras_cfg.json"
 
-SEED = 0
-CHUNK = 40  # images sampled together, four of each class; the ODE is solved for as many
-FLOOR_DRAWS = 20
 README_GUIDANCES = (1.0, 7.5)
 
 
@@ -127,23 +121,6 @@ def run_jobs(jobs: Sequence[Job], pool: ProcessPoolExecutor) -> dict[Job, tuple[
     return results
 
 
-@dataclass(frozen=True)
-class Samples:
-    """The images of one method at one guidance, as latents `[N, 1, 8, 8]`, and the network's evaluations for each."""
-
-    latents: Tensor
-    evaluations: float
-
-    @property
-    def images(self) -> Tensor:
-        """As the VAE decodes them: 0 = paper, 1 = ink, clamped."""
-        return ((self.latents + 1.0) / 2.0).clamp(0.0, 1.0)
-
-    @property
-    def labels(self) -> Tensor:
-        return torch.arange(len(self.latents)) % 10
-
-
 Runs = Mapping[tuple[Method, float], Samples]
 
 
@@ -159,48 +136,6 @@ def distance(x: Tensor, reference: Tensor) -> float:
     """rms(x - reference) / rms(reference) over the images that `reference` has, the first ones of `x`."""
     x = x[: len(reference)]
     return ((x - reference).square().mean() / reference.square().mean()).sqrt().item()
-
-
-def full_ink(images: Tensor) -> float:
-    """The share of pixels that round to the darkest of the data's grey values, 16 of 16."""
-    return (images >= 15.5 / 16.0).float().mean().item()
-
-
-def by_class(values: Tensor, labels: Tensor) -> list[Tensor]:
-    return [values[labels == digit] for digit in range(10)]
-
-
-def within_class_variance(images: Tensor, labels: Tensor) -> float:
-    """Summed over pixels, averaged over classes."""
-    return sum(x.var(0).sum().item() for x in by_class(images, labels)) / 10.0
-
-
-class Referee:
-    """The classifier and the held-out images, by which everything is judged."""
-
-    def __init__(self, per_class: int):
-        self.judge = train_classifier(seed=SEED)
-        (self.train, self.train_labels), (self.real, self.real_labels) = load_split()
-        self.features = by_class(self.judge.features(self.real), self.real_labels)
-        self.accuracy = accuracy(self.judge, self.real, self.real_labels)
-        scores = [self.drawn(per_class, torch.Generator().manual_seed(SEED + i)) for i in range(FLOOR_DRAWS)]
-        self.floor, self.floor_spread = torch.tensor(scores).mean(0).tolist()
-        self.floor_deviation = torch.tensor(scores).std(0)[0].item()
-
-    def frechet(self, images: Tensor, labels: Tensor) -> float:
-        """Frechet distance to the held-out images of the same class, averaged over classes."""
-        pairs = zip(by_class(self.judge.features(images), labels), self.features, strict=True)
-        return sum(frechet_distance(made, real) for made, real in pairs) / 10.0
-
-    def spread(self, images: Tensor, labels: Tensor) -> float:
-        return within_class_variance(images, labels) / within_class_variance(self.real, self.real_labels)
-
-    def drawn(self, count: int, generator: torch.Generator) -> tuple[float, float]:
-        """Frechet distance and spread of `count` training images of each class."""
-        order = torch.randperm(len(self.train), generator=generator)
-        chosen = torch.cat([places[:count] for places in by_class(order, self.train_labels[order])])
-        images, labels = self.train[chosen], self.train_labels[chosen]
-        return self.frechet(images, labels), self.spread(images, labels)
 
 
 @dataclass(frozen=True)
@@ -247,11 +182,6 @@ def convergence(runs: Runs, size: Size) -> str:
         f"The solution of the ODE: {full.name} with {full.steps} steps, for {len(runs[full, 1.0].latents)} images. "
         f"From {half.steps} to {full.steps} steps it moves, by guidance: {', '.join(moves)}."
     )
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def whole_table(lines: Sequence[Figures], referee: Referee) -> str:
@@ -312,12 +242,6 @@ def grid(runs: Runs, size: Size, shown: int = 5) -> Image.Image:
     return picture
 
 
-def enlarged(image: Tensor, factor: int) -> Image.Image:
-    """`[H, W]` or `[H, W, 3]` in [0, 1] as a picture, each pixel a square."""
-    picture = Image.fromarray((image * 255.0).round().to(torch.uint8).numpy())
-    return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
-
-
 README_TEXT = """{table}
 ![The first digits of every sampler at four guidances, from the same starting noise](docs/images/quality.png)
 
@@ -331,13 +255,6 @@ network twice in each call.
 """
 
 
-def filled(text: str, between: str) -> str:
-    """`text` with `between` where its quality marks are."""
-    if not MARKED.search(text):
-        raise SystemExit("There is no pair of marks <!-- quality --> and <!-- /quality --> to write between.")
-    return MARKED.sub(lambda _: between, text)
-
-
 def write(runs: Runs, lines: Sequence[Figures], size: Size, referee: Referee, first: Tensor) -> None:
     IMAGES.mkdir(exist_ok=True)
     grid(runs, size).save(IMAGES / "quality.png", optimize=True)
@@ -345,7 +262,7 @@ def write(runs: Runs, lines: Sequence[Figures], size: Size, referee: Referee, fi
     whole = f"{whole_table(lines, referee)}\n{convergence(runs, size)}\n"
     short = README_TEXT.format(table=short_table(lines, referee, README_GUIDANCES), count=10 * size.per_class)
     for path, between in ((PAGE, whole), (README, short)):
-        path.write_text(filled(path.read_text(encoding="utf-8"), between), encoding="utf-8")
+        path.write_text(filled(path.read_text(encoding="utf-8"), between, "quality"), encoding="utf-8")
         print(f"written: {path.relative_to(ROOT)}")
 
 

@@ -1,10 +1,12 @@
 """Guidance nodes."""
 
-import comfy.samplers
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..samplers.registry import GUIDANCE
+from .guider import GuidedGuider
+from .patches import not_applied
 from .schema import description, widgets
+from .types import GuidanceType
 
 
 class StepwiseCFGGuider(io.ComfyNode):
@@ -24,13 +26,16 @@ class StepwiseCFGGuider(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="What the picture should be."),
                 io.Conditioning.Input("negative", tooltip="What it should not be, or an empty prompt."),
                 *widgets(rule.function),
+                GuidanceType.Input("rule", optional=True, tooltip="Rules that change how the guidance acts."),
             ],
             outputs=[io.Guider.Output("guider", tooltip="Model and prompts, for any node that samples with a GUIDER.")],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, cfg) -> io.NodeOutput:
-        guider = comfy.samplers.CFGGuider(model)
-        guider.set_conds(positive, negative)
+    def execute(cls, model, positive, negative, cfg, rule=()) -> io.NodeOutput:
+        guider = GuidedGuider(model)
+        guider.set_rules(rule or ())
         guider.set_cfg(cfg)
-        return io.NodeOutput(guider)
+        guider.set_conds(positive, negative)
+        dropped = [f"not applied: {patch}" for patch in not_applied(guider.expression, guider.model_options)]
+        return io.NodeOutput(guider, ui=ui.PreviewText("\n".join(dropped)) if dropped else None)

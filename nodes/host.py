@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
 import torch
@@ -21,9 +20,12 @@ from ..samplers.parameters import InputError, Value, checked
 from ..samplers.plan import NoiseSource
 from ..samplers.registry import Solver
 from ..samplers.trained import Trained
+from .batching import BatchingWatch
+from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .noise import ImageSeeds, in_sampler_noise, packed_sizes
 from .progress import Progress
+from .state import Batching
 
 
 def path_of(model_sampling: Any) -> Path:
@@ -33,6 +35,23 @@ def path_of(model_sampling: Any) -> Path:
 
 def sampling_of(model_patcher: Any) -> Any:
     return model_patcher.get_model_object("model_sampling")
+
+
+def family_of(model_patcher: Any) -> dict[str, Value]:
+    """What must agree between the models of one run (the meaning of their latents), and their names."""
+    form = model_patcher.get_model_object("latent_format")
+    return {
+        "latent": type(form).__name__,
+        "channels": form.latent_channels,
+        "model": type(model_patcher.model).__name__,
+        "sampling": sampling_name(sampling_of(model_patcher)),
+    }
+
+
+def sampling_name(model_sampling: Any) -> str:
+    """The host's names for a model's noise levels and its prediction, which it puts together anew for every model."""
+    bases = [base.__name__ for base in type(model_sampling).__mro__ if base.__module__ == comfy.model_sampling.__name__]
+    return " ".join(bases)
 
 
 def trained_of(model_sampling: Any) -> Trained:
@@ -67,21 +86,12 @@ def solve(
     disable: bool | None = None,
 ) -> State:
     """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
-    progress = progress or Progress()
-    extra_args = progress.shown_to(extra_args)
-    finite = FiniteCheck(name, plan, state, model, extra_args)
-
-    def denoiser(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        progress.sigma, progress.stage = sigma, finite.calls
-        # The host's progress bar looks for Cancel too, but only ten times a second.
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        return finite.note(model(x, x.new_full((len(x),), sigma), **extra_args))
-
+    denoiser = HostDenoiser(name, plan, model, extra_args, progress or Progress(), state.index)
+    finite = FiniteCheck(denoiser, state)
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
     for step in trange(first, last, disable=disable):
-        progress.step = step
-        state = run(plan, denoiser, state, noise, stop=plan.first_stage(step + 1))
+        state = run(plan, finite, state, noise, stop=plan.first_stage(step + 1))
         report(step, state)
         finite.look(state, noise, final=step + 1 == last)
     return state
@@ -140,10 +150,11 @@ class PlanSampler(comfy.samplers.KSAMPLER):
 
 class PlanRun(comfy.samplers.Sampler):
     """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
-    and `memory` what the guidance remembers there.
+    `step` the steps of the plan that are done, `memory` what the guidance remembers there, and `batching` how the host
+    grouped the prompts of the last model call.
 
     The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
-    whatever looks at them sees what it would in one go.
+    whatever looks at them sees what it would in one go. `before` counts its steps that lie before the plan's own.
     """
 
     def __init__(
@@ -156,9 +167,18 @@ class PlanRun(comfy.samplers.Sampler):
         *,
         seeds: ImageSeeds,
         components: Sequence[int] = (),
+        before: int = 0,
+        batching: Batching = (),
+        turn: Callable[[], None] = lambda: None,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
+        self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
         self.seeds, self.components = seeds, components
+        self.step = 0
+
+    @property
+    def batching(self) -> Batching:
+        return self.watch.last
 
     @torch.no_grad()
     def sample(
@@ -169,12 +189,15 @@ class PlanRun(comfy.samplers.Sampler):
         model.latent_image, model.noise = latent_image, noise
         sampling = guider.inner_model.model_sampling
 
-        progress = Progress(memory={name: value.to(noise.device) for name, value in self.memory.items()})
+        progress = Progress(self.before, memory={name: value.to(noise.device) for name, value in self.memory.items()})
+        self.watch.attach(extra_args["model_options"], progress)
 
         def report(step: int, state: State) -> None:
-            self.state, self.memory = state, dict(progress.memory)
+            self.state, self.memory, self.step = state, dict(progress.memory), step + 1
+            self.watch.compare()
             if callback is not None:
-                callback(step, state.denoised, state.x, self.plan.steps)
+                callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
+            self.turn()
 
         if self.state is None:
             x = sampling.noise_scaling(sigmas[0], noise, latent_image, self.max_denoise(guider, sigmas))
@@ -200,6 +223,11 @@ class PlanRun(comfy.samplers.Sampler):
 
 
 def moved(state: State, device: torch.device) -> State:
-    """The same state on another device: bit for bit, since moving does not round."""
-    registers = {name: value.to(device) for name, value in state.registers.items()}
-    return State(registers, state.index, None if state.denoised is None else state.denoised.to(device))
+    """The same state on another device: bit for bit, since moving does not round. What is shared stays shared."""
+    there: dict[int, torch.Tensor] = {}
+
+    def at(tensor: torch.Tensor) -> torch.Tensor:
+        return there.setdefault(id(tensor), tensor.to(device))
+
+    registers = {name: at(value) for name, value in state.registers.items()}
+    return State(registers, state.index, None if state.denoised is None else at(state.denoised))

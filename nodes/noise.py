@@ -26,9 +26,17 @@ class ImageSeeds:
     variation_seeds: tuple[int, ...] = ()
     variation_strength: float = 0.0
 
+    def __str__(self) -> str:
+        varied = f", {self.variation_strength:g} of the way to {shown(self.variation_seeds)}"
+        return shown(self.seeds) + (varied if self.variation_strength else "")
+
     @staticmethod
     def counted(seed: int, images: int) -> "ImageSeeds":
         return ImageSeeds(tuple((seed + i) % SEEDS for i in range(images)))
+
+
+def shown(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def in_sampler_noise(

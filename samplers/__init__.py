@@ -12,7 +12,7 @@ Nothing here imports ComfyUI.
 from .brownian import BrownianNoise
 from .noise import AddressedNoise, varied
 from .path import FLOW, VE, Path
-from .plan import Noise, Plan, PlanError, Row, Stage, State, advance, row, run, start
+from .plan import Noise, Plan, PlanError, Predicted, Row, Stage, State, advance, row, run, start
 
 __all__ = [
     "FLOW",
@@ -23,6 +23,7 @@ __all__ = [
     "Path",
     "Plan",
     "PlanError",
+    "Predicted",
     "Row",
     "Stage",
     "State",

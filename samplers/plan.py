@@ -10,6 +10,8 @@ waits for the device.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -43,8 +45,17 @@ class Noise:
         return f"{self.purpose}[{self.sigma_from:.4g} to {self.sigma_to:.4g}{again}{clip}]"
 
 
+class Predicted(NamedTuple):
+    """What a denoiser returns to a plan that reads the unconditional prediction beside the guided one."""
+
+    denoised: Tensor
+    uncond: Tensor
+
+
+# The operands that a model call makes.
+PREDICTED = ("denoised", "uncond")
 Operand = str | Noise
-Denoiser = Callable[[Tensor, float], Tensor]
+Denoiser = Callable[[Tensor, float], Tensor | Predicted]
 NoiseSource = Callable[[Noise, Tensor], Tensor]
 
 
@@ -60,11 +71,11 @@ class Row:
     terms: tuple[tuple[Operand, float], ...]
     weight: float = 1.0
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         return tuple(operand for operand, _ in self.terms if isinstance(operand, str))
 
-    @property
+    @cached_property
     def draws(self) -> tuple[Noise, ...]:
         return tuple(operand for operand, _ in self.terms if isinstance(operand, Noise))
 
@@ -113,12 +124,17 @@ class Plan:
         weights = {"x": 1.0}
         for index, stage in enumerate(self.stages):
             weights = _checked(weights, stage.opening, f"opening of model call {index}")
-            after = _checked(weights | {"denoised": 1.0}, stage.rows, f"model call {index}")
+            after = _checked(weights | dict.fromkeys(PREDICTED, 1.0), stage.rows, f"model call {index}")
             weights = {name: after[name] for name in stage.keeps if name in after}
 
     @property
     def steps(self) -> int:
         return len(self.sigmas) - 1
+
+    @property
+    def reads_uncond(self) -> bool:
+        """Whether it needs the unconditional prediction too (CFG++)."""
+        return any("uncond" in r.reads for stage in self.stages for r in stage.rows)
 
     def first_stage(self, step: int) -> int:
         """The index of the first stage at or after `step`: where a run that has done `step` steps stands."""
@@ -139,7 +155,7 @@ def _pruned(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     for stage in reversed(stages):
         keeps = tuple(sorted(live))
         rows, live = _live(stage.rows, live)
-        opening, live = _live(stage.opening, (live - {"denoised"}) | {"x"})
+        opening, live = _live(stage.opening, live.difference(PREDICTED) | {"x"})
         result.append(replace(stage, rows=rows, opening=opening, keeps=keeps))
     return tuple(reversed(result))
 
@@ -200,7 +216,8 @@ def advance(plan: Plan, denoiser: Denoiser, state: State, noise: NoiseSource = n
     """One model call and the rows that follow it.
 
     Args:
-        denoiser: (x, sigma) -> denoised, of x's shape; sigma is a Python float.
+        denoiser: (x, sigma) -> denoised, of x's shape; a `Predicted` where the plan reads the unconditional one too;
+            sigma is a Python float.
         noise: (address, like) -> standard normal tensor of `like`'s shape, dtype and device.
     """
     return _advance(plan, denoiser, dict(state.registers), state.index, noise)
@@ -209,10 +226,16 @@ def advance(plan: Plan, denoiser: Denoiser, state: State, noise: NoiseSource = n
 def _advance(plan: Plan, denoiser: Denoiser, held: dict[str, Tensor], index: int, noise: NoiseSource) -> State:
     """`advance`, from registers that are its own: each is let go as soon as no row needs it any more."""
     stage = plan.stages[index]
-    opened = {"x", *_needed(stage.rows, stage.keeps)[0]} - {"denoised"}
+    opened = {"x", *_needed(stage.rows, stage.keeps)[0]}.difference(PREDICTED)
     _apply(stage.opening, held, noise, opened)
-    denoised = denoiser(held["x"], stage.sigma)
+    predicted = denoiser(held["x"], stage.sigma)
+    denoised = predicted.denoised if isinstance(predicted, Predicted) else predicted
     held["denoised"] = denoised
+    if isinstance(predicted, Predicted):
+        held["uncond"] = predicted.uncond
+    elif any("uncond" in r.reads for r in stage.rows):
+        raise PlanError("this plan reads the unconditional prediction: its denoiser must return a Predicted pair")
+    del predicted
     _apply(stage.rows, held, noise, stage.keeps)
     return State({name: held[name] for name in stage.keeps}, index + 1, denoised)
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
-from . import guidance, schedules
-from .parameters import Parameter, Value, parameters
+from . import algebra, guidance, schedules
+from .parameters import Parameter, Value, checked, parameters
+from .path import VE
 from .plan import Plan
 from .solvers import ancestral, multistep, single_step
 
@@ -83,12 +85,59 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Guidance:
+    """A rule of guidance, see `guidance`; `kind` is None for the combination itself, which every guider makes.
+
+    others: conditionings beside the guider's own two: input name and meaning.
+    curves: parameters that are drawn: input name and meaning.
+    reads, rests: as in `guidance.Rule`.
+    """
+
     id: str
     name: str
     function: Callable[..., object]
     summary: str
     advice: str
     papers: tuple[str, ...]
+    kind: guidance.Kind | None = None
+    others: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    curves: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    reads: Callable[..., tuple[str, ...]] | None = None
+    rests: Callable[..., bool] | None = None
+    aliases: tuple[str, ...] = ()
+
+    def rule(self, params: Mapping[str, Any]) -> guidance.Rule:
+        """The rule with these parameters, conditionings and curves; raises InputError for a parameter out of range."""
+        if self.kind is None:
+            raise ValueError(f"{self.id} is no rule: it is what a guider does")
+        others = {name: params[name] for name in self.others}
+        curves = {name: params[name] for name in self.curves}
+        numbers = {name: value for name, value in params.items() if name not in {**others, **curves}}
+        complete = {**checked(self.function, numbers), **curves}
+        if self.kind == "scale":
+            # What several parameters must be together, the function itself checks.
+            self.function(1.0, 0.5, VE, **complete)
+        return guidance.Rule(self.kind, self.function, complete, others, self.reads, self.rests)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation on predictions, see `algebra`.
+
+    inputs: predictions that it takes, name and meaning.
+    curves: inputs that are drawn.
+    rule: what rules that set a scale do to its number; empty if it takes none. For guidance it takes all rules.
+    """
+
+    id: str
+    name: str
+    function: Callable[..., algebra.Prediction]
+    inputs: Mapping[str, str]
+    summary: str
+    advice: str
+    papers: tuple[str, ...] = ()
+    curves: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    rule: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 DDPM_PAPER = "Ho, Jain and Abbeel 2020, Denoising Diffusion Probabilistic Models, arXiv:2006.11239"
@@ -134,6 +183,39 @@ SD3_PAPER = (
 MOVIE_PAPER = "Polyak et al. 2024, Movie Gen: A Cast of Media Foundation Models, arXiv:2410.13720"
 FLUX = "Black Forest Labs 2024, FLUX, github.com/black-forest-labs/flux"
 KDIFFUSION = "Crowson 2022, k-diffusion, github.com/crowsonkb/k-diffusion"
+INTERVAL_PAPER = (
+    "Kynkäänniemi, Aittala, Karras, Laine, Aila and Lehtinen 2024, Applying Guidance in a Limited Interval Improves "
+    "Sample and Distribution Quality in Diffusion Models, arXiv:2404.07724"
+)
+APG_PAPER = (
+    "Sadat, Hilliges and Weber 2024, Eliminating Oversaturation and Artifacts of High Guidance Scales in Diffusion "
+    "Models, arXiv:2410.02416"
+)
+ZERO_STAR_PAPER = (
+    "Fan, Zheng, Yeh and Liu 2025, CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models, "
+    "arXiv:2503.18886"
+)
+PERP_NEG_PAPER = (
+    "Armandpour, Sadeghian, Zheng, Sadeghian and Zhou 2023, Re-imagine the Negative Prompt Algorithm, arXiv:2304.04968"
+)
+CURVE_PAPER = (
+    "Wang, Dufour, Andreou, Cani, Abrevaya, Picard and Kalogeiton 2024, Analysis of Classifier-Free Guidance Weight "
+    "Schedulers, arXiv:2404.13040"
+)
+MUSE_PAPER = (
+    "Chang and others 2023, Muse: Text-To-Image Generation via Masked Generative Transformers, arXiv:2301.00704"
+)
+PIX2PIX_PAPER = (
+    "Brooks, Holynski and Efros 2023, InstructPix2Pix: Learning to Follow Image Editing Instructions, arXiv:2211.09800"
+)
+COMPOSED_PAPER = (
+    "Liu, Li, Du, Torralba and Tenenbaum 2022, Compositional Visual Generation with Composable Diffusion Models, "
+    "arXiv:2206.01714"
+)
+IMAGEN_PAPER = (
+    "Saharia and others 2022, Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding, "
+    "arXiv:2205.11487"
+)
 CFG_PAPER = "Ho and Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598"
 
 SOLVERS: tuple[Solver, ...] = (
@@ -512,5 +594,201 @@ GUIDANCE: tuple[Guidance, ...] = (
         "Moves the prediction from the unconditional past the conditional one.",
         "7.5 is usual for Stable Diffusion; 1 is the conditional prediction alone, at half the cost.",
         (CFG_PAPER,),
+    ),
+    Guidance(
+        "Interval",
+        "Guidance Interval",
+        guidance.interval,
+        "Guidance acts in an interval of noise levels only; outside it the prompt alone is evaluated.",
+        "It saves model evaluations and keeps variety: at high noise guidance narrows it, at low noise it does little.",
+        (INTERVAL_PAPER,),
+        "scale",
+        aliases=("limited interval", "guidance limiter", "cfg start end"),
+    ),
+    Guidance(
+        "Curve",
+        "Guidance Curve",
+        guidance.curve,
+        "The guidance scale rises or falls with the noise level, along a line or a cosine.",
+        "From low at high noise to full at low noise keeps variety; it takes a higher scale than constant guidance.",
+        (CURVE_PAPER, MUSE_PAPER),
+        "scale",
+        aliases=("cfg schedule", "cfg curve", "dynamic cfg", "cfg linear"),
+    ),
+    Guidance(
+        "DrawnCurve",
+        "Guidance Curve (drawn)",
+        guidance.drawn,
+        "The guidance scale follows a curve drawn in the node, from high noise at its left to low noise at its right.",
+        "Draw 0 where the prompt alone should be evaluated.",
+        (CURVE_PAPER,),
+        "scale",
+        curves={"curve": "Height 1 is the guider's own scale, height 0 is `low`. Left is high noise."},
+        aliases=("cfg schedule", "cfg curve", "dynamic cfg"),
+    ),
+    Guidance(
+        "APG",
+        "Adaptive Projected Guidance",
+        guidance.apg,
+        "Leaves out of guidance what only strengthens the picture's contrast, and limits its length.",
+        "For high scales, 10 to 20, without burnt colours.",
+        (APG_PAPER,),
+        "away",
+        aliases=("apg", "adaptive projected guidance"),
+    ),
+    Guidance(
+        "CFGZeroStar",
+        "CFG-Zero*",
+        guidance.zero_star,
+        "Guidance for flow models: the unconditional velocity is fitted to the conditional one; the first step rests.",
+        "SD3, Flux, Wan and other flow models, at their usual scale.",
+        (ZERO_STAR_PAPER,),
+        "away",
+        rests=guidance.zero_init_rests,
+        aliases=("cfg zero star", "zero init"),
+    ),
+    Guidance(
+        "PerpNeg",
+        "Perp-Neg",
+        guidance.perp_neg,
+        "Of the negative prompt only what is perpendicular to the positive one pushes the picture away.",
+        "When positive and negative prompt have much in common. It evaluates three prompts.",
+        (PERP_NEG_PAPER,),
+        "away",
+        {"empty": "An empty prompt. The guider's own negative is the prompt to avoid."},
+        aliases=("perp neg", "perpendicular negative"),
+    ),
+    Guidance(
+        "Dual",
+        "Dual Guidance",
+        guidance.dual,
+        "Three prompts and two scales: from the negative to a middle prompt, and from there to the positive one.",
+        "Instructed editing, or a style under a subject. It evaluates three prompts.",
+        (PIX2PIX_PAPER,),
+        "combine",
+        {"middle": "The prompt between the guider's negative and positive one."},
+        reads=guidance.dual_reads,
+        aliases=("dual cfg", "nested guidance", "instructpix2pix", "two prompts"),
+    ),
+    Guidance(
+        "AnotherPrompt",
+        "Another Prompt",
+        guidance.another,
+        "Adds a further prompt, towards it or away from it, with a scale of its own.",
+        "Chain one for each prompt. Each costs one more evaluation a model call.",
+        (COMPOSED_PAPER,),
+        "prompt",
+        {"other": "The further prompt."},
+        reads=guidance.another_reads,
+        aliases=("composable diffusion", "several prompts", "and"),
+    ),
+    Guidance(
+        "Rescale",
+        "Guidance Rescale",
+        guidance.rescale,
+        "Gives the guided prediction the contrast of the conditional one, which high scales overdo.",
+        "phi 0.5 to 0.7 at scale 7 and above.",
+        (SPACING_PAPER,),
+        "result",
+        aliases=("rescale cfg", "guidance rescale"),
+    ),
+    Guidance(
+        "Threshold",
+        "Dynamic Thresholding",
+        guidance.threshold,
+        "Clips the largest values of each image and brings the rest back into range.",
+        "Pixel models at high scales; for latent models prefer Guidance Rescale or Adaptive Projected Guidance.",
+        (IMAGEN_PAPER,),
+        "result",
+        aliases=("dynamic thresholding", "imagen"),
+    ),
+)
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "CFGCombine",
+        "CFG Combine",
+        algebra.guided,
+        {"positive": "What the picture should be.", "negative": "What it is moved away from."},
+        "Guidance of two predictions, each of which may be an expression itself.",
+        "With two plain predictions and a guider it is the same as CFG Guider (Stepwise).",
+        (CFG_PAPER,),
+        rule="Rules that change how the guidance acts.",
+        aliases=("cfg", "guidance", "classifier-free guidance"),
+    ),
+    Operation(
+        "AddPredictions",
+        "Add Predictions",
+        algebra.add,
+        {"a": "A prediction or a difference of predictions.", "b": "Another one."},
+        "Weighted sum of two predictions; with -1 for b, their difference.",
+        "For guidance by hand: the difference of two predictions, scaled, is added to a third.",
+        aliases=("subtract", "difference", "sum"),
+    ),
+    Operation(
+        "ScalePrediction",
+        "Scale Prediction",
+        algebra.scale,
+        {"prediction": "Usually a difference of predictions."},
+        "Multiplies a prediction by a number, or by a curve of the noise level.",
+        "For differences: a whole prediction must keep the factor 1.",
+        rule="Makes the factor depend on the noise level: a curve or an interval. Outside an interval it is 1.",
+        aliases=("multiply", "strength", "curve"),
+    ),
+    Operation(
+        "MixPredictions",
+        "Mix Predictions",
+        algebra.mix,
+        {"a": "The prediction at amount 0.", "b": "The prediction at amount 1."},
+        "Weighted mean of two predictions.",
+        "Two prompts in one picture: 0.5 is half of each.",
+        rule="Makes the amount depend on the noise level: a curve or an interval. Outside an interval it is 1.",
+        aliases=("average", "blend", "interpolate", "lerp"),
+    ),
+    Operation(
+        "CrossfadePredictions",
+        "Crossfade Predictions",
+        algebra.crossfade,
+        {"a": "The prediction where the curve is 0.", "b": "The prediction where the curve is 1."},
+        "From one prediction to another along a drawn curve of the noise level.",
+        "One prompt for the composition, which is settled at high noise, and another for the details.",
+        curves={"curve": "How much of b. Left is high noise."},
+        aliases=("curve", "schedule", "prompt editing", "blend"),
+    ),
+    Operation(
+        "SwitchPrediction",
+        "Switch Prediction",
+        algebra.switch,
+        {"inside": "Used in the interval.", "outside": "Used at all other noise levels."},
+        "One prediction in an interval of noise levels, another outside; only the one that is used is evaluated.",
+        "Guidance in an interval, or a change of prompt at a noise level.",
+        aliases=("interval", "prompt editing", "start end"),
+    ),
+    Operation(
+        "ProjectPrediction",
+        "Project Prediction",
+        algebra.project,
+        {"prediction": "What is taken apart.", "onto": "The direction."},
+        "The part of a prediction that lies along another one.",
+        "Taken apart like this, a guidance difference can be damped along the picture and kept across it.",
+        aliases=("parallel", "projection"),
+    ),
+    Operation(
+        "RejectPrediction",
+        "Reject Prediction",
+        algebra.reject,
+        {"prediction": "What is taken apart.", "onto": "The direction that is left out."},
+        "What is left of a prediction without its part along another one.",
+        "A negative prompt that leaves alone what it has in common with the positive one.",
+        aliases=("orthogonal", "perpendicular", "perp neg"),
+    ),
+    Operation(
+        "ClampPrediction",
+        "Clamp Prediction",
+        algebra.clamp,
+        {"prediction": "Usually a difference of predictions."},
+        "Limits the size of a prediction, image by image.",
+        "For differences: guidance that never pushes harder than the limit.",
+        aliases=("limit", "norm", "threshold"),
     ),
 )

@@ -58,6 +58,11 @@ SAMPLER_LINKS = (
     ("{schedule}: sigmas", "SamplerCustomAdvanced: sigmas"),
     ("SamplerCustomAdvanced: output", "VAE Decode: samples"),
 )
+RULE_LINKS = (
+    *START[:3],
+    ("{name}: guidance", "CFG Guider (Stepwise): rule"),
+    ("CFG Guider (Stepwise): guider", "DPM++ 2M: guider"),
+)
 SCHEDULE_LINKS = (("Load Checkpoint: MODEL", "{name}: model"), ("{name}: sigmas", "{solver}: sigmas"))
 TWIN = {
     True: "It takes the steps itself, and can stop and go on from a state. {other} is the same solver as a SAMPLER.",
@@ -66,8 +71,22 @@ TWIN = {
 }
 IN_PARTS = """\
 Lower `end_step` to stop early. Wire `state` into a second {name} node with the same settings, give that one a guider,
-and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with the state. The result equals the run in
-one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family."""
+and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with the state. The result equals the run
+in one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family.
+**Save State** and **Load State** keep the state on disk in between.
+
+What is wired beside a state must agree with it: `latent_image` is not looked at, a `noise` must have the state's
+seed, and `sigmas` must be the state's full schedule. Where one of these, the solver or its parameters differ,
+`on_mismatch` decides. `error` stops and says what differs. `fork` goes on from the present picture and says in the
+log what it dropped: another solver or other parameters begin anew from there, without the history; another seed
+changes the noise that is still to come; another `sigmas` gives its levels below the present one. A model of another
+family is refused in any case.
+
+With `autosave_every` above 0 the state is written after every so many steps, and on Cancel or an error in the middle,
+to `stepwise/autosave_<id of the node>.safetensors` in ComfyUI's output folder; the next run of the node moves it to
+`autosave_<id>_previous.safetensors` before it writes its own. After a crash load it with **Load State** and wire it
+into the same node: the picture is the one that the crash prevented. A file is complete or not there. Where nothing
+can be written the log says so and the run goes on."""
 ORDER = """\
 Order n means that steps half as long leave about 2^n times less error, without added noise. Each model call evaluates
 the prompt and, unless the guidance scale is 1, the negative prompt as well."""
@@ -125,7 +144,8 @@ def subject(node: Any) -> Subject:
     schema = node.GET_SCHEMA()
     solver = getattr(node, "SOLVER", None)
     rule = next((rule for rule in GUIDANCE if schema.node_id == f"Stepwise{rule.id}Guider"), None)
-    entry = solver or getattr(node, "SCHEDULE", None) or rule
+    entry = solver or getattr(node, "SCHEDULE", None) or getattr(node, "RULE", None) or rule
+    entry = entry or getattr(node, "OPERATION", None)
     return Subject(node, schema, entry, hand_written(f"Stepwise{solver.id}" if solver else schema.node_id))
 
 
@@ -145,6 +165,8 @@ def number(value: float) -> str:
 def input_row(declared: Any) -> list[str]:
     """Name, type, default, range and meaning of one input."""
     kind = "choice" if declared.io_type == "COMBO" else declared.io_type
+    if template := getattr(declared, "template", None):
+        kind = f"{template.input.io_type}, one or more"
     default = getattr(declared, "default", None)
     options = getattr(declared, "options", None)
     low, high = getattr(declared, "min", None), getattr(declared, "max", None)
@@ -255,7 +277,10 @@ def cost(subject: Subject) -> str:
 
 
 def in_parts(subject: Subject) -> str:
-    return " ".join(IN_PARTS.format(name=subject.name).split()) if subject.solver and subject.takes_steps else ""
+    if not (subject.solver and subject.takes_steps):
+        return ""
+    parts = IN_PARTS.format(name=subject.name).split("\n\n")
+    return "\n\n".join(" ".join(part.split()) for part in parts)
 
 
 def wiring(subject: Subject) -> str:
@@ -263,7 +288,7 @@ def wiring(subject: Subject) -> str:
     hand = subject.hand
     if "Wiring" in hand.sections:
         return hand.sections["Wiring"]
-    links = SCHEDULE_LINKS
+    links = RULE_LINKS if hasattr(subject.node, "RULE") else SCHEDULE_LINKS
     if subject.solver:
         links = STEP_LINKS if subject.takes_steps else SAMPLER_LINKS
     names = {"name": subject.name, **hand.facts}

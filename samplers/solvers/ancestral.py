@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from ..parameters import InputError, Param
 from ..path import Path
 from ..plan import Noise, Plan, Row, Stage, row
+from .cfg_pp import CfgPP, finished
 
 Eta = Annotated[
     float,
@@ -27,10 +28,10 @@ def renewing_row(path: Path, s: float, t: float, fresh: float) -> Row:
     return row("x", {"denoised": path.alpha(t) - path.alpha(s) * kept, "x": kept, Noise("step", s, t): fresh})
 
 
-def one_call_plan(path: Path, sigmas: Sequence[float], rows: Sequence[Row]) -> Plan:
+def one_call_plan(path: Path, sigmas: Sequence[float], rows: Sequence[Row], cfg_pp: bool = False) -> Plan:
     """A plan of one model call and one row per step."""
-    stages = tuple(Stage(s, (r,), step) for step, (s, r) in enumerate(zip(sigmas, rows, strict=False)))
-    return Plan(path, tuple(sigmas), stages)
+    stages = [Stage(s, (r,), step) for step, (s, r) in enumerate(zip(sigmas, rows, strict=False))]
+    return finished(path, sigmas, stages, cfg_pp)
 
 
 def ddim(
@@ -41,6 +42,7 @@ def ddim(
         float,
         Param("Share of the noise that is made anew at each step: 0 is deterministic, 1 is DDPM.", 0.0, 1.0, 0.01),
     ] = 0.0,
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """DDIM: fresh = eta t sqrt(1 - (alpha_s t / (alpha_t s))^2)   (Song, Meng and Ermon 2021, eqs. 12 and 16).
 
@@ -57,7 +59,7 @@ def ddim(
     for s, t in pairwise(sigmas):
         q = path.posterior(s, t)
         rows.append(renewing_row(path, s, t, eta * t * math.sqrt((1.0 - q) * (1.0 + q))))
-    return one_call_plan(path, sigmas, rows)
+    return one_call_plan(path, sigmas, rows, cfg_pp)
 
 
 def ddpm(
@@ -105,7 +107,14 @@ def ancestral_split(path: Path, s: float, t: float, eta: float) -> tuple[float, 
     return down, rescale, math.sqrt(max((t - rescale * down) * (t + rescale * down), 0.0))
 
 
-def euler_ancestral(path: Path, sigmas: Sequence[float], *, eta: Eta = 1.0, s_noise: SNoise = 1.0) -> Plan:
+def euler_ancestral(
+    path: Path,
+    sigmas: Sequence[float],
+    *,
+    eta: Eta = 1.0,
+    s_noise: SNoise = 1.0,
+    cfg_pp: CfgPP = False,
+) -> Plan:
     """Euler to a lower level, then noise back up to t; see `ancestral_split`   (k-diffusion, sample_euler_ancestral).
 
     On VE it is DDIM with the same eta, so that eta = 1 is DDPM. On FLOW it is ComfyUI's euler_ancestral_RF, another
@@ -116,7 +125,7 @@ def euler_ancestral(path: Path, sigmas: Sequence[float], *, eta: Eta = 1.0, s_no
         down, rescale, up = ancestral_split(path, s, t, eta)
         terms = {"denoised": rescale * path.gain(s, down), "x": rescale * down / s}
         rows.append(row("x", {**terms, Noise("step", s, t): s_noise * up}))
-    return one_call_plan(path, sigmas, rows)
+    return one_call_plan(path, sigmas, rows, cfg_pp)
 
 
 def lcm(

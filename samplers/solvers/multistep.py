@@ -12,6 +12,7 @@ from ..path import VE, Path
 from ..phi import adams_weights, exponential_weights, phi
 from ..plan import Noise, Operand, Plan, Row, Stage, row
 from .ancestral import Eta, SNoise
+from .cfg_pp import CfgPP, finished, moved_past
 from .single_step import euler_row, runge_kutta_stages
 
 WarmUp = Annotated[
@@ -82,6 +83,7 @@ def dpmpp_2m(
         ),
     ] = "half_log_snr",
     final_order: FinalOrder = "falling",
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """DPM-Solver++(2M)   (Lu et al. 2022b, algorithm 2).
 
@@ -101,7 +103,7 @@ def dpmpp_2m(
             extra = gain * (lam(t) - lam(s)) / (2.0 * (lam(s) - lam(sigmas[step - 1])))
         terms = {"denoised": gain + extra, "previous1": -extra, "x": t / s}
         stages.append(Stage(s, (row("x", terms), *history(1)), step))
-    return Plan(path, tuple(sigmas), tuple(stages))
+    return finished(path, sigmas, stages, cfg_pp)
 
 
 def sde_parts(path: Path, s: float, t: float, eta: float) -> tuple[float, float, float]:
@@ -128,6 +130,7 @@ def dpmpp_2m_sde(
     eta: Eta = 1.0,
     s_noise: SNoise = 1.0,
     final_order: FinalOrder = "first",
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """DPM-Solver++(2M) SDE   (Lu et al. 2022b, section 5; k-diffusion, sample_dpmpp_2m_sde).
 
@@ -149,7 +152,7 @@ def dpmpp_2m_sde(
                 extra = slope * h / last
         terms = {"denoised": gain + extra, "previous1": -extra, "x": carry, Noise("step", s, t): s_noise * up}
         stages.append(Stage(s, (row("x", terms), *history(1)), step))
-    return Plan(path, tuple(sigmas), tuple(stages))
+    return finished(path, sigmas, stages, cfg_pp)
 
 
 Weights = Annotated[
@@ -182,6 +185,7 @@ def dpmpp_3m(
     weights: Weights = "exact",
     warm_up: WarmUp = "singlestep",
     final_order: FinalOrder = "falling",
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """DPM-Solver++(3M): exponential Adams of order 3 in the prediction   (Lu et al. 2022b, eq. 9 and section 4.2).
 
@@ -203,7 +207,7 @@ def dpmpp_3m(
         used = min(3, final_limit(final_order, sigmas, step))
         terms = adams_terms(path, sigmas, step, used, 0.0, curvature)
         stages.append(Stage(s, (row("x", {**terms, "x": t / s}), *remembered(step, 2)), step))
-    return Plan(path, tuple(sigmas), tuple(stages))
+    return finished(path, sigmas, stages, cfg_pp)
 
 
 def dpmpp_3m_sde(
@@ -214,6 +218,7 @@ def dpmpp_3m_sde(
     eta: Eta = 1.0,
     s_noise: SNoise = 1.0,
     final_order: FinalOrder = "falling",
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """DPM-Solver++(3M) SDE   (k-diffusion, sample_dpmpp_3m_sde).
 
@@ -228,7 +233,7 @@ def dpmpp_3m_sde(
         terms = adams_terms(path, sigmas, step, used, eta, curvature)
         x = row("x", {**terms, "x": carry, Noise("step", s, t): s_noise * up})
         stages.append(Stage(s, (x, *remembered(step, 2)), step))
-    return Plan(path, tuple(sigmas), tuple(stages))
+    return finished(path, sigmas, stages, cfg_pp)
 
 
 SLOPE = "slope"
@@ -249,11 +254,15 @@ def linear_multistep(
     warm_up: str,
     final_order: str,
     time: Callable[[float], float],
+    cfg_pp: bool,
 ) -> Plan:
     """x_t = x + sum_j C_j (x_j - denoised_j) / sigma_j, C_j the integral of the Lagrange polynomial in `time`."""
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         keep = slope_history(step, order, s)
+        if cfg_pp:
+            known = [f"{SLOPE}{i}" for i in range(min(step, order))]
+            keep = (*moved_past(path, sigmas, step, known), *keep)
         single = opening_order(warm_up, order, step) if t > 0.0 else 0
         if single:
             first, *others = runge_kutta_stages(single, path, s, t, step)
@@ -277,13 +286,14 @@ def lms(
     order: Annotated[int, Param("Order of accuracy: how many slopes are combined.", 1, 4, 1)] = 4,
     warm_up: WarmUp = "singlestep",
     final_order: FinalOrder = "falling",
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """Linear multistep in sigma: Adams-Bashforth on dx/dsigma = (x - denoised) / sigma   (k-diffusion, sample_lms).
 
     The weights are the integrals of the Lagrange polynomials in sigma, exactly. Order 1 to 4, one model call a step.
     `warm_up` = singlestep makes the first order - 2 steps by a Runge-Kutta method of order - 1, which keeps the order.
     """
-    return linear_multistep(path, sigmas, order, warm_up, final_order, lambda sigma: sigma)
+    return linear_multistep(path, sigmas, order, warm_up, final_order, lambda sigma: sigma, cfg_pp)
 
 
 BETA_D, BETA_MIN = 19.9, 0.1
@@ -302,6 +312,7 @@ def deis(
     order: Annotated[int, Param("Order of accuracy: how many slopes are combined.", 1, 3, 1)] = 3,
     warm_up: WarmUp = "singlestep",
     final_order: FinalOrder = "falling",
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """DEIS tAB: exponential Adams-Bashforth, polynomial in the VP time   (Zhang and Chen 2023, eq. 14).
 
@@ -309,7 +320,7 @@ def deis(
     time t, sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1; here beta runs from 0.1 to 20. On FLOW the slope and sigma
     are the flow's own. Order 1 to 3, one model call a step. `warm_up` as in LMS.
     """
-    return linear_multistep(path, sigmas, order, warm_up, final_order, vp_time)
+    return linear_multistep(path, sigmas, order, warm_up, final_order, vp_time, cfg_pp)
 
 
 def solve_linear(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
@@ -355,6 +366,7 @@ def unipc(
     corrector: Annotated[bool, Param("Correct each state by the prediction made at it, at no model call.")] = True,
     warm_up: WarmUp = "singlestep",
     final_order: FinalOrder = "falling",
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """UniPC in the data prediction: UniP steps, each corrected by UniC once the next prediction is known.
 
@@ -386,7 +398,7 @@ def unipc(
             last = row("x", {**unipc_terms(path, t, known, None, made_by, variant), "x": t / s})
         rows += [row("base", {"x": 1.0}), last, *remembered(step, order)]
         stages.append(Stage(s, tuple(rows), step))
-    return Plan(path, tuple(sigmas), tuple(stages))
+    return finished(path, sigmas, stages, cfg_pp)
 
 
 def finite_points(names: Sequence[str], lams: Sequence[float]) -> list[tuple[str, float]]:

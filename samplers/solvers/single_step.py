@@ -11,6 +11,7 @@ from ..path import Path
 from ..phi import phi
 from ..plan import Noise, Operand, Plan, Row, Stage, row
 from .ancestral import Eta, SNoise, ancestral_split
+from .cfg_pp import CfgPP, finished
 
 SChurn = Annotated[float, Param("Noise added before the steps, spread over the run; 0 adds none.", 0.0, 100.0, 0.1)]
 STmin = Annotated[float, Param("Lowest noise level at which noise is added.", 0.0, 1000.0, 0.01)]
@@ -55,6 +56,7 @@ def euler(
     s_tmin: STmin = 0.0,
     s_tmax: STmax = 1000.0,
     s_noise: SNoise = 1.0,
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """Euler's method on dx/dsigma = (x - denoised) / sigma   (Karras et al. 2022, algorithm 2 without line 9).
 
@@ -67,7 +69,7 @@ def euler(
     for step, (s, t) in enumerate(pairwise(sigmas)):
         raised, opening = churned(path, s, gamma if s_tmin <= s <= s_tmax else 0.0, s_noise)
         stages.append(Stage(raised, (euler_row(path, raised, t),), step, opening))
-    return Plan(path, tuple(sigmas), tuple(stages))
+    return finished(path, sigmas, stages, cfg_pp)
 
 
 def heun_stages(path: Path, s: float, t: float, step: int, opening: tuple[Row, ...] = ()) -> list[Stage]:
@@ -93,6 +95,7 @@ def heun(
     s_tmin: STmin = 0.0,
     s_tmax: STmax = 1000.0,
     s_noise: SNoise = 1.0,
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """Heun's method on dx/dsigma = (x - denoised) / sigma   (Karras et al. 2022, algorithm 2).
 
@@ -103,7 +106,7 @@ def heun(
     for step, (s, t) in enumerate(pairwise(sigmas)):
         raised, opening = churned(path, s, gamma if s_tmin <= s <= s_tmax else 0.0, s_noise)
         stages += heun_stages(path, raised, t, step, opening)
-    return Plan(path, tuple(sigmas), tuple(stages))
+    return finished(path, sigmas, stages, cfg_pp)
 
 
 Point = tuple[Operand, Operand, float]
@@ -196,6 +199,7 @@ def dpm_solver(
     order: Annotated[
         Literal["1", "2", "3"], Param("Order of accuracy, which is also the number of model calls a step.")
     ] = "2",
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """DPM-Solver, singlestep: exponential integrators of the noise prediction   (Lu et al. 2022a, algorithms 1, 2).
 
@@ -207,10 +211,17 @@ def dpm_solver(
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         stages += order_stages(int(order), path, s, t, step)
-    return Plan(path, tuple(sigmas), tuple(stages))
+    return finished(path, sigmas, stages, cfg_pp)
 
 
-def dpmpp_2s(path: Path, sigmas: Sequence[float], *, eta: Eta = 0.0, s_noise: SNoise = 1.0) -> Plan:
+def dpmpp_2s(
+    path: Path,
+    sigmas: Sequence[float],
+    *,
+    eta: Eta = 0.0,
+    s_noise: SNoise = 1.0,
+    cfg_pp: CfgPP = False,
+) -> Plan:
     """DPM-Solver++(2S), r = 1/2   (Lu et al. 2022b, algorithm 1), with ancestral noise (k-diffusion).
 
     u = the order-1 step to the midpoint m in half log-SNR;  x_t = t / s x + alpha_t (1 - e^-h) denoised(u, m).
@@ -230,7 +241,7 @@ def dpmpp_2s(path: Path, sigmas: Sequence[float], *, eta: Eta = 0.0, s_noise: SN
         m = path.between(s, down, 0.5)
         last = row("x", {"denoised": rescale * path.gain(s, down), "start": rescale * down / s, **noise})
         stages += [Stage(s, (KEEP_START, euler_row(path, s, m)), step), Stage(m, (last,), step)]
-    return Plan(path, tuple(sigmas), tuple(stages))
+    return finished(path, sigmas, stages, cfg_pp)
 
 
 @dataclass(frozen=True)
@@ -262,6 +273,7 @@ def dpmpp_sde(
     r: Annotated[
         float, Param("Where in the step, in half log-SNR, the second model call is made.", 0.1, 0.9, 0.01)
     ] = 0.5,
+    cfg_pp: CfgPP = False,
 ) -> Plan:
     """DPM-Solver++ SDE   (k-diffusion, sample_dpmpp_sde; Lu et al. 2022b, section 5 for the SDE).
 
@@ -288,7 +300,7 @@ def dpmpp_sde(
         terms = {"denoised": to_t.gain * mix, "first": to_t.gain * (1.0 - mix), "start": to_t.carry}
         last = row("x", {**terms, inner: share * shrunk, outer: share * rest.up})
         stages += [Stage(s, (KEEP_START, row("first", {"denoised": 1.0}), first), step), Stage(m, (last,), step)]
-    return Plan(path, tuple(sigmas), tuple(stages))
+    return finished(path, sigmas, stages, cfg_pp)
 
 
 def restart(

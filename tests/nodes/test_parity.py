@@ -69,7 +69,7 @@ def test_lcm_equals_core_when_it_is_given_the_same_noise(kind, monkeypatch):
     def core_draws(address, like):
         return torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
-    monkeypatch.setattr(host, "image_noise", lambda *_: core_draws)
+    monkeypatch.setattr(host, "in_sampler_noise", lambda *_: core_draws)
     ours, _, _ = call("StepwiseLCM", **our_inputs(model, 1.0, empty()), sigmas=sigmas)
     assert relative(ours["samples"], theirs["samples"]) < 1e-5
 
@@ -112,7 +112,9 @@ def test_step_node_runs_a_foreign_sampler_as_core_does():
     sigmas = schedule(model)
     theirs, _ = core_picture("heun", model, 3.0, sigmas, empty())
     heun = core.KSamplerSelect.execute("heun").args[0]
-    ours, _, state = call("StepwiseSample", **our_inputs(model, 3.0, empty()), sampler=heun, sigmas=sigmas)
+    guider = core.CFGGuider.execute(model, prompt(0.4), prompt(-0.3), 3.0).args[0]
+    inputs = {**our_inputs(model, 3.0, empty()), "guider": guider}
+    ours, _, state = call("StepwiseSample", **inputs, sampler=heun, sigmas=sigmas)
     assert torch.equal(ours["samples"], theirs["samples"])
     assert state.state is None
 

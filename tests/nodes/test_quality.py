@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 import torch
 
+judge = importlib.import_module("stepwise.benchmarks._judge")
 quality = importlib.import_module("stepwise.benchmarks.quality")
 
 KARRAS_5, KARRAS_10, KARRAS_20 = (m for m in quality.METHODS if m.schedule == "Karras")
@@ -69,10 +70,10 @@ def test_ten_steps_at_guidance_1_are_read_as_their_class(referee):
 def test_frechet_distance_is_the_closed_form():
     a = torch.randn(200, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     shift = torch.arange(6.0, dtype=torch.float64)
-    assert quality.frechet_distance(a, a) == pytest.approx(0.0, abs=1e-6)
-    assert quality.frechet_distance(a, a + shift) == pytest.approx(55.0, abs=1e-6)
+    assert judge.frechet_distance(a, a) == pytest.approx(0.0, abs=1e-6)
+    assert judge.frechet_distance(a, a + shift) == pytest.approx(55.0, abs=1e-6)
     spread_out = a.mean(0) + 3.0 * (a - a.mean(0))
-    assert quality.frechet_distance(a, spread_out) == pytest.approx(4.0 * a.var(0).sum().item(), rel=1e-6)
+    assert judge.frechet_distance(a, spread_out) == pytest.approx(4.0 * a.var(0).sum().item(), rel=1e-6)
 
 
 def test_figures_of_real_images_against_themselves(referee):
@@ -133,11 +134,11 @@ def test_the_first_picture_is_ten_digits_in_order(referee):
 
 def test_the_readme_is_changed_between_its_marks_only():
     text = "before\n<!-- quality -->\nold\n<!-- /quality -->\nafter\n"
-    assert quality.filled(text, "new\n") == "before\n<!-- quality -->\nnew\n<!-- /quality -->\nafter\n"
+    assert judge.filled(text, "new\n", "quality") == "before\n<!-- quality -->\nnew\n<!-- /quality -->\nafter\n"
     with pytest.raises(SystemExit, match="quality"):
-        quality.filled("no marks\n", "new\n")
+        judge.filled("no marks\n", "new\n", "quality")
 
 
 def test_both_pages_have_the_marks():
     for path in (quality.README, quality.PAGE):
-        assert quality.MARKED.search(path.read_text(encoding="utf-8"))
+        assert judge.marked("quality").search(path.read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ FUNCTIONS = {
     for entry in table
     if (function := getattr(entry, attribute))
 }
+POSITIONAL = {"path", "sigmas", "table", "steps", "call", "scale", "sigma", "denoised", "cond", "uncond"}
 EVERY = [
     pytest.param(function, p, id=f"{name}.{p.name}")
     for name, function in FUNCTIONS.items()
@@ -58,20 +59,24 @@ def test_parameters_are_what_the_signature_says():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_keyword_parameter_of_the_registry_is_declared(name):
-    """With a default, so that a node can be made from it; the rest are the path, the schedule, the table, the
-    predictions, what a schedule takes of a model, and the shape of a drawn one."""
+    """With a default, so that a node can be made from it; the rest are the path, the schedule, the table, what a
+    schedule takes of a model, the shape of a drawn one, the call, the predictions, and what a rule of guidance gets by
+    name from sockets of its own."""
     function = FUNCTIONS[name]
+    sockets = {name for entry in GUIDANCE if entry.function is function for name in {**entry.others, **entry.curves}}
     declared = parameters(function)
     taken = {taken for entry in SCHEDULES if entry.function is function for taken in entry.takes} | {"shape"}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name not in declared and parameter.name in taken:
             assert parameter.default is not inspect.Parameter.empty or parameter.name == "table"
+        elif parameter.name in sockets:
+            assert parameter.default is inspect.Parameter.empty
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             assert parameter.name in declared
             assert declared[parameter.name].default is parameter.default
             assert parameter.default is not inspect.Parameter.empty
         else:
-            assert parameter.name in {"path", "sigmas", "table", "steps", "cond", "uncond"}
+            assert parameter.name in POSITIONAL
 
 
 @pytest.mark.parametrize(("function", "parameter"), EVERY)

@@ -1,11 +1,11 @@
-"""How several predictions become one."""
+"""The combination that every guidance comes down to."""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from .parameters import Param
+from ..parameters import Param
 
 
 def cfg(

@@ -1,0 +1,54 @@
+"""Guidance: how the predictions of a model call become one.
+
+    uncond' + scale (cond - uncond')
+
+is all of it. `scale` = 1 is the conditional prediction, everywhere and exactly. A guider holds a scale and a chain of
+rules, each of one kind:
+
+    scale    replaces the scale at this noise level            (interval, curve)
+    away     replaces what guidance moves away from, uncond'   (APG, CFG-Zero*, Perp-Neg)
+    combine  combines more than two prompts, at most one       (two scales)
+    prompt   adds a further prompt with a scale of its own     (another prompt)
+    result   repairs the combination                           (rescale, thresholding)
+
+They act in this order, and rules of one kind in the order of the chain. Where the scale is 1, the kinds `away` and
+`result` do not act, since then the conditional prediction is the result.
+
+Every rule works on each image by itself, bit for bit the same alone and in a batch, and on any rank. Letters: x the
+state, cond, uncond and all other predictions are denoised (estimates of x0), sigma and alpha the noise and signal
+levels.
+"""
+
+from .away import apg, perp_neg, zero_init_rests, zero_star
+from .chain import Chain, Kind, Rule, extra_names, guide, needs, scale_at
+from .combine import cfg
+from .model_call import Call, Descent
+from .prompts import another, another_reads, dual, dual_reads
+from .results import rescale, threshold
+from .scales import curve, drawn, interval
+
+__all__ = [
+    "Call",
+    "Chain",
+    "Descent",
+    "Kind",
+    "Rule",
+    "another",
+    "another_reads",
+    "apg",
+    "cfg",
+    "curve",
+    "drawn",
+    "dual",
+    "dual_reads",
+    "extra_names",
+    "guide",
+    "interval",
+    "needs",
+    "perp_neg",
+    "rescale",
+    "scale_at",
+    "threshold",
+    "zero_init_rests",
+    "zero_star",
+]

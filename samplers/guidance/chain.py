@@ -1,0 +1,126 @@
+"""A chain of rules: what it needs of the model, and what it makes of the predictions."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ..path import Path
+from .combine import cfg
+from .model_call import Call
+
+Kind = Literal["scale", "away", "combine", "prompt", "result"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule with its parameters, one link of a chain.
+
+    kind, function: see the package; the function's signature follows from its kind,
+        scale:   (scale, sigma, path, **params) -> scale
+        away:    (call, cond, uncond, **others, **params) -> uncond'
+        combine: (call, cond, uncond', **others, **params) -> denoised
+        prompt:  (call, denoised, uncond, **others, **params) -> denoised
+        result:  (call, denoised, cond, **params) -> denoised
+    others: conditionings beyond the guider's own two, by name, in whatever form the guider evaluates.
+    reads: for `combine` and `prompt`, (scale, **params) -> the names of the predictions that it reads there; the others
+        are None where it is called.
+    rests: (sigma, path, **params) -> whether the model is not asked there at all, and x stays as it is.
+    """
+
+    kind: Kind
+    function: Callable[..., Any]
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    others: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    reads: Callable[..., tuple[str, ...]] | None = None
+    rests: Callable[..., bool] | None = None
+
+
+Chain = Sequence[Rule]
+
+
+def scale_at(rules: Chain, scale: float, sigma: float, path: Path) -> float:
+    """The guidance scale at noise level `sigma`, from the guider's own `scale`."""
+    for rule in rules:
+        if rule.kind == "scale":
+            scale = rule.function(scale, sigma, path, **rule.params)
+    return scale
+
+
+def extra_names(rules: Chain) -> dict[str, Any]:
+    """The conditionings that a guider evaluates beside its own two: by the name of their prediction."""
+    return {f"{i}.{name}": value for i, rule in enumerate(rules) for name, value in rule.others.items()}
+
+
+def resting(rules: Chain, scale: float, sigma: float, path: Path) -> bool:
+    return scale != 1.0 and any(rule.rests is not None and rule.rests(sigma, path, **rule.params) for rule in rules)
+
+
+def needs(rules: Chain, scale: float, sigma: float, path: Path) -> frozenset[str]:
+    """The predictions that must be evaluated at `sigma`: `cond`, `uncond`, and names of `extra_names`.
+
+    Args:
+        scale: the guider's own. Where the rules make it 1, `cond` is enough; an empty set means no evaluation at all.
+    """
+    scale = scale_at(rules, scale, sigma, path)
+    if resting(rules, scale, sigma, path):
+        return frozenset()
+    names = set[str]()
+    for i, rule in enumerate(rules):
+        read = rule.reads(scale, **rule.params) if rule.reads is not None else ()
+        if rule.kind == "away" and scale != 1.0:
+            read = ("cond", "uncond", *rule.others)
+        elif rule.kind == "result" and scale != 1.0:
+            read = ("cond",)
+        names |= {f"{i}.{name}" if name in rule.others else name for name in read}
+    if not any(rule.kind == "combine" for rule in rules):
+        names |= {1.0: {"cond"}, 0.0: {"uncond"}}.get(scale, {"cond", "uncond"})
+    return frozenset(names)
+
+
+def guide(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str = "") -> Tensor:
+    """The guided prediction.
+
+    Args:
+        call: with the guider's own scale.
+        predictions: denoised, of x's shape, by the names that `needs` gave; none of them is written to.
+        key: tells apart several chains that share one memory.
+    """
+    call = replace(call, scale=scale_at(rules, call.scale, call.sigma, call.path))
+    if not predictions:
+        return call.x
+    cond = predictions.get("cond")
+    denoised = combined(rules, call, predictions, key)
+    for rule, given in with_others(rules, predictions, "prompt"):
+        denoised = rule.function(call, denoised, predictions.get("uncond"), **given, **rule.params)
+    if denoised is not cond:
+        for rule, _ in with_others(rules, predictions, "result"):
+            denoised = rule.function(call, denoised, cond, **rule.params)
+    return denoised
+
+
+def combined(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str) -> Tensor:
+    """The combination of the two prompts, or of those of the rule that combines them otherwise."""
+    cond, uncond = predictions.get("cond"), predictions.get("uncond")
+    if call.scale != 1.0:
+        for i, rule in enumerate(rules):
+            if rule.kind == "away":
+                given = others_of(rule, i, predictions)
+                uncond = rule.function(replace(call, key=f"{key}{i}"), cond, uncond, **given, **rule.params)
+    for rule, given in with_others(rules, predictions, "combine"):
+        return rule.function(call, cond, uncond, **given, **rule.params)
+    if uncond is None or call.scale == 1.0:
+        return predictions["cond"]
+    return uncond if cond is None else cfg(cond, uncond, cfg=call.scale)
+
+
+def others_of(rule: Rule, index: int, predictions: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+    """The further predictions of a rule, None for those that are not needed here."""
+    return {name: predictions.get(f"{index}.{name}") for name in rule.others}
+
+
+def with_others(
+    rules: Chain, predictions: Mapping[str, Tensor], kind: Kind
+) -> Iterator[tuple[Rule, dict[str, Tensor | None]]]:
+    return ((rule, others_of(rule, i, predictions)) for i, rule in enumerate(rules) if rule.kind == kind)
