@@ -241,3 +241,25 @@ def written(func, args: tuple, kwargs: dict) -> list:
     names = [(argument.name, argument.alias_info) for argument in func._schema.arguments]
     given = {**dict(zip((name for name, _ in names), args, strict=False)), **kwargs}
     return [given[name] for name, alias in names if alias is not None and alias.is_write and name in given]
+
+
+class HostMemory(TorchDispatchMode):
+    """Inside `with HostMemory(numel) as counted:` the memory and the random numbers made on the CPU, in latents of
+    `numel` float32 numbers: `peak` is the most alive at once, `drawn` all that were drawn."""
+
+    def __init__(self, numel: int):
+        super().__init__()
+        self.numel, self.peak, self.drawn = numel, 0.0, 0.0
+        self.alive: list[weakref.ref[Tensor]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if func.overloadpacket.__name__ in ("normal_", "randn", "normal"):
+            self.drawn += sum(tensor.numel() for tensor in made) / self.numel
+        self.alive = [ref for ref in self.alive if ref() is not None] + [weakref.ref(tensor) for tensor in made]
+        held = {
+            s.data_ptr(): s.nbytes() for ref in self.alive if (t := ref()) is not None for s in [t.untyped_storage()]
+        }
+        self.peak = max(self.peak, sum(held.values()) / (4 * self.numel))
+        return result
