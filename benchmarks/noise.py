@@ -101,7 +101,7 @@ def cost_table() -> str:
 
 @torch.no_grad()
 def batch_table() -> str:
-    """The shipped network, one call and a whole run, on 8 images at once and each alone: largest difference over rms."""
+    """The shipped network, one call and whole runs, on 8 images at once and alone: largest difference over rms."""
     model = node("StepwiseDigitsModel", variant="standard")[0].model
     network = model.diffusion_model.float()
     x = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
