@@ -1,6 +1,7 @@
 """The example workflows, in the three ways that people use them: dropped, shared as JSON, and headless."""
 
 import json
+import re
 import urllib.parse
 from pathlib import Path
 
@@ -13,7 +14,15 @@ EXAMPLES = ROOT / "example_workflows"
 FIRST = "DPM++ 2M Karras with CFG"
 SIDE_BY_SIDE = "DDPM, DDIM, DPM-Solver and LCM side by side"
 CHECKPOINT = "DPM++ 2M Karras on a Stable Diffusion checkpoint"
-TWINS = {FIRST: "dpmpp_2m_karras_cfg", SIDE_BY_SIDE: "side_by_side", CHECKPOINT: "dpmpp_2m_karras_checkpoint"}
+BY_HAND = "CFG by hand"
+TWO_PROMPTS = "Two prompts, two scales"
+TWINS = {
+    FIRST: "dpmpp_2m_karras_cfg",
+    SIDE_BY_SIDE: "side_by_side",
+    CHECKPOINT: "dpmpp_2m_karras_checkpoint",
+    BY_HAND: "cfg_by_hand",
+    TWO_PROMPTS: "two_prompts_two_scales",
+}
 
 
 def api(name):
@@ -73,6 +82,33 @@ def test_four_samplers_side_by_side_dropped_and_headless(editor, server):
     for i in range(4):
         for j in range(i):
             assert np.abs(rows[i][:height] - rows[j][:height]).mean() > 1, "two samplers made one picture"
+
+
+def test_guidance_by_hand_is_the_first_picture_and_reports_what_it_evaluates(editor, server):
+    editor.drop(EXAMPLES / f"{BY_HAND}.json")
+    assert editor.missing_nodes() == set()
+    dropped = editor.queue().check()
+    editor.screenshot(ROOT / ".dev" / "screenshots" / "cfg-by-hand.png")
+    assert np.array_equal(pixels(server, dropped), pixels(server, run_prompt(server, api(FIRST)).check()))
+    assert report_of(dropped).startswith("20 model calls of the sampler: 40 of 40 predictions evaluated, 0 saved")
+
+
+def test_two_prompts_make_one_picture_dropped_and_headless(editor, server):
+    editor.drop(EXAMPLES / f"{TWO_PROMPTS}.json")
+    assert editor.missing_nodes() == set()
+    dropped = editor.queue().check()
+    editor.screenshot(ROOT / ".dev" / "screenshots" / "two-prompts.png")
+    headless = run_prompt(server, api(TWO_PROMPTS)).check()
+    assert np.array_equal(pixels(server, dropped), pixels(server, headless))
+    assert pixels(server, headless).std() > 30
+    made, possible = re.match(r"20 model calls of the sampler: (\d+) of (\d+) pred", report_of(headless)).groups()
+    assert int(made) < int(possible) == 60
+
+
+def report_of(result):
+    """The text of the node that previews the guider's report."""
+    (text,) = {line for shown in result.outputs.values() for line in shown.get("text", ())}
+    return text
 
 
 def test_checkpoint_workflow_loads_and_lacks_nothing_but_the_checkpoint(editor):
