@@ -13,7 +13,7 @@ from ..samplers.parameters import checked
 from ..samplers.registry import OPERATIONS, Operation
 from .errors import named
 from .guider import PredictionGuider
-from .host import PlanSampler, make_plan, path_of, sampling_of, sigma_range
+from .host import PlanSampler, make_plan, path_of, sampling_of
 from .patches import not_applied
 from .schema import description, widgets
 from .types import GuidanceType, PredictionType
@@ -129,7 +129,8 @@ class StepwiseGuider(io.ComfyNode):
 
 def range_of(model: Any) -> list[float]:
     """Noise levels of the model from its highest to its lowest, evenly in their logarithm."""
-    low, high = (math.log(sigma) for sigma in sigma_range(sampling_of(model)))
+    sampling = sampling_of(model)
+    low, high = math.log(float(sampling.sigma_min)), math.log(float(sampling.sigma_max))
     return [math.exp(high + (low - high) * i / (LEVELS - 1)) for i in range(LEVELS)]
 
 

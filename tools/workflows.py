@@ -17,7 +17,7 @@ from inprocess import load_comfyui
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "example_workflows"
-WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "CURVE"}
 COLUMN, ROW = 330, 60
 
 
@@ -280,7 +280,51 @@ def on_a_checkpoint() -> Workflow:
     return w
 
 
-WORKFLOWS = (first_picture, side_by_side, on_a_checkpoint)
+def curve_and_interval() -> Workflow:
+    w = Workflow(
+        "Guidance curve and interval",
+        "guidance_curve_and_interval",
+        "## Guidance 15, everywhere and where it helps\nTop: the same scale at every noise level. Bottom: it follows "
+        "the drawn curve, from high noise at its left to low noise at its right, and only inside the interval; "
+        "elsewhere the negative prompt is not evaluated. Drag the points of the curve.",
+    )
+    model = w.add("StepwiseDigitsModel", (0, 0), variant="standard")
+    positive = w.add("StepwiseDigit", (0, 3), "Digits to draw", labels="0-9")
+    negative = w.add("StepwiseDigit", (0, 5.4), "No class", labels="")
+    latent = w.add("EmptyLatentImage", (0, 8), width=64, height=64, batch_size=10)
+    points = [[0.0, 0.1], [0.4, 0.4], [0.75, 0.6], [1.0, 0.3]]
+    curve = w.add(
+        "StepwiseDrawnCurveGuidance",
+        (1, 0),
+        size=(290, 420),
+        curve={"points": points, "interpolation": "monotone_cubic"},
+    )
+    interval = w.add("StepwiseIntervalGuidance", (1, 8), sigma_low=0.19, sigma_high=3.0, rule=curve[0])
+    noise = w.add("RandomNoise", (1, 11.5), noise_seed=7)
+    sigmas = w.add("StepwiseKarrasSchedule", (1, 14.5), steps=20, model=model[0])
+    prompts = {"model": model[0], "positive": positive[0], "negative": negative[0], "cfg": 15.0}
+    everywhere = w.add("StepwiseCFGGuider", (2, 0), "The same scale everywhere", **prompts)
+    shaped = w.add("StepwiseCFGGuider", (2, 5), "Curve and interval", **prompts, rule=interval[0])
+    rows = []
+    for i, guider in enumerate((everywhere, shaped)):
+        inputs = {"noise": noise[0], "latent_image": latent[0], "sigmas": sigmas[0]}
+        run = w.add("StepwiseDPMpp2M", (3, 7 * i), guider=guider[0], **inputs)
+        decoded = w.add("VAEDecode", (4, 7 * i), samples=run[0], vae=model[1])
+        rows.append(w.add("StepwiseImageGrid", (4, 7 * i + 2), images=decoded[0]))
+    stitched = w.add(
+        "ImageStitch",
+        (5, 0),
+        image1=rows[0][0],
+        image2=rows[1][0],
+        direction="down",
+        spacing_width=8,
+        spacing_color="black",
+    )
+    w.add("SaveImage", (6, 0), images=stitched[0], filename_prefix="stepwise", size=(420, 330))
+    return w
+
+
+WORKFLOWS = (first_picture, side_by_side, on_a_checkpoint, curve_and_interval)
 
 
 def files(infos: dict[str, dict[str, Any]]) -> dict[Path, str]:
