@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo
+from . import demo, sigmas
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
 from .predictions import prediction_nodes
@@ -16,6 +16,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
     return [
         *solver_nodes(),
         *schedule_nodes(),
+        *sigmas.NODES,
         StepwiseCFGGuider,
         *rule_nodes(),
         *prediction_nodes(),

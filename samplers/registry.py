@@ -481,7 +481,7 @@ SCHEDULES: tuple[Schedule, ...] = (
         RANGE,
         "Noise levels evenly spaced in a power of the fraction of log sigma.",
         "rho 1 is Exponential; larger values put more steps at low noise.",
-        (KDIFFUSION,),
+        (KDIFFUSION, DPM_PAPER),
     ),
     Schedule(
         "Timestep",

@@ -51,8 +51,8 @@ def finished(
     chosen = tuple(map(float, levels(total + extra)))
     ended = chosen if last_sigma == "sigma_min" else (*chosen[: len(chosen) - extra], 0.0)
     kept = ended[-steps - 1 :]
-    rounded = [_float32(sigma) for sigma in kept]
-    if any(t >= s for s, t in pairwise(rounded)):
+    single = struct.unpack(f"{steps + 1}f", struct.pack(f"{steps + 1}f", *kept))
+    if any(t >= s for s, t in pairwise(single)):
         cure = "take fewer steps, or a wider range"
         raise InputError("steps", f"is {steps}, so many that two noise levels are the same number in float32", cure)
     return kept
@@ -61,10 +61,6 @@ def finished(
 def whole(steps: int, denoise: float) -> int:
     """floor(steps / denoise), where a quotient that is a whole number on paper is one."""
     return math.floor(steps / denoise * (1.0 + 1e-12))
-
-
-def _float32(value: float) -> float:
-    return struct.unpack("f", struct.pack("f", value))[0]
 
 
 def check_range(sigma_min: float, sigma_max: float) -> None:

@@ -1,4 +1,4 @@
-"""`samplers/` stands alone: no ComfyUI, no node code, nothing beyond its three packages."""
+"""`samplers/` stands alone: no ComfyUI, no node code, nothing beyond its four packages."""
 
 import ast
 import importlib
@@ -10,7 +10,7 @@ import stepwise.samplers
 
 ROOT = Path(stepwise.samplers.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-ALLOWED = {"torch", "numpy", "safetensors", *sys.stdlib_module_names}
+ALLOWED = {"torch", "numpy", "safetensors", "scipy", *sys.stdlib_module_names}
 FORBIDDEN_CALLS = {"__import__", "import_module", "exec", "eval"}
 
 

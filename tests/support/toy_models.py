@@ -40,9 +40,11 @@ class Latent5D(comfy.latent_formats.LatentFormat):
 
 
 def toy_model(kind: str = "EPS", module: nn.Module | None = None, latent_format=None):
-    """A MODEL of the host: EPS, V_PREDICTION, EDM or FLOW."""
+    """A MODEL of the host: EPS, V_PREDICTION, EDM, FLOW, FLUX or FLOW_COSMOS."""
     settings = {
         "FLOW": {"shift": 3.0},
+        "FLUX": {"shift": 1.15},
+        "FLOW_COSMOS": {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5},
         "EDM": {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5},
     }.get(kind, SD_BETAS)
     latent_format = latent_format or Latent4()

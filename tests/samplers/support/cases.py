@@ -10,8 +10,10 @@ from stepwise.samplers import FLOW, VE, Path, Plan
 from stepwise.samplers.parameters import InputError, parameters
 from stepwise.samplers.registry import SCHEDULES, SOLVERS, Schedule, Setting, Solver
 from stepwise.samplers.schedules import trained_sigmas
+from stepwise.samplers.trained import Trained
 
 TABLE = trained_sigmas()
+STABLE_DIFFUSION = Trained(VE, TABLE)
 Sigmas = tuple[float, ...]
 
 
@@ -54,15 +56,16 @@ def solver(name: str) -> Callable[..., Plan]:
     return next(entry.plan for entry in SOLVERS if entry.id == name)
 
 
-def variants(entry: Schedule, *chosen: str) -> Iterator[tuple[str, Callable[..., Sigmas]]]:
+def variants(entry: Schedule, *chosen: str, wired: bool = False) -> Iterator[tuple[str, Callable[..., Sigmas]]]:
     """A schedule at every combination of its choices `chosen`, by default of its spacings alone: its name and the
-    function from steps (and other parameters) to noise levels."""
-    needed = (TABLE,) if "table" in entry.takes else ()
+    function from steps (and other parameters) to noise levels. `wired` to Stable Diffusion it has the model's range."""
+    table = (TABLE,) if "table" in entry.takes else ()
+    model = {name: getattr(STABLE_DIFFUSION, name) for name in entry.takes if name != "table"} if wired else {}
     wanted = chosen or ("spacing",)
     choices = {name: p.choices for name, p in parameters(entry.function).items() if p.choices and name in wanted}
     for values in product(*choices.values()):
         params = dict(zip(choices, values, strict=True))
-        yield "-".join((entry.id, *values)), partial(entry.function, *needed, **params)
+        yield "-".join((entry.id, *values)), partial(entry.function, *table, **params, **model)
 
 
 def flow_line(steps: int, shift: float = 1.0) -> Sigmas:
@@ -82,7 +85,7 @@ def schedules(path: Path, steps: tuple[int, ...] = (1, 2, 3, 20), to_zero: bool 
     found: dict[str, Sigmas] = {}
     for n in steps:
         for entry in SCHEDULES:
-            for name, function in variants(entry):
+            for name, function in variants(entry, wired=True):
                 try:
                     found[f"{name}-{n}"] = function(n)
                 except InputError:
