@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, sigmas
+from . import demo, sigmas, state_nodes
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
 from .predictions import prediction_nodes
@@ -21,6 +21,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *rule_nodes(),
         *prediction_nodes(),
         StepwisePlanTable,
+        *state_nodes.NODES,
         *demo.NODES,
     ]
 

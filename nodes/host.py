@@ -19,9 +19,11 @@ from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value, checked
 from ..samplers.registry import Solver
 from ..samplers.trained import Trained
+from .batching import BatchingWatch
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .progress import Progress
+from .state import Batching
 
 
 def path_of(model_sampling: Any) -> Path:
@@ -31,6 +33,23 @@ def path_of(model_sampling: Any) -> Path:
 
 def sampling_of(model_patcher: Any) -> Any:
     return model_patcher.get_model_object("model_sampling")
+
+
+def family_of(model_patcher: Any) -> dict[str, Value]:
+    """What must agree between the models of one run (the meaning of their latents), and their names."""
+    form = model_patcher.get_model_object("latent_format")
+    return {
+        "latent": type(form).__name__,
+        "channels": form.latent_channels,
+        "model": type(model_patcher.model).__name__,
+        "sampling": sampling_name(sampling_of(model_patcher)),
+    }
+
+
+def sampling_name(model_sampling: Any) -> str:
+    """The host's names for a model's noise levels and its prediction, which it puts together anew for every model."""
+    bases = [base.__name__ for base in type(model_sampling).__mro__ if base.__module__ == comfy.model_sampling.__name__]
+    return " ".join(bases)
 
 
 def trained_of(model_sampling: Any) -> Trained:
@@ -120,10 +139,11 @@ class PlanSampler(comfy.samplers.KSAMPLER):
 
 class PlanRun(comfy.samplers.Sampler):
     """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
-    and `memory` what the guidance remembers there.
+    `step` the steps of the plan that are done, `memory` what the guidance remembers there, and `batching` how the host
+    grouped the prompts of the last model call.
 
     The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
-    whatever looks at them sees what it would in one go.
+    whatever looks at them sees what it would in one go. `before` counts its steps that lie before the plan's own.
     """
 
     def __init__(
@@ -133,8 +153,18 @@ class PlanRun(comfy.samplers.Sampler):
         state: State | None,
         stop_step: int,
         memory: Mapping[str, torch.Tensor] = MappingProxyType({}),
+        *,
+        before: int = 0,
+        batching: Batching = (),
+        turn: Callable[[], None] = lambda: None,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
+        self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
+        self.step = 0
+
+    @property
+    def batching(self) -> Batching:
+        return self.watch.last
 
     @torch.no_grad()
     def sample(
@@ -145,12 +175,15 @@ class PlanRun(comfy.samplers.Sampler):
         model.latent_image, model.noise = latent_image, noise
         sampling = guider.inner_model.model_sampling
 
-        progress = Progress(memory={name: value.to(noise.device) for name, value in self.memory.items()})
+        progress = Progress(self.before, memory={name: value.to(noise.device) for name, value in self.memory.items()})
+        self.watch.attach(extra_args["model_options"], progress)
 
         def report(step: int, state: State) -> None:
-            self.state, self.memory = state, dict(progress.memory)
+            self.state, self.memory, self.step = state, dict(progress.memory), step + 1
+            self.watch.compare()
             if callback is not None:
-                callback(step, state.denoised, state.x, self.plan.steps)
+                callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
+            self.turn()
 
         if self.state is None:
             x = sampling.noise_scaling(sigmas[0], noise, latent_image, self.max_denoise(guider, sigmas))
@@ -176,6 +209,11 @@ class PlanRun(comfy.samplers.Sampler):
 
 
 def moved(state: State, device: torch.device) -> State:
-    """The same state on another device: bit for bit, since moving does not round."""
-    registers = {name: value.to(device) for name, value in state.registers.items()}
-    return State(registers, state.index, None if state.denoised is None else state.denoised.to(device))
+    """The same state on another device: bit for bit, since moving does not round. What is shared stays shared."""
+    there: dict[int, torch.Tensor] = {}
+
+    def at(tensor: torch.Tensor) -> torch.Tensor:
+        return there.setdefault(id(tensor), tensor.to(device))
+
+    registers = {name: at(value) for name, value in state.registers.items()}
+    return State(registers, state.index, None if state.denoised is None else at(state.denoised))

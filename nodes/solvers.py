@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..samplers.registry import SOLVERS, Solver
 from . import run
+from .autosave import Autosave
 from .errors import named
 from .host import PlanSampler
 from .schema import description, widgets
@@ -39,7 +40,21 @@ WINDOW_INPUTS = (
         max=10000,
         tooltip="Stop after this many steps of the schedule; the state then goes on from there.",
     ),
+    io.Int.Input(
+        "autosave_every",
+        default=0,
+        min=0,
+        max=10000,
+        tooltip="Save the state to ComfyUI's output folder after every so many steps, and on Cancel; 0 never.",
+    ),
+    io.Combo.Input(
+        "on_mismatch",
+        options=["error", "fork"],
+        tooltip="When solver, parameters, seed or schedule are not those of the wired state: error stops, "
+        "fork goes on from where the state stands and says in the log what it dropped.",
+    ),
 )
+HIDDEN = (io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo)
 STEP_OUTPUTS = (
     io.Latent.Output("output", tooltip="The latent where the run stopped."),
     io.Latent.Output("denoised_output", tooltip="The model's last prediction of the clean latent."),
@@ -62,14 +77,29 @@ class StepwiseSample(io.ComfyNode):
             search_aliases=["sampler custom advanced", "resume", "stepwise"],
             inputs=[guider, sampler, *sockets, *WINDOW_INPUTS],
             outputs=list(STEP_OUTPUTS),
+            hidden=list(HIDDEN),
         )
 
     @classmethod
     def execute(
-        cls, guider, sampler, start_step, end_step, noise=None, latent_image=None, sigmas=None, state=None
+        cls,
+        guider,
+        sampler,
+        start_step,
+        end_step,
+        autosave_every=0,
+        on_mismatch="error",
+        noise=None,
+        latent_image=None,
+        sigmas=None,
+        state=None,
     ) -> io.NodeOutput:
+        autosave = Autosave.of(autosave_every, cls.hidden)
         with named(cls.define_schema().display_name):
-            return io.NodeOutput(*run.sample(guider, sampler, noise, latent_image, sigmas, state, start_step, end_step))
+            made = run.sample(
+                guider, sampler, noise, latent_image, sigmas, state, start_step, end_step, on_mismatch, autosave
+            )
+        return io.NodeOutput(*made)
 
 
 class SolverNode(StepwiseSample):
@@ -93,6 +123,7 @@ class SolverNode(StepwiseSample):
                 *WINDOW_INPUTS,
             ],
             outputs=list(STEP_OUTPUTS),
+            hidden=list(HIDDEN),
         )
 
     @classmethod

@@ -71,8 +71,22 @@ TWIN = {
 }
 IN_PARTS = """\
 Lower `end_step` to stop early. Wire `state` into a second {name} node with the same settings, give that one a guider,
-and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with the state. The result equals the run in
-one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family."""
+and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with the state. The result equals the run
+in one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family.
+**Save State** and **Load State** keep the state on disk in between.
+
+What is wired beside a state must agree with it: `latent_image` is not looked at, a `noise` must have the state's
+seed, and `sigmas` must be the state's full schedule. Where one of these, the solver or its parameters differ,
+`on_mismatch` decides. `error` stops and says what differs. `fork` goes on from the present picture and says in the
+log what it dropped: another solver or other parameters begin anew from there, without the history; another seed
+changes the noise that is still to come; another `sigmas` gives its levels below the present one. A model of another
+family is refused in any case.
+
+With `autosave_every` above 0 the state is written after every so many steps, and on Cancel or an error in the middle,
+to `stepwise/autosave_<id of the node>.safetensors` in ComfyUI's output folder; the next run of the node moves it to
+`autosave_<id>_previous.safetensors` before it writes its own. After a crash load it with **Load State** and wire it
+into the same node: the picture is the one that the crash prevented. A file is complete or not there. Where nothing
+can be written the log says so and the run goes on."""
 ORDER = """\
 Order n means that steps half as long leave about 2^n times less error, without added noise. Each model call evaluates
 the prompt and, unless the guidance scale is 1, the negative prompt as well."""
@@ -261,7 +275,10 @@ def cost(subject: Subject) -> str:
 
 
 def in_parts(subject: Subject) -> str:
-    return " ".join(IN_PARTS.format(name=subject.name).split()) if subject.solver and subject.takes_steps else ""
+    if not (subject.solver and subject.takes_steps):
+        return ""
+    parts = IN_PARTS.format(name=subject.name).split("\n\n")
+    return "\n\n".join(" ".join(part.split()) for part in parts)
 
 
 def wiring(subject: Subject) -> str:
