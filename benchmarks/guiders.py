@@ -77,8 +77,11 @@ class Stage:
         return {"model_options": {"transformer_options": {"sample_sigmas": self.sigmas}}, "seed": 0}
 
 
-def staged(kind: str, family: str, x: Tensor, put: Callable[[Tensor], Tensor]) -> Stage:
-    """What ComfyUI's `outer_sample` and `inner_sample` do before the sampler runs; `put` moves to the device."""
+def staged(kind: str, family: str, x: Tensor, put: Callable[[Tensor], Tensor], rule: Any = ()) -> Stage:
+    """What ComfyUI's `outer_sample` and `inner_sample` do before the sampler runs; `put` moves to the device.
+
+    The guider is the `host`'s or `ours`, with rules.
+    """
     import comfy.samplers
     from comfy.latent_formats import LatentFormat
     from comfy.model_base import ModelType
@@ -96,7 +99,8 @@ def staged(kind: str, family: str, x: Tensor, put: Callable[[Tensor], Tensor]) -
     patcher.model.current_patcher = patcher
     prompts = [[[torch.ones(1, *TOKENS), {}]], [[torch.zeros(1, *TOKENS), {}]]]
     if kind == "ours":
-        (guider,) = node("StepwiseCFGGuider", model=patcher, positive=prompts[0], negative=prompts[1], cfg=GUIDANCE)
+        inputs = {"model": patcher, "positive": prompts[0], "negative": prompts[1], "cfg": GUIDANCE}
+        (guider,) = node("StepwiseCFGGuider", **inputs, rule=rule)
     else:
         guider = comfy.samplers.CFGGuider(patcher)
         guider.set_conds(*prompts)
@@ -156,8 +160,10 @@ def never_idle() -> type:
     return type("NeverIdle", (FiniteCheck,), {"idle": lambda self: False})
 
 
-def count(kind: str, family: str, shape: Sequence[int], check: bool = False) -> Counts:
-    """One step on a pretended GPU."""
+def count(
+    kind: str, family: str, shape: Sequence[int], check: bool = False, rule: Any = (), sampler: str | None = None
+) -> Counts:
+    """One step on a pretended GPU: guider and sampler of one kind, unless a `sampler` of the other is asked for."""
     from stepwise.nodes import host
 
     kept = host.FiniteCheck
@@ -165,8 +171,8 @@ def count(kind: str, family: str, shape: Sequence[int], check: bool = False) -> 
     try:
         with torch.no_grad(), Device(shape) as device:
             x = device.given(torch.ones(*shape))
-            stage = staged(kind, family, x, device.put)
-            until_enough(kind, stage, x, Between(MIDDLE, MIDDLE + 1, device.begin, device.end))
+            stage = staged(kind, family, x, device.put, rule)
+            until_enough(sampler or kind, stage, x, Between(MIDDLE, MIDDLE + 1, device.begin, device.end))
             return device.counts
     finally:
         host.FiniteCheck = kept

@@ -6,7 +6,7 @@ the host's guider.
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -58,19 +58,17 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         self.wired = expression
         self.cfg = expression.scale if isinstance(expression, Guided) else 1.0
         self.varies = varies(expression)
-        self.leaves = in_host_order(expression)
+        leaves = [part for part in parts(expression) if isinstance(part, Leaf)]
+        negatives = {part.negative for part in parts(expression) if isinstance(part, Guided)}
+        self.leaves = in_host_order(leaves, negatives)
         self.keys = ("positive", "negative", *(f"prediction {i + 1}" for i in range(2, len(self.leaves))))
         self.original_conds = {}
-        self.inner_set_conds(
-            {key: self.as_wired(leaf) for key, leaf in zip(self.keys, self.leaves, strict=True) if leaf is not None}
-        )
-
-    def as_wired(self, leaf: Leaf) -> Any:
-        """The conditioning; one that is neither the host's `positive` nor `negative` says which of them it is like."""
-        if leaf in self.leaves[:2]:
-            return leaf.conditioning
-        role = "negative" if leaf.negative else "positive"
-        return node_helpers.conditioning_set_values(leaf.conditioning, {"prompt_type": role})
+        conds = {key: leaf.conditioning for key, leaf in zip(self.keys, self.leaves, strict=True) if leaf is not None}
+        # What is neither the host's positive nor its negative says which of them it is like.
+        for key, leaf in list(zip(self.keys, self.leaves, strict=True))[2:]:
+            role = "negative" if leaf in negatives else "positive"
+            conds[key] = node_helpers.conditioning_set_values(conds[key], {"prompt_type": role})
+        self.inner_set_conds(conds)
 
     @property
     def expression(self) -> Prediction:
@@ -143,8 +141,9 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         scale = scale_at(pair.rules, pair.scale, call.sigma, call.path)
         alone = math.isclose(scale, 1.0) and not options.get("disable_cfg1_optimization")
         self.note(1 if alone else 2)
+        positive, negative = (conds[self.leaves.index(leaf)] for leaf in (pair.positive, pair.negative))
         return comfy.samplers.sampling_function(
-            self.inner_model, call.x, timestep, conds[1], conds[0], scale, model_options=options, seed=seed
+            self.inner_model, call.x, timestep, negative, positive, scale, model_options=options, seed=seed
         )
 
     def with_patches(
@@ -163,7 +162,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
             pair,
             replace(call, scale=pair.scale, key=guided_in(expression)[pair]),
             {name: predictions[leaf] for name, leaf in named.items()},
-            (conds[0], conds[1]),
+            (conds[self.leaves.index(pair.positive)], conds[self.leaves.index(pair.negative)]),
             self.inner_model,
             timestep,
             options,
@@ -231,8 +230,8 @@ class GuidedGuider(PredictionGuider):
         self.rules = tuple(rules)
 
 
-def in_host_order(expression: Prediction) -> tuple[Leaf | None, ...]:
-    """The leaves: first the one that is the host's `positive`, then its `negative` (None without), then the others."""
-    leaves = [part for part in parts(expression) if isinstance(part, Leaf)]
-    wanted, unwanted = [[leaf for leaf in leaves if leaf.negative is kind] for kind in (False, True)]
+def in_host_order(leaves: Sequence[Leaf], negatives: Container[Prediction]) -> tuple[Leaf | None, ...]:
+    """First the leaf that is the host's `positive`, then its `negative` (None where there is none), then the others."""
+    wanted = [leaf for leaf in leaves if leaf not in negatives]
+    unwanted = [leaf for leaf in leaves if leaf in negatives]
     return (*(wanted[:1] or [None]), *(unwanted[:1] or [None]), *wanted[1:], *unwanted[1:])
