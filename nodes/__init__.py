@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import demo, sigmas, state_nodes
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
+from .plot import StepwisePlotSigmas
 from .predictions import prediction_nodes
 from .preview import serve_previews
 from .rules import rule_nodes
@@ -21,6 +22,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *rule_nodes(),
         *prediction_nodes(),
         StepwisePlanTable,
+        StepwisePlotSigmas,
         *state_nodes.NODES,
         *demo.NODES,
     ]
