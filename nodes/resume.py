@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..samplers import Plan, State
@@ -10,6 +10,7 @@ from ..samplers.checkpoint import check_state, fingerprint
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value
 from .host import PlanSampler, make_plan
+from .noise import image_seeds
 from .state import HeldRun, described
 
 OR_FORK = "or set on_mismatch to fork"
@@ -66,12 +67,15 @@ class Fork:
         return replace(held, solver=solver, params=settings)
 
     def seed(self, held: HeldRun, noise: Any) -> HeldRun:
-        if noise is None or noise.seed == held.seed:
+        if noise is None:
             return held
-        problem = f"has the seed {noise.seed}, and the state was made with {held.seed}"
+        seeds = image_seeds(noise, held.latent)
+        if seeds == held.image_seeds:
+            return held
+        problem = f"has the seed {seeds}, and the state was made with {held.image_seeds}"
         instead = "noise that the sampler adds from here on is of the new seed; the starting noise stays"
         self.refuse("noise", problem, "leave noise unwired", instead)
-        return replace(held, seed=noise.seed)
+        return replace(held, seed=noise.seed, **asdict(seeds))
 
     def schedule(self, held: HeldRun, sigmas: tuple[float, ...] | None) -> HeldRun:
         if sigmas is None or sigmas == held.sigmas:
