@@ -5,6 +5,8 @@ from comfy_api.latest import ComfyExtension, io
 from . import demo, sigmas, state_nodes
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
+from .plot import StepwisePlotSigmas
+from .predictions import prediction_nodes
 from .preview import serve_previews
 from .rules import rule_nodes
 from .schedules import schedule_nodes
@@ -18,7 +20,9 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *sigmas.NODES,
         StepwiseCFGGuider,
         *rule_nodes(),
+        *prediction_nodes(),
         StepwisePlanTable,
+        StepwisePlotSigmas,
         *state_nodes.NODES,
         *demo.NODES,
     ]

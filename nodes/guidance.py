@@ -1,9 +1,10 @@
 """Guidance nodes."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..samplers.registry import GUIDANCE
 from .guider import GuidedGuider
+from .patches import not_applied
 from .schema import description, widgets
 from .types import GuidanceType
 
@@ -36,4 +37,5 @@ class StepwiseCFGGuider(io.ComfyNode):
         guider.set_rules(rule or ())
         guider.set_cfg(cfg)
         guider.set_conds(positive, negative)
-        return io.NodeOutput(guider)
+        dropped = [f"not applied: {patch}" for patch in not_applied(guider.expression, guider.model_options)]
+        return io.NodeOutput(guider, ui=ui.PreviewText("\n".join(dropped)) if dropped else None)

@@ -4,3 +4,4 @@ from comfy_api.latest import io
 
 StateType = io.Custom("STEPWISE_STATE")
 GuidanceType = io.Custom("STEPWISE_GUIDANCE")
+PredictionType = io.Custom("STEPWISE_PREDICTION")

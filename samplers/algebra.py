@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from .combine import combine, total
-from .guidance import Call, Chain, extra_names, guide, needs, scale_at
+from .guidance import Call, Chain, Rule, drawn, extra_names, guide, needs, scale_at
+from .guidance.away import dot
 from .guidance.model_call import apart, per_image
-from .guidance.scales import Measure, interval
+from .guidance.scales import Measure, Over, SigmaEnd, SigmaStart, interval, position
 from .parameters import InputError, Param
 from .path import Path
 
@@ -243,6 +244,24 @@ def switch(
     return Switched(inside, outside, chosen)
 
 
+def crossfade(
+    a: Prediction,
+    b: Prediction,
+    *,
+    curve: Callable[[float], float],
+    over: Over = "log_snr",
+    sigma_start: SigmaStart = 14.6146,
+    sigma_end: SigmaEnd = 0.0292,
+) -> Prediction:
+    """Weighted mean along a drawn curve: (1 - curve(u)) a + curve(u) b, with u = 0 at sigma_start and 1 at sigma_end.
+
+    Beyond its ends the curve stays at their values. Where it is 0 only a is evaluated, where it is 1 only b.
+    """
+    params = {"curve": curve, "low": 0.0, "over": over, "sigma_start": sigma_start, "sigma_end": sigma_end}
+    position(over, 1.0, Path.VE, sigma_start, sigma_end)
+    return Mix(a, b, Factor(1.0, (Rule("scale", drawn, params),)))
+
+
 # What a guider asks
 
 
@@ -431,10 +450,6 @@ def projection(components: Sequence[int], p: Tensor, onto: Tensor, rejected: boo
         return torch.addcmul(p, along, o, value=-1.0) if rejected else along * o
 
     return apart(components, one, p, onto)
-
-
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.dot(a.reshape(-1), b.reshape(-1))
 
 
 def clamped(components: Sequence[int], p: Tensor, limit: float, of: str) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from . import guidance, schedules
+from . import algebra, guidance, schedules
 from .parameters import Parameter, Value, checked, parameters
 from .path import VE
 from .plan import Plan
@@ -119,6 +119,27 @@ class Guidance:
             # What several parameters must be together, the function itself checks.
             self.function(1.0, 0.5, VE, **complete)
         return guidance.Rule(self.kind, self.function, complete, others, self.reads, self.rests)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation on predictions, see `algebra`.
+
+    inputs: predictions that it takes, name and meaning.
+    curves: inputs that are drawn.
+    rule: what rules that set a scale do to its number; empty if it takes none. For guidance it takes all rules.
+    """
+
+    id: str
+    name: str
+    function: Callable[..., algebra.Prediction]
+    inputs: Mapping[str, str]
+    summary: str
+    advice: str
+    papers: tuple[str, ...] = ()
+    curves: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    rule: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 DDPM_PAPER = "Ho, Jain and Abbeel 2020, Denoising Diffusion Probabilistic Models, arXiv:2006.11239"
@@ -689,5 +710,94 @@ GUIDANCE: tuple[Guidance, ...] = (
         (IMAGEN_PAPER,),
         "result",
         aliases=("dynamic thresholding", "imagen"),
+    ),
+)
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "CFGCombine",
+        "CFG Combine",
+        algebra.guided,
+        {"positive": "What the picture should be.", "negative": "What it is moved away from."},
+        "Guidance of two predictions, each of which may be an expression itself.",
+        "With two plain predictions and a guider it is the same as CFG Guider (Stepwise).",
+        (CFG_PAPER,),
+        rule="Rules that change how the guidance acts.",
+        aliases=("cfg", "guidance", "classifier-free guidance"),
+    ),
+    Operation(
+        "AddPredictions",
+        "Add Predictions",
+        algebra.add,
+        {"a": "A prediction or a difference of predictions.", "b": "Another one."},
+        "Weighted sum of two predictions; with -1 for b, their difference.",
+        "For guidance by hand: the difference of two predictions, scaled, is added to a third.",
+        aliases=("subtract", "difference", "sum"),
+    ),
+    Operation(
+        "ScalePrediction",
+        "Scale Prediction",
+        algebra.scale,
+        {"prediction": "Usually a difference of predictions."},
+        "Multiplies a prediction by a number, or by a curve of the noise level.",
+        "For differences: a whole prediction must keep the factor 1.",
+        rule="Makes the factor depend on the noise level: a curve or an interval. Outside an interval it is 1.",
+        aliases=("multiply", "strength", "curve"),
+    ),
+    Operation(
+        "MixPredictions",
+        "Mix Predictions",
+        algebra.mix,
+        {"a": "The prediction at amount 0.", "b": "The prediction at amount 1."},
+        "Weighted mean of two predictions.",
+        "Two prompts in one picture: 0.5 is half of each.",
+        rule="Makes the amount depend on the noise level: a curve or an interval. Outside an interval it is 1.",
+        aliases=("average", "blend", "interpolate", "lerp"),
+    ),
+    Operation(
+        "CrossfadePredictions",
+        "Crossfade Predictions",
+        algebra.crossfade,
+        {"a": "The prediction where the curve is 0.", "b": "The prediction where the curve is 1."},
+        "From one prediction to another along a drawn curve of the noise level.",
+        "One prompt for the composition, which is settled at high noise, and another for the details.",
+        curves={"curve": "How much of b. Left is high noise."},
+        aliases=("curve", "schedule", "prompt editing", "blend"),
+    ),
+    Operation(
+        "SwitchPrediction",
+        "Switch Prediction",
+        algebra.switch,
+        {"inside": "Used in the interval.", "outside": "Used at all other noise levels."},
+        "One prediction in an interval of noise levels, another outside; only the one that is used is evaluated.",
+        "Guidance in an interval, or a change of prompt at a noise level.",
+        aliases=("interval", "prompt editing", "start end"),
+    ),
+    Operation(
+        "ProjectPrediction",
+        "Project Prediction",
+        algebra.project,
+        {"prediction": "What is taken apart.", "onto": "The direction."},
+        "The part of a prediction that lies along another one.",
+        "Taken apart like this, a guidance difference can be damped along the picture and kept across it.",
+        aliases=("parallel", "projection"),
+    ),
+    Operation(
+        "RejectPrediction",
+        "Reject Prediction",
+        algebra.reject,
+        {"prediction": "What is taken apart.", "onto": "The direction that is left out."},
+        "What is left of a prediction without its part along another one.",
+        "A negative prompt that leaves alone what it has in common with the positive one.",
+        aliases=("orthogonal", "perpendicular", "perp neg"),
+    ),
+    Operation(
+        "ClampPrediction",
+        "Clamp Prediction",
+        algebra.clamp,
+        {"prediction": "Usually a difference of predictions."},
+        "Limits the size of a prediction, image by image.",
+        "For differences: guidance that never pushes harder than the limit.",
+        aliases=("limit", "norm", "threshold"),
     ),
 )

@@ -304,6 +304,9 @@ COMFYUI: tuple[Twin, ...] = (
         bound=2e-4,
     ),
     Twin("lcm", {}, "LCM"),
+    Twin("euler_cfg_pp", {}, "Euler", {"cfg_pp": True}),
+    Twin("euler_ancestral_cfg_pp", {}, "DDIM", {"eta": 1.0, "cfg_pp": True}),
+    Twin("euler_ancestral_cfg_pp", {}, "EulerAncestral", {"cfg_pp": True}, VE),
 )
 
 NOT_COMFYUI: tuple[Single, ...] = (
@@ -321,19 +324,20 @@ NOT_COMFYUI: tuple[Single, ...] = (
     ),
     Single(("dpm_2_ancestral", "dpm_fast", "dpm_adaptive"), "Not built."),
     Single(
-        (
-            "euler_cfg_pp",
-            "euler_ancestral_cfg_pp",
-            "dpmpp_2s_ancestral_cfg_pp",
-            "dpmpp_2m_cfg_pp",
-            "res_multistep_cfg_pp",
-            "res_multistep_ancestral_cfg_pp",
-            "gradient_estimation_cfg_pp",
-        ),
-        "CFG++ is not built.",
+        ("dpmpp_2m_cfg_pp",),
+        "Wrong there: it takes guidance for a change from step to step, and so misses the guided image even where "
+        "nothing changes. Take DPM++ 2M with `cfg_pp`.",
+    ),
+    Single(
+        ("dpmpp_2s_ancestral_cfg_pp",),
+        "It takes the guided prediction from a step's first call and the unconditional one from its second; DPM++ 2S "
+        "with `cfg_pp` takes both from the first.",
     ),
     Single(
         (
+            "res_multistep_cfg_pp",
+            "res_multistep_ancestral_cfg_pp",
+            "gradient_estimation_cfg_pp",
             "exp_heun_2_x0",
             "exp_heun_2_x0_sde",
             "res_multistep",

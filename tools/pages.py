@@ -1,4 +1,4 @@
-"""Writes a help page per node and the README's table of nodes.
+"""Writes a help page per node, the list of all nodes, and the README's overview of them.
 
     python tools/pages.py            (with COMFYUI_PATH set)
     python tools/pages.py --check    fails when a committed file differs
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HAND = ROOT / "docs" / "pages"
 PAGES = ROOT / "web" / "docs"
 README = ROOT / "README.md"
+NODES = ROOT / "docs" / "nodes.md"
 TABLE = re.compile(r"(?<=<!-- nodes -->\n).*?(?=<!-- /nodes -->)", re.DOTALL)
 FORMULA = re.compile(r"\w+ = .*(?<!\bal)[.,)]$")
 CITED = re.compile(r"(.* [=+] (?!\d+/\d).*?) {3}(\(.*)")
@@ -147,6 +148,7 @@ def subject(node: Any) -> Subject:
     solver = getattr(node, "SOLVER", None)
     rule = next((rule for rule in GUIDANCE if schema.node_id == f"Stepwise{rule.id}Guider"), None)
     entry = solver or getattr(node, "SCHEDULE", None) or getattr(node, "RULE", None) or rule
+    entry = entry or getattr(node, "OPERATION", None)
     return Subject(node, schema, entry, hand_written(f"Stepwise{solver.id}" if solver else schema.node_id))
 
 
@@ -166,6 +168,8 @@ def number(value: float) -> str:
 def input_row(declared: Any) -> list[str]:
     """Name, type, default, range and meaning of one input."""
     kind = "choice" if declared.io_type == "COMBO" else declared.io_type
+    if template := getattr(declared, "template", None):
+        kind = f"{template.input.io_type}, one or more"
     default = getattr(declared, "default", None)
     options = getattr(declared, "options", None)
     low, high = getattr(declared, "min", None), getattr(declared, "max", None)
@@ -339,16 +343,39 @@ def node_table(subjects: Sequence[Subject]) -> str:
     for one in subjects:
         key = one.solver.name if one.solver else one.name
         text = one.entry.summary if one.entry else one.schema.description
-        row = rows.setdefault(key, [f"**{key}**" + (f"<br>{key} Sampler" if one.solver else ""), "", text])
-        row[1] += ("<br>" if row[1] else "") + f"`{one.schema.node_id}`"
+        row = rows.setdefault(key, ["", "", text])
+        break_ = "<br>" if row[1] else ""
+        row[0] += f"{break_}[{one.name}](../web/docs/{one.schema.node_id}.md)"
+        row[1] += f"{break_}`{one.schema.node_id}`"
     return table(("Node", "Id", "What for"), list(rows.values()))
+
+
+def group(category: str) -> str:
+    """The part of the menu that a node belongs to, as a title."""
+    return category.split("/")[1].capitalize()
+
+
+def overview(subjects: Sequence[Subject]) -> str:
+    """The names of the nodes, by part of the menu; a solver and its Sampler are named once."""
+    names: dict[str, dict[str, None]] = {}
+    for one in subjects:
+        names.setdefault(group(one.schema.category), {})[one.solver.name if one.solver else one.name] = None
+    return table(("In the menu", "Nodes"), [(title, ", ".join(found)) for title, found in names.items()])
+
+
+def node_list(subjects: Sequence[Subject]) -> str:
+    parts = ["# Nodes", "Each name leads to a help page that is also in the editor: select the node and press info."]
+    for title in dict.fromkeys(group(one.schema.category) for one in subjects):
+        parts += [f"## {title}", node_table([one for one in subjects if group(one.schema.category) == title])]
+    return "\n\n".join(parts) + "\n"
 
 
 def files(nodes: Sequence[Any]) -> Mapping[Path, str]:
     """Every generated file and what it must hold."""
     subjects = [subject(node) for node in nodes]
     made = {PAGES / f"{one.schema.node_id}.md": page(one) for one in subjects}
-    made[README] = TABLE.sub(lambda _: node_table(subjects) + "\n", README.read_text())
+    made[NODES] = node_list(subjects)
+    made[README] = TABLE.sub(lambda _: overview(subjects) + "\n", README.read_text())
     return made
 
 

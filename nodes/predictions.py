@@ -1,0 +1,178 @@
+"""The algebra of predictions as nodes, and the guider that evaluates what they make."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from comfy_api.input import CurveInput
+from comfy_api.latest import io, ui
+
+from ..samplers import Path
+from ..samplers.algebra import Leaf, Prediction, check_weight, needed
+from ..samplers.parameters import checked
+from ..samplers.registry import OPERATIONS, Operation
+from .errors import named
+from .guider import PredictionGuider
+from .host import PlanSampler, make_plan, path_of, sampling_of
+from .patches import not_applied
+from .schema import description, widgets
+from .types import GuidanceType, PredictionType
+
+PREDICTION_OUTPUT = PredictionType.Output("prediction", tooltip="For Guider (Stepwise) or another operation.")
+LEVELS = 200
+# All of the one at high noise, all of the other at low noise.
+RAMP = ((0.0, 0.0), (1.0, 1.0))
+
+
+class StepwisePrediction(io.ComfyNode):
+    """A conditioning as a leaf."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StepwisePrediction",
+            display_name="Prediction",
+            category="stepwise/guidance/predictions",
+            description="What the model predicts for one prompt: the beginning of an expression of predictions.",
+            search_aliases=["stepwise", "guidance", "cond", "leaf"],
+            inputs=[
+                io.Conditioning.Input(
+                    "conditioning", tooltip="A prompt, with whatever areas or ControlNets it carries."
+                )
+            ],
+            outputs=[PREDICTION_OUTPUT],
+        )
+
+    @classmethod
+    def execute(cls, conditioning) -> io.NodeOutput:
+        return io.NodeOutput(Leaf(conditioning))
+
+
+class OperationNode(io.ComfyNode):
+    """An operation of the registry on STEPWISE_PREDICTION."""
+
+    OPERATION: Operation
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        operation = cls.OPERATION
+        return io.Schema(
+            node_id=f"Stepwise{operation.id}",
+            display_name=operation.name,
+            category="stepwise/guidance/predictions",
+            description=description(operation.summary, operation.advice, operation.papers),
+            search_aliases=[*operation.aliases, "stepwise", "prediction", "guidance"],
+            inputs=[
+                *(PredictionType.Input(name, tooltip=meaning) for name, meaning in operation.inputs.items()),
+                *(io.Curve.Input(name, default=list(RAMP), tooltip=text) for name, text in operation.curves.items()),
+                *widgets(operation.function),
+                *([GuidanceType.Input("rule", optional=True, tooltip=operation.rule)] if operation.rule else []),
+            ],
+            outputs=[PREDICTION_OUTPUT],
+        )
+
+    @classmethod
+    def execute(cls, rule: Any = None, **values: Any) -> io.NodeOutput:
+        operation = cls.OPERATION
+        given: dict[str, Any] = {name: values.pop(name) for name in operation.inputs}
+        given |= {name: CurveInput.from_raw(values.pop(name)).interp for name in operation.curves}
+        with named(operation.name):
+            if rule:
+                given["rules"] = rule
+            return io.NodeOutput(operation.function(**given, **checked(operation.function, values)))
+
+
+class StepwiseGuider(io.ComfyNode):
+    """An expression of predictions as a GUIDER."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StepwiseGuider",
+            display_name="Guider (Stepwise)",
+            category="stepwise/guidance",
+            description="Guides by an expression of predictions. All prompts of a step are evaluated in one batch, and "
+            "none that does not count at its noise level.",
+            search_aliases=["stepwise", "guidance", "prediction", "custom guider"],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model, with whatever patches it carries."),
+                PredictionType.Input("prediction", tooltip="What to compute of which prompts."),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="Only for the report: the schedule of the run. The guider works on any.",
+                ),
+                io.Sampler.Input(
+                    "sampler",
+                    optional=True,
+                    tooltip="Only for the report: a SAMPLER of Stepwise that is to be used with it.",
+                ),
+            ],
+            outputs=[
+                io.Guider.Output("guider", tooltip="Model and prompts, for any node that samples with a GUIDER."),
+                io.String.Output("report", tooltip="Which prompts are evaluated when, and how many are saved."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, prediction, sigmas=None, sampler=None) -> io.NodeOutput:
+        with named("Guider (Stepwise)"):
+            path = path_of(sampling_of(model))
+            check_weight(prediction, range_of(model), path)
+            levels = levels_of(path, sigmas, sampler)
+            check_weight(prediction, levels or (), path)
+        guider = PredictionGuider(model)
+        guider.set_prediction(prediction)
+        text = report(guider, path, levels or range_of(model), counted=levels is not None)
+        return io.NodeOutput(guider, text, ui=ui.PreviewText(text))
+
+
+def range_of(model: Any) -> list[float]:
+    """Noise levels of the model from its highest to its lowest, evenly in their logarithm."""
+    sampling = sampling_of(model)
+    low, high = math.log(float(sampling.sigma_min)), math.log(float(sampling.sigma_max))
+    return [math.exp(high + (low - high) * i / (LEVELS - 1)) for i in range(LEVELS)]
+
+
+def levels_of(path: Path, sigmas: Any, sampler: Any) -> list[float] | None:
+    """The noise level of every model call of a run, as far as it is known."""
+    if sigmas is None:
+        return None
+    if isinstance(sampler, PlanSampler):
+        return [stage.sigma for stage in make_plan(sampler.solver, sampler.params, path, sigmas.tolist()).stages]
+    return sigmas.tolist()[:-1]
+
+
+def report(guider: PredictionGuider, path: Path, levels: Sequence[float], counted: bool) -> str:
+    """What is evaluated at these noise levels; as numbers where they are those of a run."""
+    names = {leaf: key for leaf, key in zip(guider.leaves, guider.keys, strict=True) if leaf is not None}
+    used: dict[Prediction, list[float]] = {leaf: [] for leaf in names}
+    for sigma in levels:
+        for leaf in needed(guider.expression, sigma, path):
+            used[leaf].append(sigma)
+    lines = []
+    if counted:
+        made, possible = sum(map(len, used.values())), len(levels) * len(names)
+        lines.append(
+            f"{len(levels)} model calls of the sampler: {made} of {possible} predictions evaluated, "
+            f"{possible - made} saved"
+        )
+    lines += [f"{name}: {place(used[leaf], levels)}" for leaf, name in names.items()]
+    lines += [f"not applied: {patch}" for patch in not_applied(guider.expression, guider.model_options)]
+    return "\n".join(lines)
+
+
+def place(used: Sequence[float], levels: Sequence[float]) -> str:
+    if len(used) == len(levels):
+        return "always"
+    if not used:
+        return "never"
+    return f"between sigma {max(used):.4g} and {min(used):.4g}"
+
+
+def operation_nodes() -> list[type[io.ComfyNode]]:
+    return [type(f"Stepwise{one.id}", (OperationNode,), {"OPERATION": one}) for one in OPERATIONS]
+
+
+def prediction_nodes() -> list[type[io.ComfyNode]]:
+    return [StepwisePrediction, *operation_nodes(), StepwiseGuider]

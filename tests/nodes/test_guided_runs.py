@@ -1,0 +1,163 @@
+"""Rules of guidance in whole runs: images by themselves, runs in parts, evaluations saved, memory once a step."""
+
+import comfy.samplers
+import pytest
+import torch
+from comfy_extras import nodes_custom_sampler as core
+from stepwise.samplers.registry import GUIDANCE
+from torch import nn
+from toy_models import Latent4, Latent5D, call, prompt, toy_model
+
+STEPS = 6
+RULES = {entry.id: entry for entry in GUIDANCE if entry.kind}
+SHARP = {"Interval": {"sigma_low": 0.1, "sigma_high": 3.0}, "APG": {"norm_threshold": 2.0}, "Threshold": {"limit": 0.5}}
+
+
+class PixelNet(nn.Module):
+    """Each value by itself, so that the network is the same for one image and for a batch, bit for bit."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.dtype = torch.float32
+        self.evaluated = []
+
+    def forward(self, x, timesteps, context=None, control=None, transformer_options=None, **kwargs):
+        self.evaluated.append(len(x))
+        shown = context.float().mean(dim=(1, 2)).view(-1, *[1] * (x.ndim - 1))
+        return 0.6 * x + 0.3 * torch.tanh(2.0 * x) * shown + 0.2 * torch.sin(3.0 * shown)
+
+
+def model_of(kind="EPS", dims=2):
+    return toy_model(kind, PixelNet(), Latent5D() if dims == 3 else Latent4())
+
+
+def chain_of(name, rule=(), **params):
+    curve = {"points": [[0.0, 0.2], [1.0, 1.0]], "interpolation": "linear"}
+    entry = RULES[name]
+    sockets = {**dict.fromkeys(entry.others, prompt(0.9)), **dict.fromkeys(entry.curves, curve)}
+    return call(f"Stepwise{name}Guidance", rule=rule, **{**sockets, **SHARP.get(name, {}), **params})[0]
+
+
+def guider_of(model, rule=(), cfg=5.0):
+    given = {"model": model, "positive": prompt(0.4), "negative": prompt(-0.3), "cfg": cfg, "rule": rule}
+    return call("StepwiseCFGGuider", **given)[0]
+
+
+def sigmas_of(kind):
+    return torch.linspace(1.0, 0.0, STEPS + 1) if kind == "FLOW" else call("StepwiseKarrasSchedule", steps=STEPS)[0]
+
+
+class Given:
+    """Starting noise that is given."""
+
+    seed = 11
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def generate_noise(self, latent):
+        return self.noise
+
+
+def run(guider, noise, sigmas, solver="DPMpp2M", **params):
+    latent = {"samples": torch.zeros_like(noise)}
+    return call(f"Stepwise{solver}", guider=guider, noise=Given(noise), latent_image=latent, sigmas=sigmas, **params)
+
+
+def noise_of(dims=2, batch=3):
+    shape = (batch, 4, 5, 6) if dims == 2 else (batch, 4, 2, 5, 6)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(("kind", "dims"), [("EPS", 2), ("FLOW", 3)])
+def test_a_picture_comes_out_alone_as_in_its_batch(name, kind, dims):
+    """Bit for bit, through the guider and the sampler; on pictures and on video."""
+    model, noise, sigmas, rule = model_of(kind, dims), noise_of(dims), sigmas_of(kind), chain_of(name)
+    whole = run(guider_of(model, rule), noise, sigmas)[0]["samples"]
+    plain = run(guider_of(model), noise, sigmas)[0]["samples"]
+    assert not torch.equal(whole, plain)
+    for i in range(len(noise)):
+        assert torch.equal(run(guider_of(model, rule), noise[i : i + 1], sigmas)[0]["samples"], whole[i : i + 1])
+
+
+@pytest.mark.parametrize("kind", ["EPS", "FLOW"])
+@pytest.mark.parametrize("solver", ["Euler", "DPMpp2M", "Heun", "DPMSolver", "EulerAncestral"])
+def test_momentum_goes_on_where_a_run_is_cut(kind, solver):
+    """Bit for bit at every step, for solvers of one and of two calls; without the memory it would not."""
+    model, noise, sigmas = model_of(kind), noise_of(), sigmas_of(kind)
+    guider = guider_of(model, chain_of("Rescale", chain_of("APG", momentum=-0.7)))
+    whole = run(guider, noise, sigmas, solver)[0]["samples"]
+    for cut in range(1, STEPS):
+        state = run(guider, noise, sigmas, solver, end_step=cut)[2]
+        assert state.memory
+        assert torch.equal(call(f"Stepwise{solver}", guider=guider, state=state)[0]["samples"], whole)
+
+
+def test_momentum_of_a_foreign_sampler_is_that_of_ours():
+    """Core's Euler and ours make the same calls; theirs are told apart by the noise level alone."""
+    model, noise, sigmas = model_of(), noise_of(), sigmas_of("EPS")
+    guider = guider_of(model, chain_of("APG", momentum=-0.7))
+    sampler, latent = comfy.samplers.sampler_object("euler"), {"samples": torch.zeros_like(noise)}
+    theirs = core.SamplerCustomAdvanced.execute(Given(noise), guider, sampler, sigmas, latent).args[0]["samples"]
+    torch.testing.assert_close(theirs, run(guider, noise, sigmas, "Euler")[0]["samples"], rtol=1e-5, atol=1e-5)
+    again = core.SamplerCustomAdvanced.execute(Given(noise), guider, sampler, sigmas, latent).args[0]["samples"]
+    assert torch.equal(again, theirs)
+
+
+def test_momentum_counts_steps_and_not_calls():
+    """A run of one step: with the same d at every call, two calls of a step remember what one does."""
+    model, noise = model_of(), noise_of()
+    guider = guider_of(model, chain_of("APG", momentum=-0.7, eta=1.0, norm_threshold=0.0))
+    sigmas = torch.tensor([2.0, 1.0])
+    remembered = [run(guider, noise, sigmas, solver)[2].memory for solver in ("Euler", "Heun", "DPMSolver")]
+    assert all(set(memory) == set(remembered[0]) for memory in remembered)
+    for memory in remembered[1:]:
+        assert all(torch.equal(value, memory[name]) for name, value in remembered[0].items())
+
+
+def test_an_interval_evaluates_one_prompt_outside_it_at_the_noise_level_of_each_call():
+    """DPM-Solver-2 from 10 to 1 calls the model at 10, at their geometric mean 3.16, and at 1 for the step to 0."""
+    model, noise = model_of(), noise_of(batch=1)
+    guider = guider_of(model, chain_of("Interval", sigma_low=2.0, sigma_high=5.0))
+    run(guider, noise, torch.tensor([10.0, 1.0, 0.0]), "DPMSolver")
+    assert evaluated(model) == [1, 2, 1]
+
+
+def evaluated(model):
+    return model.model.diffusion_model.evaluated
+
+
+def test_zero_init_calls_the_model_once_less():
+    model, noise = model_of("FLOW"), noise_of(batch=1)
+    run(guider_of(model, chain_of("CFGZeroStar")), noise, sigmas_of("FLOW"), "Euler")
+    assert evaluated(model) == [2] * (STEPS - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "cfg", "expected"),
+    [
+        ("Dual", {"middle_scale": 3.0}, 5.0, 3),
+        ("Dual", {"middle_scale": 5.0}, 5.0, 2),
+        ("Dual", {"middle_scale": 1.0}, 1.0, 1),
+        ("PerpNeg", {}, 5.0, 3),
+        ("PerpNeg", {}, 1.0, 1),
+        ("AnotherPrompt", {"prompt_scale": 2.0}, 5.0, 3),
+        ("AnotherPrompt", {"prompt_scale": 0.0}, 5.0, 2),
+        ("Curve", {"shape": "constant", "start": 0.0}, 5.0, 1),
+    ],
+)
+def test_a_prompt_without_weight_is_not_evaluated(name, params, cfg, expected):
+    model, noise = model_of(), noise_of(batch=1)
+    run(guider_of(model, chain_of(name, **params), cfg), noise, sigmas_of("EPS"), "Euler")
+    assert evaluated(model) == [expected] * STEPS
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name != "AnotherPrompt"])
+def test_guidance_1_is_the_run_of_the_positive_prompt_alone(name):
+    model, noise, sigmas = model_of(), noise_of(), sigmas_of("EPS")
+    params = {"middle_scale": 1.0} if name == "Dual" else {}
+    guided = run(guider_of(model, chain_of(name, **params), 1.0), noise, sigmas)[0]["samples"]
+    basic = core.BasicGuider.execute(model, prompt(0.4)).args[0]
+    torch.testing.assert_close(guided, run(basic, noise, sigmas)[0]["samples"], rtol=1e-5, atol=1e-5)
