@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..samplers import Plan, State
@@ -11,6 +11,7 @@ from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value
 from ..samplers.parts import carried_over, open_ended
 from .host import PlanSampler, make_plan
+from .noise import image_seeds
 from .state import HeldRun, described
 
 OR_FORK = "or set on_mismatch to fork"
@@ -67,12 +68,15 @@ class Fork:
         return replace(held, solver=solver, params=settings)
 
     def seed(self, held: HeldRun, noise: Any) -> HeldRun:
-        if noise is None or noise.seed == held.seed:
+        if noise is None:
             return held
-        problem = f"has the seed {noise.seed}, and the state was made with {held.seed}"
+        seeds = image_seeds(noise, held.latent)
+        if seeds == held.image_seeds:
+            return held
+        problem = f"has the seed {seeds}, and the state was made with {held.image_seeds}"
         instead = "noise that the sampler adds from here on is of the new seed; the starting noise stays"
         self.refuse("noise", problem, "leave noise unwired", instead)
-        return replace(held, seed=noise.seed)
+        return replace(held, seed=noise.seed, **asdict(seeds))
 
     def schedule(self, held: HeldRun, sampler: PlanSampler, sigmas: tuple[float, ...] | None) -> HeldRun:
         """The state's schedule, the wired one below the present level, or both parts of one that was split there."""

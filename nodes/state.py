@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..samplers import Path, State
 from ..samplers.parameters import InputError, Value
+from .noise import ImageSeeds
 
 Batching = tuple[tuple[int, ...], ...]
 
@@ -29,6 +30,7 @@ class HeldRun:
     denoised: the last prediction of the clean latent, as a LATENT has it.
     batching: which prompts the host evaluated together in the last model call: by free memory, and with it change the
         last bits of a prediction.
+    seeds, variation_seeds, variation_strength: those of `ImageSeeds`.
     """
 
     solver: str
@@ -48,6 +50,13 @@ class HeldRun:
     denoised: Any = None
     batching: Batching = ()
     patches: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    variation_seeds: tuple[int, ...] = ()
+    variation_strength: float = 0.0
+
+    @property
+    def image_seeds(self) -> ImageSeeds:
+        return ImageSeeds(self.seeds, self.variation_seeds, self.variation_strength)
 
     @property
     def steps(self) -> int:

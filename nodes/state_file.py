@@ -80,6 +80,9 @@ def check_run(held: HeldRun, name: str) -> None:
             raise InputError(what, f"has another shape than the latent, {packed_shape(tensor)}", DAMAGED)
     if tuple(held.state.x.shape) != shape:
         raise InputError("x", f"has the shape {tuple(held.state.x.shape)}, and the latent {shape}", DAMAGED)
+    for what, seeds in (("seeds", held.seeds), ("variation_seeds", held.variation_seeds)):
+        if len(seeds) != shape[0] and (what == "seeds" or held.variation_strength):
+            raise InputError(what, f"has {len(seeds)} numbers for {shape[0]} images", DAMAGED)
     params = {key: value for key, value in held.params.items() if key in solver.parameters}
     plan = open_ended(lambda sigmas: make_plan(solver, params, held.path, sigmas), held.sigmas[held.solver_step :])
     # A state of another version has a plan of its own; it is told when the run goes on.

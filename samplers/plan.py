@@ -27,7 +27,9 @@ class PlanError(ValueError):
 class Noise:
     """An operand: standard normal noise, addressed by what it is for, so that it never depends on the order of drawing.
 
-    `occurrence` tells apart several visits to one interval. `clip` bounds the values; it is no part of the address.
+    `occurrence` tells apart several visits to one interval. `clip` bounds the values, and `fresh` says that it is no
+    increment of the noise that drives the run from level to level, but made for its purpose alone; neither is part of
+    the address.
     """
 
     purpose: str
@@ -35,6 +37,7 @@ class Noise:
     sigma_to: float
     occurrence: int = 0
     clip: float = math.inf
+    fresh: bool = False
 
     def __str__(self) -> str:
         again = f" #{self.occurrence}" if self.occurrence else ""
