@@ -2,9 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, sigmas
+from . import demo, sigmas, state_nodes
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
+from .noise import StepwiseNoise
+from .plot import StepwisePlotSigmas
 from .predictions import prediction_nodes
 from .preview import serve_previews
 from .rules import rule_nodes
@@ -18,9 +20,12 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *schedule_nodes(),
         *sigmas.NODES,
         StepwiseCFGGuider,
+        StepwiseNoise,
         *rule_nodes(),
         *prediction_nodes(),
         StepwisePlanTable,
+        StepwisePlotSigmas,
+        *state_nodes.NODES,
         *demo.NODES,
     ]
 

@@ -32,7 +32,7 @@ class HostDenoiser:
     def __call__(self, x: torch.Tensor, sigma: float, **changes: Any) -> torch.Tensor | Predicted:
         """The prediction of model call number `calls`, which becomes the next."""
         progress, call, stages = self.progress, self.calls, self.plan.stages
-        progress.sigma, progress.stage, progress.step = sigma, call, stages[call].step
+        progress.sigma, progress.stage, progress.step = sigma, call, progress.before + stages[call].step
         progress.first = call == 0 or stages[call - 1].step != stages[call].step
         self.calls += 1
         # The host's progress bar looks for Cancel too, but only ten times a second.

@@ -14,6 +14,8 @@ import comfy.samplers
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from .progress import KEY
+
 Conds = Sequence[Mapping[str, Any]]
 
 # What the host's evaluation looks at in a conditioning besides the model's own inputs.
@@ -39,9 +41,9 @@ def is_plain(conds: Sequence[Conds], model_options: Mapping[str, Any]) -> bool:
 
 
 def wrappers(kind: str, model_options: Mapping[str, Any]) -> list[Any]:
-    if not model_options.get("transformer_options", {}).get("wrappers"):
-        return []
-    return comfy.patcher_extension.get_all_wrappers(kind, model_options, is_model_options=True)
+    """Those of others: Stepwise's own only look on."""
+    held = model_options.get("transformer_options", {}).get("wrappers", {}).get(kind, {})
+    return [wrapper for key, found in held.items() if key != KEY for wrapper in found]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A run of a sampler under a guider, whole or in part: what every step node does."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import comfy.model_management
@@ -11,10 +11,14 @@ import comfy.utils
 import latent_preview
 import torch
 
+from ..samplers.checkpoint import fingerprint
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError
-from .host import PlanRun, PlanSampler, make_plan, moved, path_of, sampling_of
-from .state import HeldRun
+from .autosave import Autosave
+from .host import PlanRun, PlanSampler, family_of, moved, path_of, sampling_of
+from .noise import component_sizes, image_seeds
+from .resume import plan_of, resumed
+from .state import HeldRun, check_family
 
 
 def sample(
@@ -26,27 +30,33 @@ def sample(
     state: HeldRun | None,
     start_step: int,
     end_step: int,
+    on_mismatch: str = "error",
+    autosave: Autosave | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Runs the steps from `start_step` (or from where `state` stands) up to `end_step`.
 
     Returns the latent at that point, the last prediction of the clean latent, and the state.
     Raises InputError for an input that cannot be used, before the model is touched.
     """
-    solver, params = (sampler.solver.name, sampler.settings) if isinstance(sampler, PlanSampler) else ("other", {})
     schedule = None if sigmas is None else tuple(sigmas.tolist())
-    path = path_of(sampling_of(guider.model_patcher))
+    if autosave is not None and not isinstance(sampler, PlanSampler):
+        problem = f"is {autosave.every}, and this SAMPLER is not one of Stepwise: it keeps nothing to save on the way"
+        raise InputError("autosave_every", problem, "set it to 0, or wire a Sampler node of Stepwise")
     if state is None:
-        held = fresh(guider, noise, latent_image, schedule, start_step)
-        held = replace(held, solver=solver, params=params)
+        held = fresh(guider, sampler, noise, latent_image, schedule, start_step)
     else:
-        held = state
-        held.check_fits(solver, params, path, schedule)
-        check_resumed_step(held, sampler, start_step)
-    return go(guider, sampler, held, min(end_step, len(held.sigmas) - 1))
+        check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
+        held = resumed(state, sampler, noise, schedule, start_step, on_mismatch)
+    return go(guider, sampler, held, end_step, autosave)
 
 
 def fresh(
-    guider: Any, noise: Any, latent_image: Mapping[str, Any] | None, sigmas: tuple[float, ...] | None, start_step: int
+    guider: Any,
+    sampler: Any,
+    noise: Any,
+    latent_image: Mapping[str, Any] | None,
+    sigmas: tuple[float, ...] | None,
+    start_step: int,
 ) -> HeldRun:
     """The beginning of a run, its inputs checked."""
     for name, value in (("noise", noise), ("latent_image", latent_image), ("sigmas", sigmas)):
@@ -58,8 +68,20 @@ def fresh(
         problem = f"is {start_step}, and the schedule has the steps 0 to {len(sigmas) - 2}"
         raise InputError("start_step", problem, "lower it, or wire a longer schedule")
     latent = fitting(guider, latent_image)
-    made = noise.generate_noise(latent)
-    return HeldRun("", {}, path, sigmas, start_step, made, latent, noise.seed)
+    held = HeldRun(
+        *("other", {}) if not isinstance(sampler, PlanSampler) else (sampler.solver.name, sampler.settings),
+        path,
+        sigmas,
+        start_step,
+        noise.generate_noise(latent),
+        latent,
+        noise.seed,
+        solver_step=start_step,
+        step=start_step,
+        model=family_of(guider.model_patcher),
+        **asdict(image_seeds(noise, latent)),
+    )
+    return replace(held, plan=fingerprint(plan_of(held, sampler))) if isinstance(sampler, PlanSampler) else held
 
 
 def fitting(guider: Any, latent_image: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,27 +103,53 @@ def fitting(guider: Any, latent_image: Mapping[str, Any]) -> dict[str, Any]:
     return latent
 
 
-def check_resumed_step(held: HeldRun, sampler: PlanSampler, start_step: int) -> None:
-    plan = make_plan(sampler.solver, sampler.params, held.path, held.sigmas[held.start_step :])
-    stages = plan.stages[held.state.index :]
-    stands = held.start_step + (stages[0].step if stages else plan.steps)
-    if start_step not in (0, stands):
-        raise InputError("start_step", f"is {start_step}, and the state stands at step {stands}", "set it to 0")
-
-
-def go(guider: Any, sampler: Any, held: HeldRun, end_step: int) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
+def go(
+    guider: Any, sampler: Any, held: HeldRun, end_step: int, autosave: Autosave | None = None
+) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Lets the host's guider run the part, and takes the results out of it."""
-    sigmas = torch.tensor(held.sigmas[held.start_step :])
-    steps, stop = len(sigmas) - 1, end_step - held.start_step
-    if stop < 1:
+    end = min(end_step, held.steps)
+    if held.state is None and end <= held.start_step:
         problem = f"is {end_step}, and the run begins at step {held.start_step}"
         raise InputError("end_step", problem, "raise it above the step where the run begins")
-    if isinstance(sampler, PlanSampler):
-        plan = make_plan(sampler.solver, sampler.params, held.path, sigmas.tolist())
-        sampler = PlanRun(sampler, plan, held.state, stop, held.memory)
-    else:
-        sigmas = sigmas[: stop + 1]
+    if end < held.step:
+        problem = f"is {end_step}, and the state stands at step {held.step}"
+        raise InputError("end_step", problem, "raise it above that step")
+    if not isinstance(sampler, PlanSampler):
+        return foreign(guider, sampler, held, end)
 
+    def present() -> HeldRun:
+        return standing(guider, held, run)
+
+    def turn() -> None:
+        if autosave is not None:
+            autosave.turn(held.solver_step + run.step, present)
+
+    run = PlanRun(
+        sampler,
+        plan_of(held, sampler),
+        held.state,
+        end - held.solver_step,
+        held.memory,
+        before=held.solver_step - held.start_step,
+        seeds=held.image_seeds,
+        components=component_sizes(held.latent["samples"]),
+        batching=held.batching,
+        patches=held.patches,
+        turn=turn,
+    )
+    try:
+        samples, _ = hosted(guider, run, held, torch.tensor(held.sigmas[held.start_step :]))
+    except BaseException:
+        # Cancel is one of these. What the run has reached is worth keeping.
+        if autosave is not None and run.step:
+            autosave.save(present())
+        raise
+    held = present()
+    return {**held.latent, "samples": samples}, {**held.latent, "samples": held.denoised}, held
+
+
+def hosted(guider: Any, sampler: Any, held: HeldRun, sigmas: torch.Tensor) -> tuple[Any, dict[str, Any]]:
+    """The latent that the host's guider makes of the run's own inputs, and what its callback has seen."""
     seen: dict[str, Any] = {}
     samples = guider.sample(
         held.noise,
@@ -109,20 +157,45 @@ def go(guider: Any, sampler: Any, held: HeldRun, end_step: int) -> tuple[dict[st
         sampler,
         sigmas,
         denoise_mask=held.latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(guider.model_patcher, steps, seen),
+        callback=latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1, seen),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=held.seed,
     )
-    samples = samples.to(comfy.model_management.intermediate_device())
+    return samples.to(comfy.model_management.intermediate_device()), seen
+
+
+def foreign(guider: Any, sampler: Any, held: HeldRun, end: int) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
+    """A SAMPLER that is not ours runs on its part of the schedule alone, as in the host."""
+    samples, seen = hosted(guider, sampler, held, torch.tensor(held.sigmas[held.start_step : end + 1]))
     output = {**held.latent, "samples": samples}
-    if isinstance(sampler, PlanRun):
-        memory = {name: value.cpu() for name, value in sampler.memory.items()}
-        held = replace(held, state=moved(sampler.state, torch.device("cpu")), memory=memory)
-        seen.setdefault("x0", unpacked(held.state.denoised, held.latent["samples"]))
-    x0 = seen.get("x0")
-    if x0 is None:
+    if seen.get("x0") is None:
         return output, output, held
-    return output, {**held.latent, "samples": guider.model_patcher.model.process_latent_out(x0.cpu())}, held
+    return output, {**held.latent, "samples": finished(guider, seen["x0"])}, held
+
+
+def standing(guider: Any, held: HeldRun, run: PlanRun) -> HeldRun:
+    """`held` as the run has left it, off the device. A part of no steps leaves it as it was."""
+    if not run.step:
+        return held
+    state = moved(run.state, torch.device("cpu"))
+    return replace(
+        held,
+        state=state,
+        memory=on_cpu(run.memory),
+        patches=on_cpu(run.patches),
+        step=held.solver_step + run.step,
+        denoised=finished(guider, unpacked(state.denoised, held.latent["samples"])),
+        batching=run.batching,
+    )
+
+
+def on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+
+
+def finished(guider: Any, x0: Any) -> Any:
+    """A prediction as a LATENT has it."""
+    return guider.model_patcher.model.process_latent_out(x0.cpu())
 
 
 def unpacked(x0: torch.Tensor, like: Any) -> Any:

@@ -51,6 +51,8 @@ class ScheduleNode(io.ComfyNode):
                 io.Model.Input("model", optional=True, tooltip=MODEL_TOOLTIPS.get(schedule.takes, RANGE_TOOLTIP)),
             ],
             outputs=[io.Sigmas.Output("sigmas", tooltip="The noise levels of the steps, descending.")],
+            # The page learns the wired model from it: sent again when a run takes this node from the cache.
+            has_intermediate_output=True,
         )
 
     @classmethod

@@ -6,8 +6,10 @@ from comfy_api.latest import io
 
 from ..samplers.registry import SOLVERS, Solver
 from . import run
+from .autosave import Autosave
 from .errors import named
 from .host import PlanSampler
+from .noise import KINDS
 from .schema import description, widgets
 from .types import StateType
 
@@ -21,8 +23,9 @@ STEP_INPUTS = (
 NOISE_INPUTS = (
     io.Combo.Input(
         "noise_kind",
-        options=["independent"],
-        tooltip="Independent noise for each image and step, from the image's seed.",
+        options=list(KINDS),
+        tooltip="independent: new noise at every step. brownian: one path of noise per image, the same for every "
+        "schedule, so that more steps refine the picture instead of changing it; it costs about 8 draws for one.",
     ),
     io.Combo.Input(
         "noise_device",
@@ -39,7 +42,23 @@ WINDOW_INPUTS = (
         max=10000,
         tooltip="Stop after this many steps of the schedule; the state then goes on from there.",
     ),
+    io.Int.Input(
+        "autosave_every",
+        default=0,
+        min=0,
+        max=10000,
+        tooltip="Save the state to ComfyUI's output folder after every so many steps, and on Cancel; 0 never.",
+    ),
+    io.Combo.Input(
+        "on_mismatch",
+        options=["error", "fork"],
+        tooltip="When solver, parameters, seed or schedule are not those of the wired state: error stops, "
+        "fork goes on from where the state stands and says in the log what it dropped.",
+    ),
 )
+HIDDEN = (io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo)
+# Saved workflows know widgets by their position, so what came later stands behind what was there before.
+LATER = ("cfg_pp",)
 STEP_OUTPUTS = (
     io.Latent.Output("output", tooltip="The latent where the run stopped."),
     io.Latent.Output("denoised_output", tooltip="The model's last prediction of the clean latent."),
@@ -62,14 +81,29 @@ class StepwiseSample(io.ComfyNode):
             search_aliases=["sampler custom advanced", "resume", "stepwise"],
             inputs=[guider, sampler, *sockets, *WINDOW_INPUTS],
             outputs=list(STEP_OUTPUTS),
+            hidden=list(HIDDEN),
         )
 
     @classmethod
     def execute(
-        cls, guider, sampler, start_step, end_step, noise=None, latent_image=None, sigmas=None, state=None
+        cls,
+        guider,
+        sampler,
+        start_step,
+        end_step,
+        autosave_every=0,
+        on_mismatch="error",
+        noise=None,
+        latent_image=None,
+        sigmas=None,
+        state=None,
     ) -> io.NodeOutput:
+        autosave = Autosave.of(autosave_every, cls.hidden)
         with named(cls.define_schema().display_name):
-            return io.NodeOutput(*run.sample(guider, sampler, noise, latent_image, sigmas, state, start_step, end_step))
+            made = run.sample(
+                guider, sampler, noise, latent_image, sigmas, state, start_step, end_step, on_mismatch, autosave
+            )
+        return io.NodeOutput(*made)
 
 
 class SolverNode(StepwiseSample):
@@ -88,18 +122,20 @@ class SolverNode(StepwiseSample):
             search_aliases=[*solver.aliases, "stepwise", "sampler"],
             inputs=[
                 *STEP_INPUTS,
-                *widgets(solver.plan),
+                *widgets(solver.plan, [name for name in solver.parameters if name not in LATER]),
                 *(NOISE_INPUTS if solver.stochastic else ()),
                 *WINDOW_INPUTS,
+                *widgets(solver.plan, LATER),
             ],
             outputs=list(STEP_OUTPUTS),
+            hidden=list(HIDDEN),
         )
 
     @classmethod
     def execute(cls, guider, noise_kind="independent", noise_device="cpu", **inputs: Any) -> io.NodeOutput:
         ours = {name: inputs.pop(name) for name in cls.SOLVER.parameters if name in inputs}
         with named(cls.SOLVER.name):
-            return super().execute(guider, PlanSampler(cls.SOLVER, ours, noise_device), **inputs)
+            return super().execute(guider, PlanSampler(cls.SOLVER, ours, noise_device, noise_kind), **inputs)
 
 
 class SamplerNode(io.ComfyNode):

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from ..samplers import Path, State
 from ..samplers.parameters import InputError, Value
+from .noise import ImageSeeds
+
+Batching = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,17 @@ class HeldRun:
     `noise`, `latent` (samples and mask) and `seed` are what the run began with, exactly as they were handed to the
     guider; with the full schedule they let the rest of the run see what it would have seen uncut. `state` is None for a
     SAMPLER that is not ours: it has an output, but keeps nothing that could be resumed. `memory` is what the guidance
-    remembers from step to step.
+    remembers from step to step, `patches` what those of others do.
+
+    sigmas, start_step: the full schedule, and where in it the run began.
+    solver_step: where the present solver began: later than `start_step` after a fork to another one.
+    step: where the run stands.
+    plan: fingerprint of the solver's plan, whatever version of Stepwise makes it.
+    model: what must agree in the model of every part, and what it was called.
+    denoised: the last prediction of the clean latent, as a LATENT has it.
+    batching: which prompts the host evaluated together in the last model call: by free memory, and with it change the
+        last bits of a prediction.
+    seeds, variation_seeds, variation_strength: those of `ImageSeeds`.
     """
 
     solver: str
@@ -30,24 +43,37 @@ class HeldRun:
     seed: int
     state: State | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    solver_step: int = 0
+    step: int = 0
+    plan: str = ""
+    model: Mapping[str, Value] = field(default_factory=dict)
+    denoised: Any = None
+    batching: Batching = ()
+    patches: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    variation_seeds: tuple[int, ...] = ()
+    variation_strength: float = 0.0
 
-    def check_fits(
-        self, solver: str, params: Mapping[str, Value], path: Path, sigmas: tuple[float, ...] | None
-    ) -> None:
-        """Raises InputError unless the run can go on with these."""
-        if self.state is None:
-            cure = "use a Stepwise sampler in the node that made it"
-            raise InputError("state", f"comes from a sampler that keeps nothing to resume ({self.solver})", cure)
-        if path is not self.path:
-            problem = f"comes from a model on the {self.path!r} path, and this model is on {path!r}"
-            raise InputError("state", problem, "wire a GUIDER whose model is of the same family")
-        if (solver, dict(params)) != (self.solver, dict(self.params)):
-            problem = f"was made by {described(self.solver, self.params)}, and this is {described(solver, params)}"
-            raise InputError("state", problem, "use the same solver and parameters")
-        if sigmas is not None and sigmas != self.sigmas:
-            cure = "wire the full schedule of the first part, or leave sigmas unwired"
-            raise InputError("sigmas", "is not the schedule that the state was made on", cure)
+    @property
+    def image_seeds(self) -> ImageSeeds:
+        return ImageSeeds(self.seeds, self.variation_seeds, self.variation_strength)
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
 
 
 def described(solver: str, params: Mapping[str, Value]) -> str:
     return f"{solver} ({', '.join(f'{name} = {value}' for name, value in params.items())})" if params else solver
+
+
+def check_family(held: HeldRun, path: Path, model: Mapping[str, Value]) -> None:
+    """Raises InputError for a model whose latents mean something else than those of the state."""
+    cure = "wire a GUIDER whose model is of the same family"
+    if path is not held.path:
+        problem = f"comes from a model on the {held.path!r} path, and this model is on {path!r}"
+        raise InputError("state", problem, cure)
+    for what in ("latent", "channels"):
+        if held.model.get(what) != model.get(what):
+            ours, theirs = (f"{each.get('channels')} channels ({each.get('latent')})" for each in (held.model, model))
+            raise InputError("state", f"comes from a model with latents of {ours}, and this one has {theirs}", cure)

@@ -280,6 +280,131 @@ def on_a_checkpoint() -> Workflow:
     return w
 
 
+def digits_on_karras(w: Workflow, labels: str = "0-9") -> tuple[Node, dict[str, Any], dict[str, Any]]:
+    """The Digits model, its prompts, and what a run of 20 steps begins with: the left column."""
+    model = w.add("StepwiseDigitsModel", (0, 0), variant="standard")
+    positive = w.add("StepwiseDigit", (0, 3), "Digits to draw", labels=labels)
+    negative = w.add("StepwiseDigit", (0, 5.4), "No class", labels="")
+    latent = w.add("EmptyLatentImage", (0, 8), width=64, height=64, batch_size=10)
+    noise = w.add("RandomNoise", (0, 11.5), noise_seed=7)
+    sigmas = w.add("StepwiseKarrasSchedule", (0, 14.5), steps=20, model=model[0])
+    prompts = {"positive": positive[0], "negative": negative[0]}
+    return model, prompts, {"noise": noise[0], "latent_image": latent[0], "sigmas": sigmas[0]}
+
+
+def row_of_images(w: Workflow, latent: Link, model: Node, place: tuple[float, float], title: str) -> Node:
+    x, y = place
+    decoded = w.add("VAEDecode", (x, y), samples=latent, vae=model[1])
+    return w.add("StepwiseImageGrid", (x, y + 1.8), title, images=decoded[0], columns=10, gap=8)
+
+
+def stacked(w: Workflow, rows: list[Node], column: float) -> None:
+    """The rows under each other, saved as one picture."""
+    stack = rows[0]
+    for i, image in enumerate(rows[1:]):
+        joined = {"image1": stack[0], "image2": image[0], "direction": "down"}
+        stack = w.add("ImageStitch", (column, 6 * i), **joined, spacing_width=8, spacing_color="black")
+    w.add("SaveImage", (column + 1, 0), images=stack[0], filename_prefix="stepwise", size=(720, 400))
+
+
+def pause_and_resume() -> Workflow:
+    w = Workflow(
+        "Pause and resume",
+        "pause_and_resume",
+        "## Stop, save, go on\nThe first DPM++ 2M stops after step 5 of 20 (`end_step`); Save State writes the run to "
+        "ComfyUI's output folder. The second goes on from there. Tomorrow, or after a crash: put Load State in the "
+        "place of the first. Top: the model's idea of the picture at the pause. Middle: gone on. Bottom: the run in "
+        "one piece, the same to the last bit.",
+    )
+    model, prompts, begins = digits_on_karras(w)
+    guider = w.add("StepwiseCFGGuider", (1, 0), model=model[0], **prompts, cfg=4.0)
+    first = w.add("StepwiseDPMpp2M", (1, 4), "To step 5", guider=guider[0], **begins, end_step=5)
+    w.add("StepwiseSaveState", (1, 11.5), state=first[2], filename_prefix="stepwise/pause")
+    seen = w.add("StepwiseInspectState", (1, 15), state=first[2], size=(290, 260))
+    second = w.add("StepwiseDPMpp2M", (2, 4), "From step 5 on", guider=guider[0], state=first[2])
+    whole = w.add("StepwiseDPMpp2M", (2, 11.5), "In one piece", guider=guider[0], **begins)
+    rows = [
+        row_of_images(w, latent, model, (3, 6 * i), title)
+        for i, (latent, title) in enumerate(
+            [(seen[1], "At the pause"), (second[0], "Gone on"), (whole[0], "One piece")]
+        )
+    ]
+    stacked(w, rows, 4)
+    return w
+
+
+def fork_into_guidances() -> Workflow:
+    w = Workflow(
+        "Fork one run into four guidances",
+        "fork_into_guidances",
+        "## One beginning, four endings\nThe first four steps decide what goes where; they are made once, at guidance "
+        "3. From that state four runs go on, each with a guidance of its own: 1, 3, 7.5 and 15, from top to bottom. "
+        "Forking is wiring a state twice.",
+    )
+    model, prompts, begins = digits_on_karras(w)
+    guiders = [
+        w.add("StepwiseCFGGuider", (1, 4 * i), f"Guidance {cfg:g}", model=model[0], **prompts, cfg=cfg)
+        for i, cfg in enumerate((1.0, 3.0, 7.5, 15.0))
+    ]
+    first = w.add("StepwiseDPMpp2M", (1, 16), "To step 4", guider=guiders[1][0], **begins, end_step=4)
+    ends = [
+        w.add("StepwiseDPMpp2M", (2, 7.5 * i), f"On at {guider.title.lower()}", guider=guider[0], state=first[2])
+        for i, guider in enumerate(guiders)
+    ]
+    rows = [row_of_images(w, end[0], model, (3, 6 * i), end.title) for i, end in enumerate(ends)]
+    stacked(w, rows, 4)
+    return w
+
+
+def hand_over() -> Workflow:
+    w = Workflow(
+        "High-noise model hands over to low-noise model",
+        "hand_over",
+        "## Two models, one run\nThe first model takes the steps at high noise, the second those at low noise, as "
+        "with Wan 2.2's pair: each with its own guidance, on one schedule, and nothing is lost between them. Here the "
+        "second is the distilled twin of the first, without guidance. Top: handed over at step 8. Bottom: the first "
+        "model alone.",
+    )
+    model, prompts, begins = digits_on_karras(w)
+    twin = w.add("StepwiseDigitsModel", (0, 19), "Low-noise model", variant="lcm")
+    high = w.add("StepwiseCFGGuider", (1, 0), "At high noise", model=model[0], **prompts, cfg=4.0)
+    low = w.add("StepwiseCFGGuider", (1, 4), "At low noise", model=twin[0], **prompts, cfg=1.0)
+    first = w.add("StepwiseDPMpp2M", (1, 8), "High noise: to step 8", guider=high[0], **begins, end_step=8)
+    second = w.add("StepwiseDPMpp2M", (2, 0), "Low noise: from step 8", guider=low[0], state=first[2])
+    alone = w.add("StepwiseDPMpp2M", (2, 8), "The first model alone", guider=high[0], **begins)
+    rows = [
+        row_of_images(w, run[0], model, (3, 6 * i), title)
+        for i, (run, title) in enumerate([(second, "Handed over"), (alone, "One model")])
+    ]
+    stacked(w, rows, 4)
+    return w
+
+
+def curve_and_interval() -> Workflow:
+    w = Workflow(
+        "Guidance curve and interval",
+        "guidance_curve_and_interval",
+        "## Guidance 15, everywhere and where it helps\nTop: the same scale at every noise level. Bottom: it follows "
+        "the drawn curve, from high noise at its left to low noise at its right, and only inside the interval; "
+        "elsewhere the negative prompt is not evaluated. Drag the points of the curve.",
+    )
+    model, prompts, begins = digits_on_karras(w)
+    points = [[0.0, 0.1], [0.4, 0.4], [0.75, 0.6], [1.0, 0.3]]
+    drawn = {"points": points, "interpolation": "monotone_cubic"}
+    curve = w.add("StepwiseDrawnCurveGuidance", (1, 0), size=(290, 460), curve=drawn)
+    interval = w.add("StepwiseIntervalGuidance", (1, 9), sigma_low=0.19, sigma_high=3.0, rule=curve[0])
+    given = {"model": model[0], **prompts, "cfg": 15.0}
+    guiders = [
+        w.add("StepwiseCFGGuider", (2, 0), "The same scale everywhere", **given),
+        w.add("StepwiseCFGGuider", (2, 9), "Curve and interval", **given, rule=interval[0]),
+    ]
+    runs = [w.add("StepwiseDPMpp2M", (3, 9 * i), guider=guider[0], **begins) for i, guider in enumerate(guiders)]
+    titles = ("Everywhere", "Curve and interval")
+    rows = [row_of_images(w, run[0], model, (4, 6 * i), titles[i]) for i, run in enumerate(runs)]
+    stacked(w, rows, 5)
+    return w
+
+
 def cfg_by_hand() -> Workflow:
     w = Workflow(
         "CFG by hand",
@@ -343,7 +468,17 @@ def by_expression(w: Workflow, model: Node, prediction: Node, latent: Node) -> N
     w.add("SaveImage", (column + 3, 0), images=grid[0], filename_prefix="stepwise", size=(420, 330))
 
 
-WORKFLOWS = (first_picture, side_by_side, on_a_checkpoint, cfg_by_hand, two_prompts)
+WORKFLOWS = (
+    first_picture,
+    side_by_side,
+    on_a_checkpoint,
+    pause_and_resume,
+    fork_into_guidances,
+    hand_over,
+    curve_and_interval,
+    cfg_by_hand,
+    two_prompts,
+)
 
 
 def files(infos: dict[str, dict[str, Any]]) -> dict[Path, str]:

@@ -14,15 +14,24 @@ EXAMPLES = ROOT / "example_workflows"
 FIRST = "DPM++ 2M Karras with CFG"
 SIDE_BY_SIDE = "DDPM, DDIM, DPM-Solver and LCM side by side"
 CHECKPOINT = "DPM++ 2M Karras on a Stable Diffusion checkpoint"
+PAUSE = "Pause and resume"
+FORK = "Fork one run into four guidances"
+HAND_OVER = "High-noise model hands over to low-noise model"
+CURVE = "Guidance curve and interval"
 BY_HAND = "CFG by hand"
 TWO_PROMPTS = "Two prompts, two scales"
 TWINS = {
     FIRST: "dpmpp_2m_karras_cfg",
     SIDE_BY_SIDE: "side_by_side",
     CHECKPOINT: "dpmpp_2m_karras_checkpoint",
+    PAUSE: "pause_and_resume",
+    FORK: "fork_into_guidances",
+    HAND_OVER: "hand_over",
+    CURVE: "guidance_curve_and_interval",
     BY_HAND: "cfg_by_hand",
     TWO_PROMPTS: "two_prompts_two_scales",
 }
+ROW, GAP = 64, 8
 
 
 def api(name):
@@ -82,6 +91,59 @@ def test_four_samplers_side_by_side_dropped_and_headless(editor, server):
     for i in range(4):
         for j in range(i):
             assert np.abs(rows[i][:height] - rows[j][:height]).mean() > 1, "two samplers made one picture"
+
+
+@pytest.mark.parametrize(("name", "count"), [(PAUSE, 3), (FORK, 4), (HAND_OVER, 2)])
+def test_examples_of_states_dropped_and_headless(editor, server, name, count):
+    """One row of digits for each run: all differ, but that the run gone on is the run in one piece."""
+    editor.drop(EXAMPLES / f"{name}.json")
+    assert editor.missing_nodes() == set()
+    dropped = pixels(server, editor.queue().check())
+    assert np.array_equal(dropped, pixels(server, run_prompt(server, api(name)).check()))
+    editor.screenshot(ROOT / ".dev" / "screenshots" / f"{TWINS[name]}.png")
+    assert dropped.shape[0] == count * ROW + (count - 1) * GAP
+    rows = [dropped[i * (ROW + GAP) :][:ROW] for i in range(count)]
+    equal = [(i, j) for i in range(count) for j in range(i) if np.array_equal(rows[i], rows[j])]
+    assert equal == ([(2, 1)] if name == PAUSE else [])
+    assert all(row.astype(float).std() > 30 for row in rows)
+
+
+@pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])
+def test_a_drawn_curve_reaches_the_run_from_both_editors(open_editor, server, nodes2):
+    """The picture is that of the points in the file, and another curve gives another one."""
+    editor = open_editor(nodes2=nodes2)
+    editor.drop(EXAMPLES / f"{CURVE}.json")
+    assert editor.missing_nodes() == set()
+    dropped, prompt = pixels(server, editor.queue().check()), api(CURVE)
+    assert np.array_equal(dropped, pixels(server, run_prompt(server, prompt).check()))
+    assert editor.errors_of_pack() == []
+    editor.screenshot(ROOT / ".dev" / "screenshots" / f"curve-{'nodes2' if nodes2 else 'classic'}.png")
+    (drawn,) = (node for node in prompt.values() if node["class_type"] == "StepwiseDrawnCurveGuidance")
+    drawn["inputs"]["curve"] = {"points": [[0.0, 1.0], [1.0, 1.0]], "interpolation": "linear"}
+    other = pixels(server, run_prompt(server, prompt).check())
+    assert np.array_equal(other[:ROW], dropped[:ROW])
+    assert np.abs(other[ROW:].astype(float) - dropped[ROW:]).mean() > 1
+
+
+def test_a_saved_state_is_listed_loaded_and_gone_on_from(server):
+    """What the note of the example says to do: Load State in the place of the first part."""
+    prompt = api(PAUSE)
+    result = run_prompt(server, prompt).check()
+    (saved,) = next(
+        output["text"]
+        for number, output in result.outputs.items()
+        if prompt[number]["class_type"] == "StepwiseSaveState"
+    )
+    info = server.get("/object_info/StepwiseLoadState")["StepwiseLoadState"]["input"]["required"]
+    assert saved in info["file"][1]["options"]
+    second = next(node for node in prompt.values() if node["_meta"]["title"] == "From step 5 on")
+    first = second["inputs"]["state"][0]
+    prompt["99"] = {"class_type": "StepwiseLoadState", "inputs": {"file": saved}}
+    for node in prompt.values():
+        if node["inputs"].get("state", [None])[0] == first:
+            node["inputs"]["state"] = ["99", 0]
+    del prompt[first]
+    assert np.array_equal(pixels(server, run_prompt(server, prompt).check()), pixels(server, result))
 
 
 def test_guidance_by_hand_is_the_first_picture_and_reports_what_it_evaluates(editor, server):

@@ -80,8 +80,14 @@ def node_sockets(node):
         outputs, inputs = node.RETURN_TYPES, node.INPUT_TYPES()
         labels = getattr(node, "RETURN_NAMES", outputs)
     kinds = {name: kind for group in ("required", "optional") for name, (kind, *_) in inputs.get(group, {}).items()}
+    for name, (kind, *options) in inputs.get("required", {}).items():
+        if kind == "COMFY_AUTOGROW_V3":
+            template = options[0]["template"]
+            ((inner, *_),) = template["input"]["required"].values()
+            del kinds[name]
+            kinds |= dict.fromkeys(template["names"], inner)
     widgets = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "CURVE"}
-    needed = {name for name in inputs.get("required", {}) if not isinstance(kinds[name], list)}
+    needed = {name for name in inputs.get("required", {}) if not isinstance(kinds.get(name, []), list)}
     needed = {name for name in needed if kinds[name] not in widgets}
     return dict(zip(labels, outputs, strict=True)), kinds, needed
 

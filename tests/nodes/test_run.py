@@ -4,7 +4,6 @@ import comfy.model_management
 import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
-from stepwise.samplers.registry import SOLVERS
 from toy_models import THROUGH, SmoothNet, call, prompt, sample, toy_model
 
 STEPS = 6
@@ -122,21 +121,6 @@ def test_the_check_costs_one_kernel_a_call_and_reads_the_device_once_at_the_end(
     failing = inputs_of(toy_model("EPS", Failing(500, float("nan"), "conditional")))
     with pytest.raises(ValueError, match=r"at step 4 of 6.*the conditional prediction had it"):
         call("StepwiseDPMpp2M", **failing, sigmas=schedule_of("EPS"))
-
-
-@pytest.mark.parametrize("mask", [False, True], ids=["plain", "mask"])
-@pytest.mark.parametrize("kind", ["EPS", "FLOW"])
-@pytest.mark.parametrize("solver", [solver.id for solver in SOLVERS])
-def test_a_run_cut_at_any_step_and_gone_on_is_the_uncut_run(solver, kind, mask):
-    inputs = inputs_of(toy_model(kind), batch=2, mask=mask)
-    sigmas = schedule_of(kind)
-    node = f"Stepwise{solver}"
-    whole, denoised, _ = call(node, **inputs, sigmas=sigmas)
-    for cut in range(1, STEPS + 1):
-        _, _, state = call(node, **inputs, sigmas=sigmas, end_step=cut)
-        rest, last, _ = call(node, guider=inputs["guider"], state=state)
-        assert torch.equal(rest["samples"], whole["samples"])
-        assert torch.equal(last["samples"], denoised["samples"])
 
 
 def test_a_state_that_does_not_fit_is_refused():

@@ -1,0 +1,278 @@
+"""Runs on disk: a value as a safetensors file, which holds numbers and text and nothing that could be executed.
+
+A file is written whole or not at all, says what it is and which version of the format it has, and carries a digest of
+all that it holds. Whatever is not as it was written, or not understood, is refused.
+"""
+
+import hashlib
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path as FilePath
+from typing import Any, cast
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, uint8
+
+from .parameters import InputError
+from .path import Path
+from .plan import Plan, Row, State
+
+FORMAT, VERSION = "stepwise state", "1"
+DAMAGED = "load another copy, or make the state again"
+# No safetensors header is longer: its own reader refuses more.
+HEADER_LIMIT = 100_000_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How values of a type are written: `parts` takes one apart, `whole` puts it together again."""
+
+    type: type
+    parts: Callable[[Any], Any]
+    whole: Callable[[Any], Any]
+
+
+def kind_of(made: type) -> Kind:
+    """The kind of a dataclass: its fields by name. A field that a file lacks has its default."""
+
+    def parts(value: Any) -> dict[str, Any]:
+        return {each.name: getattr(value, each.name) for each in fields(made)}
+
+    def whole(values: Mapping[str, Any]) -> Any:
+        known = {each.name: each for each in fields(made)}
+        needed = {name for name, each in known.items() if each.default is MISSING and each.default_factory is MISSING}
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"it has the field {unknown[0]}, which is not known here")
+        if missing := sorted(needed - set(values)):
+            raise ValueError(f"it lacks the field {missing[0]}")
+        return made(**values)
+
+    return Kind(made, parts, whole)
+
+
+KINDS: Mapping[str, Kind] = {"Path": Kind(Path, lambda path: path.value, Path), "State": kind_of(State)}
+
+
+def dumps(value: Any, kinds: Mapping[str, Kind] = KINDS, about: Mapping[str, str] | None = None) -> bytes:
+    """`value` as the bytes of a safetensors file.
+
+    Plain values, tensors, lists, tuples and mappings by string, of these and of `kinds`. A tensor that occurs twice is
+    written once. `about` is text for other readers; it is not read back.
+
+    Raises:
+        TypeError: something in it is of another type; the message says where.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_Writer(kinds, tensors).plain(value, ""), separators=(",", ":"), allow_nan=False)
+    marks = {"format": FORMAT, "version": VERSION, "state": text, "digest": digest(text, tensors)}
+    return safetensors.torch.save(tensors, {**(about or {}), **marks})
+
+
+def loads(data: bytes, kinds: Mapping[str, Kind] = KINDS, name: str = "file") -> Any:
+    """What `dumps` wrote. Raises InputError, on the input `name`, for anything else."""
+    marks = marks_of(data, name)
+    try:
+        tensors = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise InputError(name, f"is damaged or cut short ({error})", DAMAGED) from None
+    text = marks.get("state", "")
+    if digest(text, tensors) != marks.get("digest"):
+        raise InputError(name, "is damaged: its content is not what was written", DAMAGED)
+    try:
+        return _value(json.loads(text), tensors, kinds)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        problem = f"holds what this version of Stepwise does not understand: {error}"
+        raise InputError(name, problem, "load it with the version that made it") from None
+
+
+def marks_of(data: bytes, name: str = "file") -> dict[str, str]:
+    """The text that a state's file carries, from its first bytes on. Raises InputError unless it is a state that can be
+    read here."""
+    marks = _metadata(data)
+    if marks is None:
+        problem = "is not a safetensors file, or is cut short"
+        raise InputError(name, problem, "choose a file that was saved as a state")
+    if marks.get("format") != FORMAT:
+        raise InputError(name, "is a safetensors file, but no state of Stepwise", "choose a file saved as a state")
+    if marks.get("version") != VERSION:
+        problem = f"has the format version {marks.get('version')}, and this Stepwise reads version {VERSION}"
+        raise InputError(name, problem, "update Stepwise, or load it with the version that made it")
+    return marks
+
+
+def peek(file: FilePath, name: str = "file") -> dict[str, str]:
+    """`marks_of` without reading the tensors. Raises OSError too."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(start := opened.read(8), "little")
+        return marks_of(start + opened.read(min(length, HEADER_LIMIT)), name)
+
+
+def _metadata(data: bytes) -> dict[str, str] | None:
+    """A safetensors file begins with the length of its JSON header (8 bytes, little endian) and the header."""
+    length = int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8 : 8 + length]) if 8 < 8 + length <= len(data) else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(header, dict):
+        return None
+    found = cast(dict[str, Any], header).get("__metadata__", {})
+    return cast(dict[str, str], found) if isinstance(found, dict) else {}
+
+
+def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """BLAKE2b of the text and of every tensor's name, type, shape and bytes."""
+    made = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        made.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        made.update(tensor.reshape(-1).view(uint8).numpy().data)
+    return made.hexdigest()
+
+
+class _Writer:
+    """Takes a value apart: into JSON, and tensors by name."""
+
+    def __init__(self, kinds: Mapping[str, Kind], tensors: dict[str, Tensor]):
+        self.kinds, self.tensors = kinds, tensors
+        # The tensors themselves are held, since an id is only unique among objects that live.
+        self.seen: dict[int, tuple[str, Tensor]] = {}
+
+    def plain(self, value: Any, at: str) -> Any:
+        if type(value) is float and not math.isfinite(value):
+            return {"float": str(value)}
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if isinstance(value, Tensor):
+            return {"tensor": self.named(value, at)}
+        if isinstance(value, list):
+            return [self.plain(each, f"{at}.{i}") for i, each in enumerate(cast(list[Any], value))]
+        if isinstance(value, tuple):
+            return {"tuple": [self.plain(each, f"{at}.{i}") for i, each in enumerate(cast(tuple[Any, ...], value))]}
+        for name, kind in self.kinds.items():
+            if isinstance(value, kind.type):
+                return {name: self.plain(kind.parts(value), at)}
+        if isinstance(value, Mapping):
+            return {"map": dict(self.items(cast(Mapping[Any, Any], value), at))}
+        raise TypeError(f"{at.lstrip('.') or 'value'} is of the type {type(value).__name__}, which cannot be written")
+
+    def items(self, values: Mapping[Any, Any], at: str) -> Iterator[tuple[str, Any]]:
+        for name, each in values.items():
+            if not isinstance(name, str):
+                raise TypeError(f"{at.lstrip('.') or 'value'} has the key {name!r}, which is not text")
+            yield name, self.plain(each, f"{at}.{name}")
+
+    def named(self, tensor: Tensor, at: str) -> str:
+        if id(tensor) not in self.seen:
+            name = at.lstrip(".") or "value"
+            # A copy: safetensors refuses two views of one memory.
+            self.tensors[name] = tensor.detach().cpu().contiguous().clone()
+            self.seen[id(tensor)] = name, tensor
+        return self.seen[id(tensor)][0]
+
+
+def _value(plain: Any, tensors: Mapping[str, Tensor], kinds: Mapping[str, Kind]) -> Any:
+    """The value that `_Writer` took apart."""
+    if isinstance(plain, list):
+        return [_value(each, tensors, kinds) for each in cast(list[Any], plain)]
+    if not isinstance(plain, dict):
+        return plain
+    ((name, content),) = cast(dict[str, Any], plain).items()
+    if name == "tensor":
+        if content not in tensors:
+            raise ValueError(f"the tensor {content} is missing")
+        return tensors[content]
+    if name == "map":
+        return {key: _value(each, tensors, kinds) for key, each in content.items()}
+    if name == "tuple":
+        return tuple(_value(each, tensors, kinds) for each in content)
+    if name == "float":
+        return float(content)
+    if name not in kinds:
+        raise ValueError(f"it holds a {name}, which is not known here")
+    return kinds[name].whole(_value(content, tensors, kinds))
+
+
+def write(file: FilePath, data: bytes) -> None:
+    """Writes a file whole or not at all: beside its name, through to the disk, and then moved there.
+
+    Raises OSError where there is no room or no permission; what was there before stays.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with beside.open("xb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(beside, file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    # The new name, too, is to survive a power cut; not every system can do that to a folder.
+    with suppress(OSError):
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def fingerprint(plan: Plan) -> str:
+    """A digest of what a plan does, from the coefficients at nine digits: enough to tell two plans apart, and the same
+    on every machine, whatever the last bits of its logarithms."""
+    lines = [f"{plan.path.value} {' '.join(f'{sigma:.9g}' for sigma in plan.sigmas)}"]
+    for stage in plan.stages:
+        rows = " / ".join(_told(each) for each in (*stage.opening, *stage.rows))
+        lines.append(f"{stage.step} {stage.sigma:.9g} {rows} {' '.join(stage.keeps)}")
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def _told(each: Row) -> str:
+    return f"{each.target} = " + " ".join(f"{value:.9g} {operand}" for operand, value in each.terms)
+
+
+def check_state(plan: Plan, state: State, name: str = "state") -> None:
+    """Raises InputError unless a run of `plan` can go on from `state`: its place, its registers and their shapes."""
+    if not 0 <= state.index <= len(plan.stages):
+        problem = f"stands after model call {state.index}, and the plan has {len(plan.stages)}"
+        raise InputError(name, problem, "resume it with the schedule that it was made on")
+    needed = set(plan.stages[state.index - 1].keeps) if state.index else {"x"}
+    if missing := sorted(needed - set(state.registers)):
+        raise InputError(name, f"lacks the register {missing[0]}", DAMAGED)
+    for register, tensor in state.registers.items():
+        if not tensor.is_floating_point() or (tensor.shape, tensor.dtype) != (state.x.shape, state.x.dtype):
+            problem = f"has a register {register} of {_form(tensor)} beside x of {_form(state.x)}"
+            raise InputError(name, problem, DAMAGED)
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{'x'.join(map(str, tensor.shape))} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def save(file: FilePath | str, state: State, plan: Plan) -> None:
+    """Writes a state, to be resumed by `load` under the same plan. Raises OSError where the file cannot be written."""
+    write(FilePath(file), dumps({"state": state, "plan": fingerprint(plan)}))
+
+
+def load(file: FilePath | str, plan: Plan) -> State:
+    """The state that `save` wrote: a run of `plan` goes on from it as if it had not been cut.
+
+    Raises InputError for a file that is no state, is damaged, or belongs to another plan.
+    """
+    held = loads(FilePath(file).read_bytes())
+    if not isinstance(held, dict) or not isinstance(state := cast(dict[str, Any], held).get("state"), State):
+        raise InputError("file", "was saved by a node", "load it with StepwiseLoadState")
+    if cast(dict[str, Any], held).get("plan") != fingerprint(plan):
+        cure = "use the solver, the parameters and the schedule that the state was made with"
+        raise InputError("plan", "is not the one that the state was made under", cure)
+    check_state(plan, state)
+    return state
+
+
+__all__: Sequence[str] = ("check_state", "dumps", "fingerprint", "load", "loads", "save")

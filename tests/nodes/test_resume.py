@@ -1,0 +1,228 @@
+"""A run that is cut and goes on is the uncut run, bit for bit: every solver, every step, in memory and through disk."""
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import comfy.model_patcher
+import comfy.nested_tensor
+import pytest
+import torch
+from comfy_extras import nodes_custom_sampler as core
+from comfy_extras.nodes_apg import APG
+from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
+from comfy_extras.nodes_model_advanced import RescaleCFG
+from stepwise.nodes.state_file import from_bytes, to_bytes
+from stepwise.samplers.registry import SOLVERS
+from toy_models import Latent4, Latent5D, SmoothNet, call, prompt, toy_model
+
+STEPS = 5
+
+
+def drawn(*shape, seed=3):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def hard_mask(*size):
+    mask = torch.ones(1, 1, *size)
+    mask[..., : size[-1] // 2] = 0.0
+    return mask
+
+
+def soft_mask(*size):
+    return torch.linspace(0.0, 1.0, size[-1]).expand(1, 1, *size).clone()
+
+
+def nested(*parts):
+    return comfy.nested_tensor.NestedTensor(parts)
+
+
+def rescaled(model):
+    return RescaleCFG().patch(model, 0.7)[0]
+
+
+def differential(model):
+    return DifferentialDiffusion.execute(model).args[0]
+
+
+def projected(model):
+    """With momentum: what it remembers is part of the result from the second step on."""
+    return APG.execute(model, eta=0.8, norm_threshold=4.0, momentum=-0.6).args[0]
+
+
+def timed(prompts):
+    """Prompts that act on parts of the whole schedule: which part depends on its ends, not on a cut."""
+    early, late = (
+        [[each[0][0], {"start_percent": a, "end_percent": b}]]
+        for each, a, b in ((prompts, 0.0, 0.45), (prompt(-0.8), 0.45, 1.0))
+    )
+    return early + late
+
+
+@dataclass
+class Condition:
+    """What a run is made under beside its solver."""
+
+    latent: dict[str, Any]
+    format: Any = Latent4
+    channels: int = 4
+    cfg: float = 3.0
+    patch: Any = lambda model: model
+    prompts: Any = lambda prompts: prompts
+    kinds: tuple[str, ...] = ("EPS", "FLOW")
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+CONDITIONS = {
+    "plain": Condition({"samples": torch.zeros(1, 4, 8, 8)}),
+    "guidance 1": Condition({"samples": torch.zeros(1, 4, 8, 8)}, cfg=1.0),
+    "batch of 3": Condition({"samples": torch.zeros(3, 4, 8, 8)}),
+    "hard mask": Condition({"samples": drawn(2, 4, 8, 8), "noise_mask": hard_mask(8, 8)}),
+    "soft mask": Condition({"samples": drawn(2, 4, 8, 8), "noise_mask": soft_mask(8, 8)}),
+    "mask on an empty latent": Condition({"samples": torch.zeros(1, 4, 8, 8), "noise_mask": hard_mask(8, 8)}),
+    "video": Condition({"samples": drawn(1, 4, 3, 8, 8), "noise_mask": hard_mask(3, 8, 8)}, Latent5D),
+    "video and sound": Condition(
+        {"samples": nested(drawn(2, 4, 3, 4, 4), drawn(2, 2, 10, seed=4)), "noise_mask": hard_mask(3, 4, 4)},
+        channels=1,
+    ),
+    "rescaled guidance": Condition({"samples": torch.zeros(2, 4, 8, 8)}, patch=rescaled),
+    "projected guidance with momentum": Condition({"samples": torch.zeros(2, 4, 8, 8)}, patch=projected),
+    "differential diffusion": Condition(
+        {"samples": drawn(1, 4, 8, 8), "noise_mask": soft_mask(8, 8)}, patch=differential
+    ),
+    "prompts by time": Condition({"samples": torch.zeros(1, 4, 8, 8)}, prompts=timed),
+    "v prediction": Condition({"samples": torch.zeros(1, 4, 8, 8)}, kinds=("V_PREDICTION", "EDM")),
+}
+
+
+def schedule_of(kind):
+    return torch.linspace(1.0, 0.0, STEPS + 1) if kind == "FLOW" else call("StepwiseKarrasSchedule", steps=STEPS)[0]
+
+
+def begun(kind, condition):
+    """A guider, and what a run under `condition` begins with."""
+    model = condition.patch(toy_model(kind, SmoothNet(condition.channels), condition.format()))
+    guider = call(
+        "StepwiseCFGGuider",
+        model=model,
+        positive=condition.prompts(prompt(0.4)),
+        negative=prompt(-0.3),
+        cfg=condition.cfg,
+    )[0]
+    return guider, {"noise": core.RandomNoise.execute(7).args[0], "latent_image": condition.latent}
+
+
+def parts_of(samples):
+    return samples.unbind() if samples.is_nested else [samples]
+
+
+def same(one, other):
+    pairs = zip(parts_of(one["samples"]), parts_of(other["samples"]), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs) and one.keys() == other.keys()
+
+
+@pytest.fixture(autouse=True)
+def fixed_threads():
+    """Sums in parallel depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fixed_memory(monkeypatch):
+    """The host groups prompts by free memory: here there is always as much."""
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda self, device: 1 << 33)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("solver", [pytest.param(solver, id=solver.id) for solver in SOLVERS])
+def test_a_run_cut_at_any_step_and_gone_on_is_the_uncut_run(solver, condition, fixed_memory, proved):
+    """Step by step from state to state, the uncut run's own end from each; in memory and, through bytes, on another
+    MODEL object, with prompts made anew."""
+    for kind in CONDITIONS[condition].kinds:
+        path = "FLOW" if kind == "FLOW" else "VE"
+        for setting in chosen(solver, condition):
+            if path in setting.paths:
+                cut_everywhere(solver, setting, kind, CONDITIONS[condition], proved)
+
+
+def chosen(solver, condition):
+    """Every setting of a solver on its own, and under other conditions one without noise and one with."""
+    firsts = {setting.noise: setting for setting in reversed(solver.settings)}
+    return solver.settings if condition == "plain" else list(firsts.values())
+
+
+def cut_everywhere(solver, setting, kind, condition, proved):
+    node, sigmas = f"Stepwise{solver.id}", schedule_of(kind)
+    guider, inputs = begun(kind, condition)
+    whole, denoised, _ = call(node, guider=guider, **inputs, sigmas=sigmas, **setting.params)
+    state = None
+    for cut in range(1, STEPS + 1):
+        beginning = {**inputs, "sigmas": sigmas} if state is None else {"state": state}
+        _, _, state = call(node, guider=guider, **beginning, end_step=cut, **setting.params)
+        assert state.step == cut
+        rest, last, _ = call(node, guider=guider, state=state, **setting.params)
+        assert same(rest, whole)
+        assert same(last, denoised)
+        loaded = from_bytes(to_bytes(state, {}))
+        rest, last, _ = call(node, guider=begun(kind, condition)[0], state=loaded, **setting.params)
+        assert same(rest, whole)
+        assert same(last, denoised)
+        proved(2)
+
+
+def test_a_run_leaves_the_memory_of_a_patch_as_it_found_it():
+    """ComfyUI's own APG begins anew only when the noise level rises: after a run of one step it would not."""
+    condition = CONDITIONS["projected guidance with momentum"]
+    guider, inputs = begun("EPS", condition)
+    sigmas = schedule_of("EPS")
+    whole = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=sigmas)[0]
+    call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=sigmas, end_step=1)
+    again = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=sigmas)[0]
+    assert same(again, whole)
+
+
+def test_a_patch_that_remembers_matters_and_is_in_the_state():
+    """The test above would pass too if momentum did nothing."""
+    condition = CONDITIONS["projected guidance with momentum"]
+    guider, inputs = begun("EPS", condition)
+    _, _, state = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"), end_step=2)
+    assert [name.split()[-1] for name in state.patches] == ["prev_sigma", "running_avg"]
+    whole = call("StepwiseDPMpp2M", guider=guider, state=state)[0]
+    forgot = call("StepwiseDPMpp2M", guider=guider, state=replace(state, patches={}))[0]
+    assert not same(whole, forgot)
+
+
+@pytest.mark.parametrize("cache", [EasyCacheNode, LazyCacheNode])
+def test_a_cache_that_cannot_be_carried_is_named_when_the_run_goes_on(cache, caplog):
+    guider, inputs = begun("EPS", CONDITIONS["plain"])
+    _, _, state = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"), end_step=2)
+    patched = Condition({}, patch=lambda model: cache.execute(model, 0.2, 0.15, 0.95, False).args[0])
+    with caplog.at_level(logging.WARNING):
+        call("StepwiseDPMpp2M", guider=guider, state=state)
+        assert "begins anew in every part" not in caplog.text
+        call("StepwiseDPMpp2M", guider=begun("EPS", patched)[0], state=state)
+    assert f"{cache.__name__.removesuffix('Node')} on this model begins anew in every part of a run" in caplog.text
+
+
+def test_memory_that_cannot_be_read_is_named(caplog):
+    """A patch of another pack that remembers an object of its own."""
+    remembers = object()
+
+    def patch(args):
+        nonlocal remembers
+        remembers = object()
+        return args["denoised"]
+
+    def patched(model):
+        model = model.clone()
+        model.set_model_sampler_post_cfg_function(patch)
+        return model
+
+    guider, inputs = begun("EPS", Condition(CONDITIONS["plain"].latent, patch=patched))
+    with caplog.at_level(logging.WARNING):
+        call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"))
+    assert "patch remembers cannot be carried in a state" in caplog.text
