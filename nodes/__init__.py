@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import demo, sigmas, state_nodes
 from .guidance import StepwiseCFGGuider
 from .inspect import StepwisePlanTable
+from .noise import StepwiseNoise
 from .plot import StepwisePlotSigmas
 from .predictions import prediction_nodes
 from .preview import serve_previews
@@ -19,6 +20,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *schedule_nodes(),
         *sigmas.NODES,
         StepwiseCFGGuider,
+        StepwiseNoise,
         *rule_nodes(),
         *prediction_nodes(),
         StepwisePlanTable,

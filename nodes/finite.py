@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from ..samplers import AddressedNoise, Predicted, State, run
+from ..samplers import Predicted, State, run
+from ..samplers.plan import NoiseSource
 from .denoiser import HostDenoiser
 
 
@@ -31,12 +32,13 @@ class FiniteCheck:
         torch.sum(denoised, dim=tuple(range(denoised.ndim)), dtype=torch.float32, out=self.sums[call])
         return predicted
 
-    def look(self, state: State, noise: AddressedNoise, final: bool) -> None:
+    def look(self, state: State, noise: NoiseSource, final: bool) -> None:
         """Raises ValueError, saying what went wrong where, if a prediction up to `state` was not finite."""
         if not (final or self.idle()):
             return
-        sums = self.sums[: state.index].tolist()
-        bad = next((call for call, value in enumerate(sums) if not math.isfinite(value)), None)
+        seen = self.good.index
+        sums = self.sums[seen : state.index].tolist()
+        bad = next((call for call, value in enumerate(sums, seen) if not math.isfinite(value)), None)
         if bad is None:
             self.good, self.memory = state, dict(self.denoiser.progress.memory)
             return
@@ -50,7 +52,7 @@ class FiniteCheck:
         device = self.sums.device
         return device.type == "cpu" or (device.type == "cuda" and torch.cuda.current_stream(device).query())
 
-    def culprit(self, call: int, noise: AddressedNoise) -> str:
+    def culprit(self, call: int, noise: NoiseSource) -> str:
         """Who had it, from predictions that a guider of ours shows by itself, and others in a post-CFG function."""
         progress, seen = self.denoiser.progress, dict[str, torch.Tensor]()
 

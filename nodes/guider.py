@@ -29,8 +29,8 @@ Options = Mapping[str, Any]
 class Run:
     """What a guider keeps for the length of one run.
 
-    It has `evaluated` so many predictions of those that were `possible`; `fixed` are the factors of an expression that
-    is the same at all calls; `descent` is the memory under a foreign sampler.
+    It has `evaluated` so many predictions of those that were `possible`; `fixed` are the factors of a sum of
+    leaves that is the same at all calls; `descent` is the memory under a foreign sampler.
     """
 
     components: tuple[int, ...] = ()
@@ -38,7 +38,7 @@ class Run:
     descent: Descent = field(default_factory=Descent)
     evaluated: int = 0
     possible: int = 0
-    fixed: tuple[Prediction, dict[int, float] | None] | None = None
+    fixed: tuple[Prediction, Mapping[int, float]] | None = None
     warned: bool = False
 
 
@@ -92,33 +92,38 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         options, expression = model_options or {}, self.expression
         if not self.run.warned:
             self.warn(expression, options)
-        call = self.call(x, timestep, options)
         conds = [self.conds.get(key) for key in self.keys]
         plain = is_plain([cond for cond in conds if cond is not None], options)
+        if plain and self.run.fixed is not None and self.run.fixed[0] is expression:
+            return self.summed(self.run.fixed[1], conds, plain, x, timestep, options)
+        call = self.call(x, timestep, options)
         if not plain and expression is pair_of(expression) and expression.linear:
             return self.hosts_own(expression, call, conds, timestep, options, seed)
         pair = pair_of(expression) if any(map(options.get, CFG_PATCHES)) else None
         if pair is not None:
             return self.with_patches(expression, pair, call, conds, timestep, options)
-        factors = self.factors(expression, call)
-        if factors is not None:
-            found = self.predictions(tuple(sorted(factors)), conds, plain, x, timestep, options)
-            return combine([(found[index], factor) for index, factor in factors.items()])
+        atoms = flat(expression, call.sigma, call.path)
+        if atoms and all(isinstance(atom, Leaf) for atom in atoms):
+            factors = {self.leaves.index(leaf): factor for leaf, factor in atoms.items()}
+            if not self.varies:
+                self.run.fixed = (expression, factors)
+            return self.summed(factors, conds, plain, x, timestep, options)
         indices = self.indices(needed(expression, call.sigma, call.path))
         found = self.predictions(indices, conds, plain, x, timestep, options)
         return evaluate(expression, call, {self.leaves[index]: found[index] for index in indices})
 
-    def factors(self, expression: Prediction, call: Call) -> dict[int, float] | None:
-        """The index and factor of each leaf, if at this noise level the expression is a sum of leaves and no more."""
-        if self.run.fixed is not None and self.run.fixed[0] is expression:
-            return self.run.fixed[1]
-        atoms = flat(expression, call.sigma, call.path)
-        found = None
-        if atoms and all(isinstance(atom, Leaf) for atom in atoms):
-            found = {self.leaves.index(leaf): factor for leaf, factor in atoms.items()}
-        if not self.varies:
-            self.run.fixed = (expression, found)
-        return found
+    def summed(
+        self,
+        factors: Mapping[int, float],
+        conds: Sequence[Any],
+        plain: bool,
+        x: Tensor,
+        timestep: Tensor,
+        options: Options,
+    ) -> Tensor:
+        """The value of an expression that is a sum of leaves and no more, from their indices and factors."""
+        found = self.predictions(tuple(sorted(factors)), conds, plain, x, timestep, options)
+        return combine([(found[index], factor) for index, factor in factors.items()])
 
     def indices(self, leaves: Iterable[Prediction]) -> tuple[int, ...]:
         return tuple(sorted({self.leaves.index(leaf) for leaf in leaves}))

@@ -14,14 +14,17 @@ import comfy.samplers
 import torch
 from tqdm.auto import trange
 
-from ..samplers import FLOW, VE, AddressedNoise, Path, Plan, State, run, start
+from ..samplers import FLOW, VE, Path, Plan, State, run, start
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value, checked
+from ..samplers.plan import NoiseSource
 from ..samplers.registry import Solver
 from ..samplers.trained import Trained
 from .batching import BatchingWatch
+from .carried import PatchMemory, warn_of_what_forgets
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
+from .noise import ImageSeeds, in_sampler_noise, packed_sizes
 from .progress import Progress
 from .state import Batching
 
@@ -70,19 +73,12 @@ def make_plan(solver: Solver, params: Mapping[str, Value], path: Path, sigmas: S
     return solver.plan(path, tuple(sigmas), **checked(solver.plan, params))
 
 
-def image_noise(seed: int | None, like: torch.Tensor, device: str, model_sampling: Any) -> AddressedNoise:
-    """In-sampler noise: image i of the batch has seed + i, and the scale is the model's own."""
-    place = like.device if device == "gpu" else torch.device("cpu")
-    scale = float(getattr(model_sampling, "noise_scale", 1.0)) if path_of(model_sampling) is FLOW else 1.0
-    return AddressedNoise([(seed or 0) + i for i in range(len(like))], place, scale)
-
-
 def solve(
     name: str,
     plan: Plan,
     model: Any,
     state: State,
-    noise: AddressedNoise,
+    noise: NoiseSource,
     extra_args: Mapping[str, Any],
     report: Callable[[int, State], None],
     *,
@@ -105,16 +101,31 @@ def solve(
 class PlanSampler(comfy.samplers.KSAMPLER):
     """A SAMPLER of ours: a solver and its parameters. It holds no run, so it can be shared and cached."""
 
-    def __init__(self, solver: Solver, params: Mapping[str, Value], noise_device: str = "cpu"):
+    def __init__(
+        self,
+        solver: Solver,
+        params: Mapping[str, Value],
+        noise_device: str = "cpu",
+        noise_kind: str = "independent",
+    ):
         super().__init__(self.integrate)
         self.solver = solver
         self.params = checked(solver.plan, params)
-        self.noise_device = noise_device
+        self.noise_device, self.noise_kind = noise_device, noise_kind
 
     @property
     def settings(self) -> dict[str, Value]:
         """All that decides what a run does: the parts of one run must agree in it."""
-        return {**self.params, "noise_device": self.noise_device} if self.solver.stochastic else dict(self.params)
+        ours = {"noise_kind": self.noise_kind, "noise_device": self.noise_device} if self.solver.stochastic else {}
+        return {**self.params, **ours}
+
+    def noise(
+        self, seeds: ImageSeeds, like: torch.Tensor, model_sampling: Any, components: Sequence[int] = ()
+    ) -> NoiseSource:
+        """What this sampler adds to a batch `like` on the way."""
+        path, place = path_of(model_sampling), like.device if self.noise_device == "gpu" else torch.device("cpu")
+        scale = float(getattr(model_sampling, "noise_scale", 1.0)) if path is FLOW else 1.0
+        return in_sampler_noise(self.noise_kind, path, seeds, place, scale, components)
 
     @torch.no_grad()
     def integrate(
@@ -133,14 +144,15 @@ class PlanSampler(comfy.samplers.KSAMPLER):
                 sigma = sigmas[step]
                 callback({"i": step, "x": state.x, "denoised": state.denoised, "sigma": sigma, "sigma_hat": sigma})
 
-        noise = image_noise(extra_args.get("seed"), x, self.noise_device, sampling)
+        seeds = ImageSeeds.counted(extra_args.get("seed") or 0, len(x))
+        noise = self.noise(seeds, x, sampling, packed_sizes(model.inner_model))
         return solve(self.solver.name, plan, model, start(x), noise, extra_args, report, disable=disable).x
 
 
 class PlanRun(comfy.samplers.Sampler):
     """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
-    `step` the steps of the plan that are done, `memory` what the guidance remembers there, and `batching` how the host
-    grouped the prompts of the last model call.
+    `step` the steps of the plan that are done, `memory` what the guidance remembers there, `patches` what those of
+    others do, and `batching` how the host grouped the prompts of the last model call.
 
     The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
     whatever looks at them sees what it would in one go. `before` counts its steps that lie before the plan's own.
@@ -154,13 +166,17 @@ class PlanRun(comfy.samplers.Sampler):
         stop_step: int,
         memory: Mapping[str, torch.Tensor] = MappingProxyType({}),
         *,
+        seeds: ImageSeeds,
+        components: Sequence[int] = (),
         before: int = 0,
         batching: Batching = (),
+        patches: Mapping[str, Any] = MappingProxyType({}),
         turn: Callable[[], None] = lambda: None,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
         self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
-        self.step = 0
+        self.seeds, self.components = seeds, components
+        self.step, self.patches = 0, patches
 
     @property
     def batching(self) -> Batching:
@@ -177,9 +193,11 @@ class PlanRun(comfy.samplers.Sampler):
 
         progress = Progress(self.before, memory={name: value.to(noise.device) for name, value in self.memory.items()})
         self.watch.attach(extra_args["model_options"], progress)
+        carried = PatchMemory(extra_args["model_options"])
 
         def report(step: int, state: State) -> None:
             self.state, self.memory, self.step = state, dict(progress.memory), step + 1
+            self.patches = carried.now()
             self.watch.compare()
             if callback is not None:
                 callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
@@ -190,18 +208,20 @@ class PlanRun(comfy.samplers.Sampler):
             self.state = start(x)
         else:
             self.state = moved(self.state, noise.device)
-        self.state = solve(
-            self.sampler.solver.name,
-            self.plan,
-            model,
-            self.state,
-            image_noise(extra_args.get("seed"), noise, self.sampler.noise_device, sampling),
-            extra_args,
-            report,
-            progress=progress,
-            stop_step=self.stop_step,
-            disable=disable_pbar,
-        )
+            warn_of_what_forgets(extra_args["model_options"])
+        with carried.lent(self.patches, noise.device):
+            self.state = solve(
+                self.sampler.solver.name,
+                self.plan,
+                model,
+                self.state,
+                self.sampler.noise(self.seeds, noise, sampling, self.components),
+                extra_args,
+                report,
+                progress=progress,
+                stop_step=self.stop_step,
+                disable=disable_pbar,
+            )
         sigma = self.plan.sigmas[min(self.stop_step, self.plan.steps)]
         if path_of(sampling).alpha(sigma) == 0.0:
             return self.state.x

@@ -1,7 +1,7 @@
 """A run of a sampler under a guider, whole or in part: what every step node does."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import comfy.model_management
@@ -16,6 +16,7 @@ from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError
 from .autosave import Autosave
 from .host import PlanRun, PlanSampler, family_of, moved, path_of, sampling_of
+from .noise import component_sizes, image_seeds
 from .resume import plan_of, resumed
 from .state import HeldRun, check_family
 
@@ -78,6 +79,7 @@ def fresh(
         solver_step=start_step,
         step=start_step,
         model=family_of(guider.model_patcher),
+        **asdict(image_seeds(noise, latent)),
     )
     return replace(held, plan=fingerprint(plan_of(held, sampler))) if isinstance(sampler, PlanSampler) else held
 
@@ -129,7 +131,10 @@ def go(
         end - held.solver_step,
         held.memory,
         before=held.solver_step - held.start_step,
+        seeds=held.image_seeds,
+        components=component_sizes(held.latent["samples"]),
         batching=held.batching,
+        patches=held.patches,
         turn=turn,
     )
     try:
@@ -176,11 +181,16 @@ def standing(guider: Any, held: HeldRun, run: PlanRun) -> HeldRun:
     return replace(
         held,
         state=state,
-        memory={name: value.cpu() for name, value in run.memory.items()},
+        memory=on_cpu(run.memory),
+        patches=on_cpu(run.patches),
         step=held.solver_step + run.step,
         denoised=finished(guider, unpacked(state.denoised, held.latent["samples"])),
         batching=run.batching,
     )
+
+
+def on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
 
 
 def finished(guider: Any, x0: Any) -> Any:

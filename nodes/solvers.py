@@ -9,6 +9,7 @@ from . import run
 from .autosave import Autosave
 from .errors import named
 from .host import PlanSampler
+from .noise import KINDS
 from .schema import description, widgets
 from .types import StateType
 
@@ -22,8 +23,9 @@ STEP_INPUTS = (
 NOISE_INPUTS = (
     io.Combo.Input(
         "noise_kind",
-        options=["independent"],
-        tooltip="Independent noise for each image and step, from the image's seed.",
+        options=list(KINDS),
+        tooltip="independent: new noise at every step. brownian: one path of noise per image, the same for every "
+        "schedule, so that more steps refine the picture instead of changing it; it costs about 8 draws for one.",
     ),
     io.Combo.Input(
         "noise_device",
@@ -133,7 +135,7 @@ class SolverNode(StepwiseSample):
     def execute(cls, guider, noise_kind="independent", noise_device="cpu", **inputs: Any) -> io.NodeOutput:
         ours = {name: inputs.pop(name) for name in cls.SOLVER.parameters if name in inputs}
         with named(cls.SOLVER.name):
-            return super().execute(guider, PlanSampler(cls.SOLVER, ours, noise_device), **inputs)
+            return super().execute(guider, PlanSampler(cls.SOLVER, ours, noise_device, noise_kind), **inputs)
 
 
 class SamplerNode(io.ComfyNode):

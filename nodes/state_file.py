@@ -16,6 +16,7 @@ from ..samplers import checkpoint
 from ..samplers.checkpoint import DAMAGED, Kind, kind_of
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError
+from ..samplers.parts import open_ended
 from ..samplers.registry import SOLVERS
 from .host import make_plan
 from .state import HeldRun
@@ -79,8 +80,11 @@ def check_run(held: HeldRun, name: str) -> None:
             raise InputError(what, f"has another shape than the latent, {packed_shape(tensor)}", DAMAGED)
     if tuple(held.state.x.shape) != shape:
         raise InputError("x", f"has the shape {tuple(held.state.x.shape)}, and the latent {shape}", DAMAGED)
+    for what, seeds in (("seeds", held.seeds), ("variation_seeds", held.variation_seeds)):
+        if len(seeds) != shape[0] and (what == "seeds" or held.variation_strength):
+            raise InputError(what, f"has {len(seeds)} numbers for {shape[0]} images", DAMAGED)
     params = {key: value for key, value in held.params.items() if key in solver.parameters}
-    plan = make_plan(solver, params, held.path, held.sigmas[held.solver_step :])
+    plan = open_ended(lambda sigmas: make_plan(solver, params, held.path, sigmas), held.sigmas[held.solver_step :])
     # A state of another version has a plan of its own; it is told when the run goes on.
     if checkpoint.fingerprint(plan) == held.plan:
         checkpoint.check_state(plan, held.state, "state")

@@ -9,7 +9,8 @@
 Nothing here imports ComfyUI.
 """
 
-from .noise import AddressedNoise
+from .brownian import BrownianNoise
+from .noise import AddressedNoise, varied
 from .path import FLOW, VE, Path
 from .plan import Noise, Plan, PlanError, Predicted, Row, Stage, State, advance, row, run, start
 
@@ -17,6 +18,7 @@ __all__ = [
     "FLOW",
     "VE",
     "AddressedNoise",
+    "BrownianNoise",
     "Noise",
     "Path",
     "Plan",
@@ -29,4 +31,5 @@ __all__ = [
     "row",
     "run",
     "start",
+    "varied",
 ]

@@ -90,7 +90,9 @@ into the same node: the picture is the one that the crash prevented. A file is c
 can be written the log says so and the run goes on."""
 ORDER = """\
 Order n means that steps half as long leave about 2^n times less error, without added noise. Each model call evaluates
-the prompt and, unless the guidance scale is 1, the negative prompt as well."""
+the prompt and, unless the guidance scale is 1, the negative prompt as well. A setting that looks ahead makes a step by
+where the schedule ends or how long it is: the two halves of a split schedule, wired to two nodes, may then refuse to be
+joined, where `end_step` on the full schedule always works."""
 
 
 @dataclass
@@ -272,8 +274,10 @@ def cost(subject: Subject) -> str:
         order = setting.order or ("adds noise" if setting.noise else "none claimed")
         kept = "yes" if setting.keeps_marginals else "no, on purpose"
         models = "all" if len(setting.paths) == 2 else "all but flow" if setting.paths == ("VE",) else "flow only"
-        rows.append((names, order, calls(setting), setting.calls_to_zero, kept, models))
-    head = ("Setting", "Order", "Model calls a step", "In a last step to 0", "True noise level", "Models")
+        ahead = "yes" if setting.looks_ahead else "no"
+        rows.append((names, order, calls(setting), setting.calls_to_zero, kept, models, ahead))
+    calls_head = ("Model calls a step", "In a last step to 0")
+    head = ("Setting", "Order", *calls_head, "True noise level", "Models", "Looks ahead")
     return table(head, rows) + "\n\n" + " ".join(ORDER.split())
 
 

@@ -152,5 +152,5 @@ def lcm(
     rows: list[Row] = []
     for i, (s, t) in enumerate(pairwise(sigmas)):
         strength = s_noise + (s_noise_end - s_noise) * (i / (steps - 1) if steps > 1 else 0.0)
-        rows.append(row("x", {"denoised": path.alpha(t), Noise("step", s, t, clip=clip): strength * t}))
+        rows.append(row("x", {"denoised": path.alpha(t), Noise("step", s, t, clip=clip, fresh=True): strength * t}))
     return one_call_plan(path, sigmas, rows)

@@ -35,7 +35,7 @@ def churned(path: Path, s: float, gamma: float, s_noise: float) -> tuple[float, 
     if gamma == 0.0 or path.alpha(s) == 0.0:
         return s, ()
     raised = path.sigma(path.lam(s) - math.log1p(gamma))
-    return raised, (noised(path, s, raised, Noise("churn", s, raised), s_noise),)
+    return raised, (noised(path, s, raised, Noise("churn", s, raised, fresh=True), s_noise),)
 
 
 def noised(path: Path, s: float, t: float, noise: Noise, s_noise: float = 1.0) -> Row:
@@ -341,7 +341,7 @@ def repeated(path: Path, low: float, high: float, steps: int, step: int, repetit
     root = 1.0 / 7.0
     grid = [(high**root + i / steps * (low**root - high**root)) ** 7.0 for i in range(steps)]
     levels = [high, *grid[1:], low]
-    opening = (noised(path, low, high, Noise("restart", low, high, repetition)),)
+    opening = (noised(path, low, high, Noise("restart", low, high, repetition, fresh=True)),)
     stages: list[Stage] = []
     for s, t in pairwise(levels):
         stages += heun_stages(path, s, t, step, opening)

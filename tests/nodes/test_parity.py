@@ -69,7 +69,7 @@ def test_lcm_equals_core_when_it_is_given_the_same_noise(kind, monkeypatch):
     def core_draws(address, like):
         return torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
-    monkeypatch.setattr(host, "image_noise", lambda *_: core_draws)
+    monkeypatch.setattr(host, "in_sampler_noise", lambda *_: core_draws)
     ours, _, _ = call("StepwiseLCM", **our_inputs(model, 1.0, empty()), sigmas=sigmas)
     assert relative(ours["samples"], theirs["samples"]) < 1e-5
 

@@ -60,7 +60,7 @@ def core_run(name, model, sigmas, options, cfg, noise_sampler):
 
 def our_run(solver, model, sigmas, params, cfg, monkeypatch):
     source = lambda address, like: drawn(address.sigma_from, address.sigma_to, like)  # noqa: E731
-    monkeypatch.setattr(host, "image_noise", lambda *_: source)
+    monkeypatch.setattr(host, "in_sampler_noise", lambda *_: source)
     inputs = {"noise": Start(), "latent_image": {"samples": torch.zeros(2, 4, 8, 8)}, "sigmas": sigmas}
     return call(f"Stepwise{solver}", guider=guider_of(model, cfg), **inputs, **params)[0]["samples"]
 

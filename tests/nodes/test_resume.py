@@ -1,6 +1,7 @@
 """A run that is cut and goes on is the uncut run, bit for bit: every solver, every step, in memory and through disk."""
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.model_patcher
@@ -8,7 +9,9 @@ import comfy.nested_tensor
 import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
+from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_advanced import RescaleCFG
 from stepwise.nodes.state_file import from_bytes, to_bytes
 from stepwise.samplers.registry import SOLVERS
@@ -41,6 +44,11 @@ def rescaled(model):
 
 def differential(model):
     return DifferentialDiffusion.execute(model).args[0]
+
+
+def projected(model):
+    """With momentum: what it remembers is part of the result from the second step on."""
+    return APG.execute(model, eta=0.8, norm_threshold=4.0, momentum=-0.6).args[0]
 
 
 def timed(prompts):
@@ -79,6 +87,7 @@ CONDITIONS = {
         channels=1,
     ),
     "rescaled guidance": Condition({"samples": torch.zeros(2, 4, 8, 8)}, patch=rescaled),
+    "projected guidance with momentum": Condition({"samples": torch.zeros(2, 4, 8, 8)}, patch=projected),
     "differential diffusion": Condition(
         {"samples": drawn(1, 4, 8, 8), "noise_mask": soft_mask(8, 8)}, patch=differential
     ),
@@ -163,3 +172,57 @@ def cut_everywhere(solver, setting, kind, condition, proved):
         assert same(rest, whole)
         assert same(last, denoised)
         proved(2)
+
+
+def test_a_run_leaves_the_memory_of_a_patch_as_it_found_it():
+    """ComfyUI's own APG begins anew only when the noise level rises: after a run of one step it would not."""
+    condition = CONDITIONS["projected guidance with momentum"]
+    guider, inputs = begun("EPS", condition)
+    sigmas = schedule_of("EPS")
+    whole = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=sigmas)[0]
+    call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=sigmas, end_step=1)
+    again = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=sigmas)[0]
+    assert same(again, whole)
+
+
+def test_a_patch_that_remembers_matters_and_is_in_the_state():
+    """The test above would pass too if momentum did nothing."""
+    condition = CONDITIONS["projected guidance with momentum"]
+    guider, inputs = begun("EPS", condition)
+    _, _, state = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"), end_step=2)
+    assert [name.split()[-1] for name in state.patches] == ["prev_sigma", "running_avg"]
+    whole = call("StepwiseDPMpp2M", guider=guider, state=state)[0]
+    forgot = call("StepwiseDPMpp2M", guider=guider, state=replace(state, patches={}))[0]
+    assert not same(whole, forgot)
+
+
+@pytest.mark.parametrize("cache", [EasyCacheNode, LazyCacheNode])
+def test_a_cache_that_cannot_be_carried_is_named_when_the_run_goes_on(cache, caplog):
+    guider, inputs = begun("EPS", CONDITIONS["plain"])
+    _, _, state = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"), end_step=2)
+    patched = Condition({}, patch=lambda model: cache.execute(model, 0.2, 0.15, 0.95, False).args[0])
+    with caplog.at_level(logging.WARNING):
+        call("StepwiseDPMpp2M", guider=guider, state=state)
+        assert "begins anew in every part" not in caplog.text
+        call("StepwiseDPMpp2M", guider=begun("EPS", patched)[0], state=state)
+    assert f"{cache.__name__.removesuffix('Node')} on this model begins anew in every part of a run" in caplog.text
+
+
+def test_memory_that_cannot_be_read_is_named(caplog):
+    """A patch of another pack that remembers an object of its own."""
+    remembers = object()
+
+    def patch(args):
+        nonlocal remembers
+        remembers = object()
+        return args["denoised"]
+
+    def patched(model):
+        model = model.clone()
+        model.set_model_sampler_post_cfg_function(patch)
+        return model
+
+    guider, inputs = begun("EPS", Condition(CONDITIONS["plain"].latent, patch=patched))
+    with caplog.at_level(logging.WARNING):
+        call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"))
+    assert "patch remembers cannot be carried in a state" in caplog.text

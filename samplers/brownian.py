@@ -1,0 +1,161 @@
+"""Brownian noise: one path per image, the same for every schedule.
+
+The clock is the signal-to-noise ratio, tau = (alpha / sigma)^2, in which the noise of the reverse process is a Brownian
+motion W: given the clean image x0, (x - alpha x0) alpha / sigma^2 = W(tau), the time inversion of the forward process,
+and the noise of DDPM's step on VE is exactly t^2 (W(tau_t) - W(tau_s)). A step from s to t draws
+
+    (W(tau_t) - W(tau_s)) / sqrt(tau_t - tau_s),
+
+which is standard normal, and independent of the draws of all intervals that do not overlap.
+
+The path is a function of the image's seed alone. With r = alpha / sigma, from 0 (pure noise) up without end, the axis
+u = log2(1 + 16 r) is cut at the whole numbers into cells: the first ends at r = 1/16, and each further one is about an
+octave. Neither the model's range nor the schedule's has a part in it. The increment over a cell is a draw of its own.
+Inside the cell the path is a Brownian bridge, refined by halving (Levy's construction): between l and h, with m half
+way in u,
+
+    W(m) = W(l) + (W(h) - W(l)) (m - l) / (h - l) + sqrt((m - l) (h - m) / (h - l)) noise[l, h],    all in tau,
+
+each noise drawn from a stream that is seeded with its place in the tree, so that nothing has to be remembered. W at a
+point is then a sum of at most 8 draws, whose coefficients are plain numbers (`terms`).
+
+The halving stops at 1/128 of a cell, and a noise level is rounded to the nearest such point: by a quarter of a percent
+at most at low noise, and half a percent at Stable Diffusion's highest. So the clock is rounded, never the law: the
+variances are those between the rounded points, increments add up, and an interval inside one point, as schedules of
+many hundred steps have them, gets an independent draw.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .noise import AddressedNoise
+from .path import Path
+from .plan import Noise
+
+DEPTH = 7
+POINTS = 1 << DEPTH
+FIRST = 1.0 / 16.0
+
+Terms = tuple[tuple[Noise, float], ...]
+
+
+def point(path: Path, sigma: float) -> int | None:
+    """The point of the path at noise level `sigma`: u in units of 1/POINTS, rounded. None at 0, where u is infinite."""
+    return None if sigma == 0.0 else round(POINTS * math.log2(1.0 + path.alpha(sigma) / sigma / FIRST))
+
+
+def clock(place: int) -> float:
+    """tau = r^2 at a point."""
+    return (FIRST * (2.0 ** (place / POINTS) - 1.0)) ** 2
+
+
+def increment(cell: int) -> tuple[Noise, float]:
+    """The increment of the path over a cell: its draw, and its standard deviation."""
+    width = clock((cell + 1) * POINTS) - clock(cell * POINTS)
+    return Noise("path cell", float(cell), float(cell + 1)), math.sqrt(width)
+
+
+@cache
+def terms(place: int) -> Terms:
+    """W at a point, from the beginning of its cell: addressed draws and their coefficients, none at the beginning.
+
+    The draw of an interval counts as much as W at the point follows W in the interval's middle: a hat of height
+    sqrt((m - l) (h - m) / (h - l)), zero at the ends and linear in tau.
+    """
+    cell = place // POINTS
+    low, high = cell * POINTS, (cell + 1) * POINTS
+    if place == low:
+        return ()
+    tau = clock(place)
+    draw, std = increment(cell)
+    found = [(draw, std * (tau - clock(low)) / (clock(high) - clock(low)))]
+    while True:
+        middle = (low + high) // 2
+        below, here, above = clock(low), clock(middle), clock(high)
+        hat = (tau - below) / (here - below) if place <= middle else (above - tau) / (above - here)
+        std = math.sqrt((here - below) * (above - here) / (above - below))
+        found.append((Noise("path bridge", low / POINTS, high / POINTS), hat * std))
+        if place == middle:
+            break
+        low, high = (low, middle) if place < middle else (middle, high)
+    return tuple(found)
+
+
+class BrownianNoise:
+    """Normalised increments of one Brownian path per image.
+
+    Args:
+        path: VE or FLOW, which gives a noise level its place.
+        seeds, device, scale, components: as for AddressedNoise; every image, and component, has a path of its own.
+
+    A draw that is no increment (`fresh`: LCM's, churn, Restart's) and one that re-enters an interval is independent of
+    the path, as AddressedNoise draws it. The two last points of the path are remembered, two latents, since the next
+    interval begins where the last one ended; what is drawn does not depend on it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+        scale: float = 1.0,
+        components: Sequence[int] = (),
+    ):
+        self.path = path
+        self.independent = AddressedNoise(seeds, device, scale, components)
+        self.remembered: OrderedDict[int, Tensor] = OrderedDict()
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.independent.seeds
+
+    def __call__(self, address: Noise, like: Tensor) -> Tensor:
+        start, end = point(self.path, address.sigma_from), point(self.path, address.sigma_to)
+        if address.fresh or address.occurrence or start is None or end is None or start >= end:
+            return self.independent(address, like)
+        increments = self.independent.buffer(like)
+        norm = self.independent.scale / math.sqrt(clock(end) - clock(start))
+        return self.independent.delivered(self.between(start, end, increments).mul_(norm), like)
+
+    def between(self, start: int, end: int, out: Tensor) -> Tensor:
+        """W(end) - W(start), written into `out`."""
+        first, last = self.value(start, out), self.value(end, out)
+        if last is None:
+            out.zero_()
+        else:
+            out.copy_(last)
+        if first is not None:
+            out.sub_(first)
+        cells = range(start // POINTS, end // POINTS)
+        return self.add(out, tuple(increment(cell) for cell in cells))
+
+    def value(self, place: int, like: Tensor) -> Tensor | None:
+        """W at a point, from the beginning of its cell; None where that is zero."""
+        if not terms(place):
+            return None
+        known = self.remembered.get(place)
+        if known is None or known.shape != like.shape:
+            while len(self.remembered) > 1:
+                self.remembered.popitem(last=False)
+            known = self.add(torch.zeros_like(like), terms(place))
+            self.remembered[place] = known
+        self.remembered.move_to_end(place)
+        return known
+
+    def add(self, out: Tensor, draws: Terms) -> Tensor:
+        """`out` plus the draws times their coefficients."""
+        if draws:
+            scratch = torch.empty_like(out[0])
+            for image, seed in zip(out, self.seeds, strict=True):
+                for address, value in draws:
+                    self.independent.fill(scratch, seed, address)
+                    image.add_(scratch, alpha=value)
+        return out
+
+
+__all__ = ("BrownianNoise",)
