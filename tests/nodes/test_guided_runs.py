@@ -1,6 +1,7 @@
 """Rules of guidance in whole runs: images by themselves, runs in parts, evaluations saved, memory once a step."""
 
 import comfy.samplers
+import folder_paths
 import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
@@ -93,6 +94,18 @@ def test_momentum_goes_on_where_a_run_is_cut(kind, solver):
         state = run(guider, noise, sigmas, solver, end_step=cut)[2]
         assert state.memory
         assert torch.equal(call(f"Stepwise{solver}", guider=guider, state=state)[0]["samples"], whole)
+
+
+@pytest.mark.parametrize(("solver", "params"), [("DPMpp2M", {}), ("LMS", {"cfg_pp": True})])
+def test_momentum_and_cfg_pp_go_on_from_disk(solver, params, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    model, noise, sigmas = model_of(), noise_of(), sigmas_of("EPS")
+    guider = guider_of(model, chain_of("APG", momentum=-0.7))
+    whole = run(guider, noise, sigmas, solver, **params)[0]["samples"]
+    (name,) = call("StepwiseSaveState", state=run(guider, noise, sigmas, solver, end_step=3, **params)[2])
+    (loaded,) = call("StepwiseLoadState", file=name)
+    fresh = guider_of(model_of(), chain_of("APG", momentum=-0.7))
+    assert torch.equal(call(f"Stepwise{solver}", guider=fresh, state=loaded, **params)[0]["samples"], whole)
 
 
 def test_momentum_of_a_foreign_sampler_is_that_of_ours():
