@@ -258,8 +258,9 @@ patches. Everything else takes ComfyUI's own path, at its cost and with its resu
 TIMES = """
 ## Time
 
-One CPU thread, the two in turn, {repetitions} times or more, our check for values that are not finite included. The ratio is of
-one repetition: median and quartiles, above 1 ours is faster. Times depend on the machine and are not tested.
+One CPU thread, the two in turn, {repetitions} times or more, our check for values that are not finite included. The
+ratio is of one repetition: median and quartiles, above 1 ours is faster. Times depend on the machine, and no test
+holds them.
 
 """
 MARKED = re.compile(r"(?<=<!-- guiders -->\n).*?(?=<!-- /guiders -->)", re.DOTALL)

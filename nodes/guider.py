@@ -73,7 +73,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
     @property
     def expression(self) -> Prediction:
         if isinstance(self.wired, Guided) and self.wired.scale != self.cfg:
-            return replace(self.wired, scale=self.cfg)
+            self.wired = replace(self.wired, scale=self.cfg)
         return self.wired
 
     def inner_sample(self, *args: Any, latent_shapes: Sequence[Any] | None = None, **kwargs: Any) -> Tensor:
