@@ -4,6 +4,7 @@ import comfy.samplers
 import folder_paths
 import pytest
 import torch
+from comfy.nested_tensor import NestedTensor
 from comfy_extras import nodes_custom_sampler as core
 from stepwise.samplers.registry import GUIDANCE
 from torch import nn
@@ -81,6 +82,25 @@ def test_a_picture_comes_out_alone_as_in_its_batch(name, kind, dims):
     assert not torch.equal(whole, plain)
     for i in range(len(noise)):
         assert torch.equal(run(guider_of(model, rule), noise[i : i + 1], sigmas)[0]["samples"], whole[i : i + 1])
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("kind", ["EPS", "FLOW"])
+def test_the_picture_of_a_video_does_not_depend_on_its_sound(name, kind):
+    """Packed into one row they are guided apart; the network is pointwise. Bit for bit."""
+    model, rule = model_of(kind, dims=3), chain_of(name)
+    generator = torch.Generator().manual_seed(1)
+    picture, *sounds = (torch.randn(shape, generator=generator) for shape in ((2, 4, 2, 5, 6), *[(2, 4, 7, 3)] * 2))
+    videos = []
+    for sound in sounds:
+        noise = NestedTensor([picture, sound])
+        latent = {"samples": NestedTensor([torch.zeros_like(picture), torch.zeros_like(sound)])}
+        inputs = {"noise": Given(noise), "latent_image": latent, "sigmas": sigmas_of(kind)}
+        videos.append(call("StepwiseDPMpp2M", guider=guider_of(model, rule), **inputs)[0]["samples"].unbind())
+    assert torch.equal(videos[0][0], videos[1][0])
+    assert not torch.equal(videos[0][1], videos[1][1])
+    (alone, *_) = run(guider_of(model, rule), picture, sigmas_of(kind))
+    assert torch.equal(videos[0][0], alone["samples"])
 
 
 @pytest.mark.parametrize("kind", ["EPS", "FLOW"])
