@@ -133,7 +133,7 @@ class Plan:
     def steps(self) -> int:
         return len(self.sigmas) - 1
 
-    @property
+    @cached_property
     def reads_uncond(self) -> bool:
         """Whether it needs the unconditional prediction too (CFG++)."""
         return any("uncond" in r.reads for stage in self.stages for r in stage.rows)
