@@ -55,7 +55,11 @@ class PatchMemory:
     def now(self) -> dict[str, Any]:
         """What is remembered, in copies: a patch may write into its tensors."""
         values = {name: cell.cell_contents for name, cell in self.cells.items()}
-        return {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
+        return {
+            name: value.clone() if isinstance(value, Tensor) else value
+            for name, value in values.items()
+            if plain(value)
+        }
 
     @contextmanager
     def lent(self, values: Mapping[str, Any], place: device) -> Iterator[None]:

@@ -260,3 +260,23 @@ def test_memory_that_cannot_be_read_is_named(caplog):
     with caplog.at_level(logging.WARNING):
         call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"))
     assert "patch remembers cannot be carried in a state" in caplog.text
+
+
+def test_memory_that_becomes_unreadable_is_left_out():
+    """Text at first, an object later: the run goes on, and its state can be written."""
+    remembers = ""
+
+    def patch(args):
+        nonlocal remembers
+        remembers = object()
+        return args["denoised"]
+
+    def patched(model):
+        model = model.clone()
+        model.set_model_sampler_post_cfg_function(patch)
+        return model
+
+    guider, inputs = begun("EPS", Condition(CONDITIONS["plain"].latent, patch=patched))
+    state = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"), end_step=2)[2]
+    assert from_bytes(to_bytes(state, {})).patches == {}
+    assert remembers == ""
