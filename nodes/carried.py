@@ -6,7 +6,7 @@ Those can be read and put back. What keeps its memory elsewhere is named instead
 
 import dis
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CellType, FunctionType
 from typing import Any
@@ -16,8 +16,8 @@ from torch import Tensor, device
 Options = Mapping[str, Any]
 
 FORGETS = (
-    "Stepwise: %s on this model begins anew in every part of a run, so this one can differ from the run in one piece. "
-    "Remove it, or make the run in one piece."
+    "Stepwise: %s on this model or its prompts begins anew in every part of a run, so this one can differ from the run "
+    "in one piece. Remove it, or make the run in one piece."
 )
 
 
@@ -55,7 +55,11 @@ class PatchMemory:
     def now(self) -> dict[str, Any]:
         """What is remembered, in copies: a patch may write into its tensors."""
         values = {name: cell.cell_contents for name, cell in self.cells.items()}
-        return {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
+        return {
+            name: value.clone() if isinstance(value, Tensor) else value
+            for name, value in values.items()
+            if plain(value)
+        }
 
     @contextmanager
     def lent(self, values: Mapping[str, Any], place: device) -> Iterator[None]:
@@ -75,8 +79,15 @@ def plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str | Tensor)
 
 
-def warn_of_what_forgets(options: Options) -> None:
-    """ComfyUI's caches of model calls know the prompts by numbers that are new in every part."""
+def warn_of_what_forgets(options: Options, conds: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """ComfyUI's caches of model calls know the prompts by numbers that are new in every part; hooks that hold a
+    keyframe for a number of steps count the steps of a part."""
+    names = list[str]()
     cache = options.get("transformer_options", {}).get("easycache")
     if cache is not None:
-        logging.warning(FORGETS, getattr(cache, "name", type(cache).__name__))
+        names.append(getattr(cache, "name", type(cache).__name__))
+    groups = [cond["hooks"] for each in conds.values() for cond in each if cond.get("hooks") is not None]
+    if any(hook.hook_keyframe.has_guarantee_steps() for group in groups for hook in group.hooks):
+        names.append("a hook whose keyframes have guarantee_steps")
+    for name in names:
+        logging.warning(FORGETS, name)

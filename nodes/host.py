@@ -208,7 +208,7 @@ class PlanRun(comfy.samplers.Sampler):
             self.state = start(x)
         else:
             self.state = moved(self.state, noise.device)
-            warn_of_what_forgets(extra_args["model_options"])
+            warn_of_what_forgets(extra_args["model_options"], getattr(guider, "conds", {}))
         with carried.lent(self.patches, noise.device):
             self.state = solve(
                 self.sampler.solver.name,

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,24 +111,20 @@ def read(file: Path) -> HeldRun:
 
 def listed() -> list[str]:
     """The states in the host's output and input folders, newest first, as the host names files in a folder."""
-    found = [(file.stat().st_mtime, f"{name} [{kind}]") for kind, name, file in states()]
-    return [name for _, name in sorted(found, reverse=True)]
+    return [name for _, name in sorted(states(), reverse=True)]
 
 
-def states() -> Iterator[tuple[str, str, Path]]:
+def states() -> Iterator[tuple[float, str]]:
+    """When each was written, and its name. A file may go while this looks: a run moves and replaces its autosave."""
     for kind in FOLDERS:
-        root = Path(folder_paths.get_directory_by_type(kind))
-        for file in root.rglob(f"*{SUFFIX}"):
-            if not file.name.startswith(".") and is_state(file):
-                yield kind, file.relative_to(root).as_posix(), file
-
-
-def is_state(file: Path) -> bool:
-    try:
-        checkpoint.peek(file)
-    except (OSError, InputError):
-        return False
-    return True
+        root = folder_paths.get_directory_by_type(kind)
+        for folder, _, names in os.walk(root):
+            for name in names:
+                file = Path(folder, name)
+                if name.endswith(SUFFIX) and not name.startswith("."):
+                    with suppress(OSError, InputError):
+                        checkpoint.peek(file)
+                        yield file.stat().st_mtime, f"{file.relative_to(root).as_posix()} [{kind}]"
 
 
 def found(name: str) -> Path:
