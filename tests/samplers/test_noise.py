@@ -67,7 +67,7 @@ def test_the_path_is_brownian_motion_in_the_clock():
 
 @pytest.mark.parametrize("path", [VE, FLOW])
 def test_a_draw_is_the_normalised_increment_and_increments_add_up(path):
-    """sqrt(tau_c - tau_a) times the draw of [a, c] is the sum of that for [a, b] and for [b, c], to float32 rounding."""
+    """The draws of [a, b] and [b, c], each times the root of its length, sum to that of [a, c], to float32 rounding."""
     source, sigmas = BrownianNoise(path, [3]), levels(path, 7) + ((0.001,) if path is VE else (0.0009,))
 
     def moved(s, t):
@@ -146,7 +146,7 @@ EXACT = [
 
 
 def integrates_exactly(case):
-    """Ancestral steps of DDPM's variance: the SDE at eta 1. On FLOW ComfyUI's ancestral rule is another SDE, and the inner
+    """Ancestral steps of the variance of DDPM. On FLOW the ancestral rule of ComfyUI is another SDE, and the inner
     levels of DPM++ SDE are no points of the path."""
     others = ("DPMppSDE", "EulerAncestral", "DPMpp2S") if case.path is FLOW else ("DPMppSDE",)
     return driven(case) and case.setting.params in EXACT and case.solver.id not in others
@@ -154,7 +154,7 @@ def integrates_exactly(case):
 
 @each_case(integrates_exactly)
 def test_with_a_constant_prediction_any_number_of_steps_ends_at_the_same_point(case):
-    """Then the SDE is linear, and what its noise adds up to is a function of the path: 4 steps, 32 and one make the same
+    """Then the SDE is linear, and what its noise adds up to is a function of the path: 4 steps, 32 and 1 make the same
     x, image by image, to float32 rounding of the draws."""
     ends = []
     for steps in (1, 4, 32):
