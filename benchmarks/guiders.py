@@ -77,8 +77,11 @@ class Stage:
         return {"model_options": {"transformer_options": {"sample_sigmas": self.sigmas}}, "seed": 0}
 
 
-def staged(kind: str, family: str, x: Tensor, put: Callable[[Tensor], Tensor]) -> Stage:
-    """What ComfyUI's `outer_sample` and `inner_sample` do before the sampler runs; `put` moves to the device."""
+def staged(kind: str, family: str, x: Tensor, put: Callable[[Tensor], Tensor], rule: Any = ()) -> Stage:
+    """What ComfyUI's `outer_sample` and `inner_sample` do before the sampler runs; `put` moves to the device.
+
+    The guider is the `host`'s or `ours`, with rules.
+    """
     import comfy.samplers
     from comfy.latent_formats import LatentFormat
     from comfy.model_base import ModelType
@@ -92,11 +95,14 @@ def staged(kind: str, family: str, x: Tensor, put: Callable[[Tensor], Tensor]) -
     sampling = patcher.get_model_object("model_sampling")
     for name, buffer in list(sampling.named_buffers()):
         sampling._buffers[name] = put(buffer)
-    patcher.get_free_memory = lambda device: 1e15
+    if x.device.type != "cpu":
+        # The pretended GPU cannot be asked.
+        patcher.get_free_memory = lambda device: 1e15
     patcher.model.current_patcher = patcher
     prompts = [[[torch.ones(1, *TOKENS), {}]], [[torch.zeros(1, *TOKENS), {}]]]
     if kind == "ours":
-        (guider,) = node("StepwiseCFGGuider", model=patcher, positive=prompts[0], negative=prompts[1], cfg=GUIDANCE)
+        inputs = {"model": patcher, "positive": prompts[0], "negative": prompts[1], "cfg": GUIDANCE}
+        (guider,) = node("StepwiseCFGGuider", **inputs, rule=rule)
     else:
         guider = comfy.samplers.CFGGuider(patcher)
         guider.set_conds(*prompts)
@@ -156,8 +162,10 @@ def never_idle() -> type:
     return type("NeverIdle", (FiniteCheck,), {"idle": lambda self: False})
 
 
-def count(kind: str, family: str, shape: Sequence[int], check: bool = False) -> Counts:
-    """One step on a pretended GPU."""
+def count(
+    kind: str, family: str, shape: Sequence[int], check: bool = False, rule: Any = (), sampler: str | None = None
+) -> Counts:
+    """One step on a pretended GPU: guider and sampler of one kind, unless a `sampler` of the other is asked for."""
     from stepwise.nodes import host
 
     kept = host.FiniteCheck
@@ -165,8 +173,8 @@ def count(kind: str, family: str, shape: Sequence[int], check: bool = False) -> 
     try:
         with torch.no_grad(), Device(shape) as device:
             x = device.given(torch.ones(*shape))
-            stage = staged(kind, family, x, device.put)
-            until_enough(kind, stage, x, Between(MIDDLE, MIDDLE + 1, device.begin, device.end))
+            stage = staged(kind, family, x, device.put, rule)
+            until_enough(sampler or kind, stage, x, Between(MIDDLE, MIDDLE + 1, device.begin, device.end))
             return device.counts
     finally:
         host.FiniteCheck = kept
@@ -199,8 +207,9 @@ def seconds(kind: str, family: str, shape: Sequence[int], steps: int) -> float:
 
 def timed(family: str, shape: Sequence[int]) -> list[str]:
     """Both in milliseconds, and the host's over ours, repetition by repetition in turn."""
-    steps = 12 if torch.Size(shape).numel() <= 1 << 18 else 2
-    pairs = [[seconds(kind, family, shape, steps) for kind in KINDS] for _ in range(REPETITIONS + 1)][1:]
+    small = torch.Size(shape).numel() <= 1 << 18
+    steps, repetitions = (16, 4 * REPETITIONS) if small else (2, REPETITIONS)
+    pairs = [[seconds(kind, family, shape, steps) for kind in KINDS] for _ in range(repetitions + 1)][1:]
     medians = [f"{1e3 * statistics.median(times):.3g}" for times in zip(*pairs, strict=True)]
     low, median, high = statistics.quantiles([host / ours for host, ours in pairs], n=4)
     return [*medians, f"{median:.2f} ({low:.2f} to {high:.2f})"]
@@ -249,8 +258,9 @@ patches. Everything else takes ComfyUI's own path, at its cost and with its resu
 TIMES = """
 ## Time
 
-One CPU thread, the two in turn, {repetitions} times, our check for values that are not finite included. The ratio is of
-one repetition: median and quartiles, above 1 ours is faster. Times depend on the machine and are not tested.
+One CPU thread, the two in turn, {repetitions} times or more, our check for values that are not finite included. The
+ratio is of one repetition: median and quartiles, above 1 ours is faster. Times depend on the machine, and no test
+holds them.
 
 """
 MARKED = re.compile(r"(?<=<!-- guiders -->\n).*?(?=<!-- /guiders -->)", re.DOTALL)

@@ -73,7 +73,7 @@ class Autosave:
 
 def run_of(held: HeldRun) -> str:
     """What tells one run from another: all that it began with."""
-    began = replace(held, state=State({}), memory={}, solver_step=0, step=0, denoised=None, batching=())
+    began = replace(held, state=State({}), memory={}, solver_step=0, step=0, denoised=None, batching=(), patches={})
     return checkpoint.marks_of(checkpoint.dumps(began, KINDS))["digest"]
 
 

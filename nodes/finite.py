@@ -36,8 +36,9 @@ class FiniteCheck:
         """Raises ValueError, saying what went wrong where, if a prediction up to `state` was not finite."""
         if not (final or self.idle()):
             return
-        sums = self.sums[: state.index].tolist()
-        bad = next((call for call, value in enumerate(sums) if not math.isfinite(value)), None)
+        seen = self.good.index
+        sums = self.sums[seen : state.index].tolist()
+        bad = next((call for call, value in enumerate(sums, seen) if not math.isfinite(value)), None)
         if bad is None:
             self.good, self.memory = state, dict(self.denoiser.progress.memory)
             return

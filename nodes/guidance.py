@@ -6,6 +6,7 @@ from ..samplers.registry import GUIDANCE
 from .guider import GuidedGuider
 from .patches import not_applied
 from .schema import description, widgets
+from .show import show_text
 from .types import GuidanceType
 
 
@@ -29,6 +30,7 @@ class StepwiseCFGGuider(io.ComfyNode):
                 GuidanceType.Input("rule", optional=True, tooltip="Rules that change how the guidance acts."),
             ],
             outputs=[io.Guider.Output("guider", tooltip="Model and prompts, for any node that samples with a GUIDER.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -38,4 +40,6 @@ class StepwiseCFGGuider(io.ComfyNode):
         guider.set_cfg(cfg)
         guider.set_conds(positive, negative)
         dropped = [f"not applied: {patch}" for patch in not_applied(guider.expression, guider.model_options)]
+        if dropped:
+            show_text(cls, "\n".join(dropped))
         return io.NodeOutput(guider, ui=ui.PreviewText("\n".join(dropped)) if dropped else None)

@@ -6,7 +6,7 @@ the host's guider.
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,8 +29,8 @@ Options = Mapping[str, Any]
 class Run:
     """What a guider keeps for the length of one run.
 
-    It has `evaluated` so many predictions of those that were `possible`; `fixed` are the factors of an expression that
-    is the same at all calls; `descent` is the memory under a foreign sampler.
+    It has `evaluated` so many predictions of those that were `possible`; `fixed` are the factors of a sum of
+    leaves that is the same at all calls; `descent` is the memory under a foreign sampler.
     """
 
     components: tuple[int, ...] = ()
@@ -38,7 +38,7 @@ class Run:
     descent: Descent = field(default_factory=Descent)
     evaluated: int = 0
     possible: int = 0
-    fixed: tuple[Prediction, dict[int, float] | None] | None = None
+    fixed: tuple[Prediction, Mapping[int, float]] | None = None
     warned: bool = False
 
 
@@ -58,24 +58,22 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         self.wired = expression
         self.cfg = expression.scale if isinstance(expression, Guided) else 1.0
         self.varies = varies(expression)
-        self.leaves = in_host_order(expression)
+        leaves = [part for part in parts(expression) if isinstance(part, Leaf)]
+        negatives = {part.negative for part in parts(expression) if isinstance(part, Guided)}
+        self.leaves = in_host_order(leaves, negatives)
         self.keys = ("positive", "negative", *(f"prediction {i + 1}" for i in range(2, len(self.leaves))))
         self.original_conds = {}
-        self.inner_set_conds(
-            {key: self.as_wired(leaf) for key, leaf in zip(self.keys, self.leaves, strict=True) if leaf is not None}
-        )
-
-    def as_wired(self, leaf: Leaf) -> Any:
-        """The conditioning; one that is neither the host's `positive` nor `negative` says which of them it is like."""
-        if leaf in self.leaves[:2]:
-            return leaf.conditioning
-        role = "negative" if leaf.negative else "positive"
-        return node_helpers.conditioning_set_values(leaf.conditioning, {"prompt_type": role})
+        conds = {key: leaf.conditioning for key, leaf in zip(self.keys, self.leaves, strict=True) if leaf is not None}
+        # What is neither the host's positive nor its negative says which of them it is like.
+        for key, leaf in list(zip(self.keys, self.leaves, strict=True))[2:]:
+            role = "negative" if leaf in negatives else "positive"
+            conds[key] = node_helpers.conditioning_set_values(conds[key], {"prompt_type": role})
+        self.inner_set_conds(conds)
 
     @property
     def expression(self) -> Prediction:
         if isinstance(self.wired, Guided) and self.wired.scale != self.cfg:
-            return replace(self.wired, scale=self.cfg)
+            self.wired = replace(self.wired, scale=self.cfg)
         return self.wired
 
     def inner_sample(self, *args: Any, latent_shapes: Sequence[Any] | None = None, **kwargs: Any) -> Tensor:
@@ -94,33 +92,38 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         options, expression = model_options or {}, self.expression
         if not self.run.warned:
             self.warn(expression, options)
-        call = self.call(x, timestep, options)
         conds = [self.conds.get(key) for key in self.keys]
         plain = is_plain([cond for cond in conds if cond is not None], options)
+        if plain and self.run.fixed is not None and self.run.fixed[0] is expression:
+            return self.summed(self.run.fixed[1], conds, plain, x, timestep, options)
+        call = self.call(x, timestep, options)
         if not plain and expression is pair_of(expression) and expression.linear:
             return self.hosts_own(expression, call, conds, timestep, options, seed)
         pair = pair_of(expression) if any(map(options.get, CFG_PATCHES)) else None
         if pair is not None:
             return self.with_patches(expression, pair, call, conds, timestep, options)
-        factors = self.factors(expression, call)
-        if factors is not None:
-            found = self.predictions(tuple(sorted(factors)), conds, plain, x, timestep, options)
-            return combine([(found[index], factor) for index, factor in factors.items()])
+        atoms = flat(expression, call.sigma, call.path)
+        if atoms and all(isinstance(atom, Leaf) for atom in atoms):
+            factors = {self.leaves.index(leaf): factor for leaf, factor in atoms.items()}
+            if not self.varies:
+                self.run.fixed = (expression, factors)
+            return self.summed(factors, conds, plain, x, timestep, options)
         indices = self.indices(needed(expression, call.sigma, call.path))
         found = self.predictions(indices, conds, plain, x, timestep, options)
         return evaluate(expression, call, {self.leaves[index]: found[index] for index in indices})
 
-    def factors(self, expression: Prediction, call: Call) -> dict[int, float] | None:
-        """The index and factor of each leaf, if at this noise level the expression is a sum of leaves and no more."""
-        if self.run.fixed is not None and self.run.fixed[0] is expression:
-            return self.run.fixed[1]
-        atoms = flat(expression, call.sigma, call.path)
-        found = None
-        if atoms and all(isinstance(atom, Leaf) for atom in atoms):
-            found = {self.leaves.index(leaf): factor for leaf, factor in atoms.items()}
-        if not self.varies:
-            self.run.fixed = (expression, found)
-        return found
+    def summed(
+        self,
+        factors: Mapping[int, float],
+        conds: Sequence[Any],
+        plain: bool,
+        x: Tensor,
+        timestep: Tensor,
+        options: Options,
+    ) -> Tensor:
+        """The value of an expression that is a sum of leaves and no more, from their indices and factors."""
+        found = self.predictions(tuple(sorted(factors)), conds, plain, x, timestep, options)
+        return combine([(found[index], factor) for index, factor in factors.items()])
 
     def indices(self, leaves: Iterable[Prediction]) -> tuple[int, ...]:
         return tuple(sorted({self.leaves.index(leaf) for leaf in leaves}))
@@ -143,8 +146,9 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         scale = scale_at(pair.rules, pair.scale, call.sigma, call.path)
         alone = math.isclose(scale, 1.0) and not options.get("disable_cfg1_optimization")
         self.note(1 if alone else 2)
+        positive, negative = (conds[self.leaves.index(leaf)] for leaf in (pair.positive, pair.negative))
         return comfy.samplers.sampling_function(
-            self.inner_model, call.x, timestep, conds[1], conds[0], scale, model_options=options, seed=seed
+            self.inner_model, call.x, timestep, negative, positive, scale, model_options=options, seed=seed
         )
 
     def with_patches(
@@ -163,7 +167,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
             pair,
             replace(call, scale=pair.scale, key=guided_in(expression)[pair]),
             {name: predictions[leaf] for name, leaf in named.items()},
-            (conds[0], conds[1]),
+            (conds[self.leaves.index(pair.positive)], conds[self.leaves.index(pair.negative)]),
             self.inner_model,
             timestep,
             options,
@@ -231,8 +235,8 @@ class GuidedGuider(PredictionGuider):
         self.rules = tuple(rules)
 
 
-def in_host_order(expression: Prediction) -> tuple[Leaf | None, ...]:
-    """The leaves: first the one that is the host's `positive`, then its `negative` (None without), then the others."""
-    leaves = [part for part in parts(expression) if isinstance(part, Leaf)]
-    wanted, unwanted = [[leaf for leaf in leaves if leaf.negative is kind] for kind in (False, True)]
+def in_host_order(leaves: Sequence[Leaf], negatives: Container[Prediction]) -> tuple[Leaf | None, ...]:
+    """First the leaf that is the host's `positive`, then its `negative` (None where there is none), then the others."""
+    wanted = [leaf for leaf in leaves if leaf not in negatives]
+    unwanted = [leaf for leaf in leaves if leaf in negatives]
     return (*(wanted[:1] or [None]), *(unwanted[:1] or [None]), *wanted[1:], *unwanted[1:])

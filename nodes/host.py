@@ -21,6 +21,7 @@ from ..samplers.plan import NoiseSource
 from ..samplers.registry import Solver
 from ..samplers.trained import Trained
 from .batching import BatchingWatch
+from .carried import PatchMemory, warn_of_what_forgets
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .noise import ImageSeeds, in_sampler_noise, packed_sizes
@@ -150,8 +151,8 @@ class PlanSampler(comfy.samplers.KSAMPLER):
 
 class PlanRun(comfy.samplers.Sampler):
     """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
-    `step` the steps of the plan that are done, `memory` what the guidance remembers there, and `batching` how the host
-    grouped the prompts of the last model call.
+    `step` the steps of the plan that are done, `memory` what the guidance remembers there, `patches` what those of
+    others do, and `batching` how the host grouped the prompts of the last model call.
 
     The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
     whatever looks at them sees what it would in one go. `before` counts its steps that lie before the plan's own.
@@ -169,12 +170,13 @@ class PlanRun(comfy.samplers.Sampler):
         components: Sequence[int] = (),
         before: int = 0,
         batching: Batching = (),
+        patches: Mapping[str, Any] = MappingProxyType({}),
         turn: Callable[[], None] = lambda: None,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
         self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
         self.seeds, self.components = seeds, components
-        self.step = 0
+        self.step, self.patches = 0, patches
 
     @property
     def batching(self) -> Batching:
@@ -191,9 +193,11 @@ class PlanRun(comfy.samplers.Sampler):
 
         progress = Progress(self.before, memory={name: value.to(noise.device) for name, value in self.memory.items()})
         self.watch.attach(extra_args["model_options"], progress)
+        carried = PatchMemory(extra_args["model_options"])
 
         def report(step: int, state: State) -> None:
             self.state, self.memory, self.step = state, dict(progress.memory), step + 1
+            self.patches = carried.now()
             self.watch.compare()
             if callback is not None:
                 callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
@@ -204,18 +208,20 @@ class PlanRun(comfy.samplers.Sampler):
             self.state = start(x)
         else:
             self.state = moved(self.state, noise.device)
-        self.state = solve(
-            self.sampler.solver.name,
-            self.plan,
-            model,
-            self.state,
-            self.sampler.noise(self.seeds, noise, sampling, self.components),
-            extra_args,
-            report,
-            progress=progress,
-            stop_step=self.stop_step,
-            disable=disable_pbar,
-        )
+            warn_of_what_forgets(extra_args["model_options"], getattr(guider, "conds", {}))
+        with carried.lent(self.patches, noise.device):
+            self.state = solve(
+                self.sampler.solver.name,
+                self.plan,
+                model,
+                self.state,
+                self.sampler.noise(self.seeds, noise, sampling, self.components),
+                extra_args,
+                report,
+                progress=progress,
+                stop_step=self.stop_step,
+                disable=disable_pbar,
+            )
         sigma = self.plan.sigmas[min(self.stop_step, self.plan.steps)]
         if path_of(sampling).alpha(sigma) == 0.0:
             return self.state.x

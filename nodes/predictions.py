@@ -16,6 +16,7 @@ from .guider import PredictionGuider
 from .host import PlanSampler, make_plan, path_of, sampling_of
 from .patches import not_applied
 from .schema import description, widgets
+from .show import show_text
 from .types import GuidanceType, PredictionType
 
 PREDICTION_OUTPUT = PredictionType.Output("prediction", tooltip="For Guider (Stepwise) or another operation.")
@@ -112,6 +113,7 @@ class StepwiseGuider(io.ComfyNode):
                 io.Guider.Output("guider", tooltip="Model and prompts, for any node that samples with a GUIDER."),
                 io.String.Output("report", tooltip="Which prompts are evaluated when, and how many are saved."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -124,6 +126,7 @@ class StepwiseGuider(io.ComfyNode):
         guider = PredictionGuider(model)
         guider.set_prediction(prediction)
         text = report(guider, path, levels or range_of(model), counted=levels is not None)
+        show_text(cls, text)
         return io.NodeOutput(guider, text, ui=ui.PreviewText(text))
 
 

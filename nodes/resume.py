@@ -1,7 +1,7 @@
 """How a run goes on from a state: exactly, or as a fork that says what it dropped."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from ..samplers import Plan, State
 from ..samplers.checkpoint import check_state, fingerprint
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError, Value
+from ..samplers.parts import carried_over, open_ended
 from .host import PlanSampler, make_plan
 from .noise import image_seeds
 from .state import HeldRun, described
@@ -40,7 +41,7 @@ def resumed(
         held = replace(held, params={**defaults, **held.params})
     held = fork.solver(held, sampler.solver.name, sampler.settings)
     held = fork.seed(held, noise)
-    held = fork.schedule(held, sigmas)
+    held = fork.schedule(held, sampler, sigmas)
     return fork.plan(held, sampler)
 
 
@@ -77,21 +78,36 @@ class Fork:
         self.refuse("noise", problem, "leave noise unwired", instead)
         return replace(held, seed=noise.seed, **asdict(seeds))
 
-    def schedule(self, held: HeldRun, sigmas: tuple[float, ...] | None) -> HeldRun:
+    def schedule(self, held: HeldRun, sampler: PlanSampler, sigmas: tuple[float, ...] | None) -> HeldRun:
+        """The state's schedule, the wired one below the present level, or both parts of one that was split there."""
         if sigmas is None or sigmas == held.sigmas:
             return held
         check_sigmas(held.path, sigmas)
-        level = held.sigmas[held.step]
+        level, split = held.sigmas[held.step], held.step == held.steps and sigmas[0] == held.sigmas[-1]
         # Two float32 schedules may round one level differently: that is no step.
         below = tuple(sigma for sigma in sigmas if sigma < level * (1.0 - 1e-6))
+        joined = replace(held, sigmas=(*held.sigmas[: held.step + 1], *below))
+        kept = None if self.restarts or not below else kept_history(held, joined, sampler)
+        if split and kept is not None:
+            return kept
         instead = f"the run goes on with the levels of the wired schedule below the present one, {level:.6g}"
-        cure = "wire the full schedule of the first part, or leave sigmas unwired"
-        self.refuse("sigmas", "is not the schedule that the state was made on", cure, instead)
+        if split and not self.restarts:
+            problem = (
+                f"goes on where the state's schedule ends, and {held.solver} plans by the end or the length of all"
+            )
+            cure = (
+                f"wire the full schedule into the first node and stop it with end_step {held.step}; leave sigmas "
+                f"unwired and start_step 0 in the second"
+            )
+            self.refuse("sigmas", problem, cure, f"{instead}, without the history of the first part")
+        else:
+            cure = "wire the full schedule of the first part, or leave sigmas unwired"
+            self.refuse("sigmas", "is not the schedule that the state was made on", cure, instead)
         if not below:
             problem = f"has no level below the present one, {level:.6g}"
             raise InputError("sigmas", problem, "wire a schedule that goes on from there")
-        self.restarts = True
-        return replace(held, sigmas=(*held.sigmas[: held.step + 1], *below))
+        self.restarts = self.restarts or kept is None
+        return kept or joined
 
     def plan(self, held: HeldRun, sampler: PlanSampler) -> HeldRun:
         """The state checked against its plan, or the beginning of a new plan."""
@@ -111,6 +127,18 @@ class Fork:
         return replace(held, plan=fingerprint(plan_of(held, sampler)))
 
 
+def kept_history(held: HeldRun, joined: HeldRun, sampler: PlanSampler) -> HeldRun | None:
+    """`joined`, at the place of `held` with all that the solver remembers; None where the solver, had it known that
+    schedule, would have come there in another way."""
+    plan = plan_of(joined, sampler)
+    state = carried_over(held.state, plan_of(held, sampler), plan)
+    return None if state is None else replace(joined, state=state, plan=fingerprint(plan))
+
+
 def plan_of(held: HeldRun, sampler: PlanSampler) -> Plan:
     """What the present solver does with its part of the schedule."""
-    return make_plan(sampler.solver, sampler.params, held.path, held.sigmas[held.solver_step :])
+
+    def made(sigmas: Sequence[float]) -> Plan:
+        return make_plan(sampler.solver, sampler.params, held.path, sigmas)
+
+    return open_ended(made, held.sigmas[held.solver_step :])

@@ -134,6 +134,7 @@ def go(
         seeds=held.image_seeds,
         components=component_sizes(held.latent["samples"]),
         batching=held.batching,
+        patches=held.patches,
         turn=turn,
     )
     try:
@@ -180,11 +181,16 @@ def standing(guider: Any, held: HeldRun, run: PlanRun) -> HeldRun:
     return replace(
         held,
         state=state,
-        memory={name: value.cpu() for name, value in run.memory.items()},
+        memory=on_cpu(run.memory),
+        patches=on_cpu(run.patches),
         step=held.solver_step + run.step,
         denoised=finished(guider, unpacked(state.denoised, held.latent["samples"])),
         batching=run.batching,
     )
+
+
+def on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
 
 
 def finished(guider: Any, x0: Any) -> Any:

@@ -57,6 +57,8 @@ WINDOW_INPUTS = (
     ),
 )
 HIDDEN = (io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo)
+# Saved workflows know widgets by their position, so what came later stands behind what was there before.
+LATER = ("cfg_pp",)
 STEP_OUTPUTS = (
     io.Latent.Output("output", tooltip="The latent where the run stopped."),
     io.Latent.Output("denoised_output", tooltip="The model's last prediction of the clean latent."),
@@ -120,9 +122,10 @@ class SolverNode(StepwiseSample):
             search_aliases=[*solver.aliases, "stepwise", "sampler"],
             inputs=[
                 *STEP_INPUTS,
-                *widgets(solver.plan),
+                *widgets(solver.plan, [name for name in solver.parameters if name not in LATER]),
                 *(NOISE_INPUTS if solver.stochastic else ()),
                 *WINDOW_INPUTS,
+                *widgets(solver.plan, LATER),
             ],
             outputs=list(STEP_OUTPUTS),
             hidden=list(HIDDEN),

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ..samplers import checkpoint
 from ..samplers.checkpoint import DAMAGED, Kind, kind_of
 from ..samplers.checks import check_sigmas
 from ..samplers.parameters import InputError
+from ..samplers.parts import open_ended
 from ..samplers.registry import SOLVERS
 from .host import make_plan
 from .state import HeldRun
@@ -83,7 +86,7 @@ def check_run(held: HeldRun, name: str) -> None:
         if len(seeds) != shape[0] and (what == "seeds" or held.variation_strength):
             raise InputError(what, f"has {len(seeds)} numbers for {shape[0]} images", DAMAGED)
     params = {key: value for key, value in held.params.items() if key in solver.parameters}
-    plan = make_plan(solver, params, held.path, held.sigmas[held.solver_step :])
+    plan = open_ended(lambda sigmas: make_plan(solver, params, held.path, sigmas), held.sigmas[held.solver_step :])
     # A state of another version has a plan of its own; it is told when the run goes on.
     if checkpoint.fingerprint(plan) == held.plan:
         checkpoint.check_state(plan, held.state, "state")
@@ -108,24 +111,20 @@ def read(file: Path) -> HeldRun:
 
 def listed() -> list[str]:
     """The states in the host's output and input folders, newest first, as the host names files in a folder."""
-    found = [(file.stat().st_mtime, f"{name} [{kind}]") for kind, name, file in states()]
-    return [name for _, name in sorted(found, reverse=True)]
+    return [name for _, name in sorted(states(), reverse=True)]
 
 
-def states() -> Iterator[tuple[str, str, Path]]:
+def states() -> Iterator[tuple[float, str]]:
+    """When each was written, and its name. A file may go while this looks: a run moves and replaces its autosave."""
     for kind in FOLDERS:
-        root = Path(folder_paths.get_directory_by_type(kind))
-        for file in root.rglob(f"*{SUFFIX}"):
-            if not file.name.startswith(".") and is_state(file):
-                yield kind, file.relative_to(root).as_posix(), file
-
-
-def is_state(file: Path) -> bool:
-    try:
-        checkpoint.peek(file)
-    except (OSError, InputError):
-        return False
-    return True
+        root = folder_paths.get_directory_by_type(kind)
+        for folder, _, names in os.walk(root):
+            for name in names:
+                file = Path(folder, name)
+                if name.endswith(SUFFIX) and not name.startswith("."):
+                    with suppress(OSError, InputError):
+                        checkpoint.peek(file)
+                        yield file.stat().st_mtime, f"{file.relative_to(root).as_posix()} [{kind}]"
 
 
 def found(name: str) -> Path:

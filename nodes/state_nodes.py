@@ -152,7 +152,7 @@ def told(held: HeldRun) -> dict[str, str]:
         "mask": "yes" if held.latent.get("noise_mask") is not None else "none",
         "seed": str(held.image_seeds),
         "registers": f"{', '.join(sorted(registers))} ({size / 2**20:.2f} MiB), {held.state.index} model calls done",
-        "guidance memory": ", ".join(sorted(held.memory)) or "none",
+        "guidance memory": ", ".join(sorted([*held.memory, *held.patches])) or "none",
         "prompts evaluated": told_groups(held),
     }
 

@@ -32,9 +32,9 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Leaf(Prediction):
-    """The model's prediction for one conditioning; `negative` if guidance moves away from it.
+    """The model's prediction for one conditioning. Leaves of one conditioning are equal: it is evaluated once.
 
-    Leaves of one conditioning in one role are equal: it is evaluated once.
+    `negative` tells two apart where guidance moves from a conditioning to itself: a model may look at the role, too.
     """
 
     conditioning: Any
@@ -138,8 +138,8 @@ def guided(
     Either may be an expression itself. Rules act as under a CFG guider.
     """
     others = {name: Leaf(value) for name, value in extra_names(rules).items()}
-    if isinstance(negative, Leaf):
-        negative = Leaf(negative.conditioning, negative=True)
+    if isinstance(positive, Leaf) and positive == negative:
+        negative = Leaf(positive.conditioning, negative=True)
     return Guided(positive, negative, scale, tuple(rules), others)
 
 

@@ -108,7 +108,8 @@ class Stage:
 class Plan:
     """What a solver makes of a schedule: `len(plan.stages)` model calls, each with its rows.
 
-    Rows whose result nobody reads are dropped when the plan is made, so equal methods are equal plans.
+    Rows whose result nobody reads are dropped when the plan is made, so equal methods are equal plans. `leaves` names
+    the registers that a run of it leaves: more than `x` where another plan is to go on from there.
 
     Raises:
         PlanError: a row reads a register that is not set, has a coefficient that is not finite, or (without noise)
@@ -118,9 +119,10 @@ class Plan:
     path: Path
     sigmas: tuple[float, ...]
     stages: tuple[Stage, ...]
+    leaves: tuple[str, ...] = ("x",)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", _pruned(self.stages))
+        object.__setattr__(self, "stages", _pruned(self.stages, self.leaves))
         weights = {"x": 1.0}
         for index, stage in enumerate(self.stages):
             weights = _checked(weights, stage.opening, f"opening of model call {index}")
@@ -131,7 +133,7 @@ class Plan:
     def steps(self) -> int:
         return len(self.sigmas) - 1
 
-    @property
+    @cached_property
     def reads_uncond(self) -> bool:
         """Whether it needs the unconditional prediction too (CFG++)."""
         return any("uncond" in r.reads for stage in self.stages for r in stage.rows)
@@ -150,8 +152,8 @@ class Plan:
         return "\n".join(lines)
 
 
-def _pruned(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    live, result = {"x"}, list[Stage]()
+def _pruned(stages: Sequence[Stage], leaves: Iterable[str]) -> tuple[Stage, ...]:
+    live, result = set(leaves), list[Stage]()
     for stage in reversed(stages):
         keeps = tuple(sorted(live))
         rows, live = _live(stage.rows, live)

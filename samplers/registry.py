@@ -24,6 +24,7 @@ class Setting:
     extra_calls: model calls beside those of the steps, once the schedule reaches them.
     reaches_below: inner calls may lie below the level that the step ends at, since noise brings x back up.
     converges: the law of the result tends to the data's with more steps; not where a part has a fixed number of them.
+    looks_ahead: how a step is made depends on the end or the length of the schedule beyond it.
     keeps_marginals: x has the noise level that the model is told, at every call.
     paths: names of the paths on which the setting exists.
     """
@@ -38,6 +39,7 @@ class Setting:
     extra_calls: int = 0
     reaches_below: bool = False
     converges: bool = True
+    looks_ahead: bool = False
     keeps_marginals: bool = True
     paths: tuple[str, ...] = ("VE", "FLOW")
 
@@ -251,8 +253,8 @@ SOLVERS: tuple[Solver, ...] = (
         (KARRAS_PAPER,),
         (
             Setting({}, order=1),
-            Setting({"s_churn": 10.0}, noise=True),
-            Setting({"s_churn": 10.0, "s_noise": 1.007}, noise=True, keeps_marginals=False),
+            Setting({"s_churn": 10.0}, noise=True, looks_ahead=True),
+            Setting({"s_churn": 10.0, "s_noise": 1.007}, noise=True, keeps_marginals=False, looks_ahead=True),
         ),
         ("euler",),
     ),
@@ -278,7 +280,7 @@ SOLVERS: tuple[Solver, ...] = (
         "Second order by averaging the slopes at both ends of the step; s_churn adds noise before each step.",
         "10 to 20 steps, two model calls each.",
         (KARRAS_PAPER,),
-        (Setting({}, order=2, calls=2), Setting({"s_churn": 10.0}, noise=True, calls=2)),
+        (Setting({}, order=2, calls=2), Setting({"s_churn": 10.0}, noise=True, calls=2, looks_ahead=True)),
         ("heun",),
     ),
     Solver(
@@ -327,9 +329,9 @@ SOLVERS: tuple[Solver, ...] = (
         "15 to 30 steps at moderate guidance; at high guidance with few steps prefer DPM++ 2M.",
         (DPMPP_PAPER,),
         (
-            Setting({}, order=3, opening=(1, 2), log_snr=True),
-            Setting({"weights": "published"}, order=2, opening=(1, 2), log_snr=True),
-            Setting({"warm_up": "multistep"}),
+            Setting({}, order=3, opening=(1, 2), log_snr=True, looks_ahead=True),
+            Setting({"weights": "published"}, order=2, opening=(1, 2), log_snr=True, looks_ahead=True),
+            Setting({"warm_up": "multistep"}, looks_ahead=True),
         ),
         ("dpmpp_3m", "dpm++ 3m"),
     ),
@@ -355,8 +357,8 @@ SOLVERS: tuple[Solver, ...] = (
         "20 to 50 steps.",
         (DPMPP_PAPER, KDIFFUSION),
         (
-            Setting({"solver_type": "midpoint"}, noise=True),
-            Setting({"solver_type": "heun"}, noise=True),
+            Setting({"solver_type": "midpoint"}, noise=True, looks_ahead=True),
+            Setting({"solver_type": "heun"}, noise=True, looks_ahead=True),
             Setting({"eta": 0.0, "final_order": "full"}, order=2),
             Setting({"eta": 0.0, "solver_type": "heun", "final_order": "full"}, order=2),
         ),
@@ -370,9 +372,9 @@ SOLVERS: tuple[Solver, ...] = (
         "25 to 50 steps, with the Exponential schedule.",
         (DPMPP_PAPER, KDIFFUSION),
         (
-            Setting({}, noise=True),
-            Setting({"weights": "published"}, noise=True),
-            Setting({"eta": 0.5}, noise=True),
+            Setting({}, noise=True, looks_ahead=True),
+            Setting({"weights": "published"}, noise=True, looks_ahead=True),
+            Setting({"eta": 0.5}, noise=True, looks_ahead=True),
         ),
         ("dpmpp_3m_sde", "dpm++ 3m sde"),
     ),
@@ -384,11 +386,11 @@ SOLVERS: tuple[Solver, ...] = (
         "5 to 20 steps at moderate guidance.",
         (UNIPC_PAPER,),
         (
-            Setting({"order": 3}, order=4, opening=(2, 3), log_snr=True),
+            Setting({"order": 3}, order=4, opening=(2, 3), log_snr=True, looks_ahead=True),
             Setting({"order": 2}, order=3, opening=(1, 2), log_snr=True),
             Setting({"order": 2, "variant": "bh1"}, order=3, opening=(1, 2), log_snr=True),
             Setting({"order": 1}, order=2),
-            Setting({"order": 3, "corrector": False}, order=3, opening=(1, 2), log_snr=True),
+            Setting({"order": 3, "corrector": False}, order=3, opening=(1, 2), log_snr=True, looks_ahead=True),
             Setting({"order": 2, "corrector": False}, order=2),
         ),
         ("uni_pc", "uni_pc_bh2", "unipc"),
@@ -401,7 +403,7 @@ SOLVERS: tuple[Solver, ...] = (
         "10 to 20 steps.",
         (DEIS_PAPER,),
         (
-            Setting({"order": 3}, order=3, opening=(1, 2)),
+            Setting({"order": 3}, order=3, opening=(1, 2), looks_ahead=True),
             Setting({"order": 2}, order=2),
             Setting({"order": 1}, order=1),
         ),
@@ -415,8 +417,8 @@ SOLVERS: tuple[Solver, ...] = (
         "20 to 50 steps.",
         (KARRAS_PAPER, KDIFFUSION),
         (
-            Setting({"order": 4}, order=4, opening=(2, 3)),
-            Setting({"order": 3}, order=3, opening=(1, 2)),
+            Setting({"order": 4}, order=4, opening=(2, 3), looks_ahead=True),
+            Setting({"order": 3}, order=3, opening=(1, 2), looks_ahead=True),
             Setting({"order": 2}, order=2),
             Setting({"order": 1}, order=1),
         ),
@@ -430,8 +432,15 @@ SOLVERS: tuple[Solver, ...] = (
         "20 steps and one or two restarts.",
         (RESTART_PAPER, KARRAS_PAPER),
         (
-            Setting({}, noise=True, calls=2, extra_calls=8, converges=False),
-            Setting({"restarts": 3, "restart_steps": 2}, noise=True, calls=2, extra_calls=12, converges=False),
+            Setting({}, noise=True, calls=2, extra_calls=8, converges=False, looks_ahead=True),
+            Setting(
+                {"restarts": 3, "restart_steps": 2},
+                noise=True,
+                calls=2,
+                extra_calls=12,
+                converges=False,
+                looks_ahead=True,
+            ),
             Setting({"restarts": 0}, order=2, calls=2),
         ),
         ("restart",),
@@ -445,7 +454,7 @@ SOLVERS: tuple[Solver, ...] = (
         (LCM_PAPER,),
         (
             Setting({}, noise=True),
-            Setting({"s_noise": 0.9, "s_noise_end": 0.5}, noise=True, keeps_marginals=False),
+            Setting({"s_noise": 0.9, "s_noise_end": 0.5}, noise=True, keeps_marginals=False, looks_ahead=True),
         ),
         ("lcm", "turbo", "lightning", "consistency"),
     ),

@@ -1,4 +1,4 @@
-"""Writes a help page per node and the README's table of nodes.
+"""Writes a help page per node, the list of all nodes, and the README's overview of them.
 
     python tools/pages.py            (with COMFYUI_PATH set)
     python tools/pages.py --check    fails when a committed file differs
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HAND = ROOT / "docs" / "pages"
 PAGES = ROOT / "web" / "docs"
 README = ROOT / "README.md"
+NODES = ROOT / "docs" / "nodes.md"
 TABLE = re.compile(r"(?<=<!-- nodes -->\n).*?(?=<!-- /nodes -->)", re.DOTALL)
 FORMULA = re.compile(r"\w+ = .*(?<!\bal)[.,)]$")
 CITED = re.compile(r"(.* [=+] (?!\d+/\d).*?) {3}(\(.*)")
@@ -89,7 +90,9 @@ into the same node: the picture is the one that the crash prevented. A file is c
 can be written the log says so and the run goes on."""
 ORDER = """\
 Order n means that steps half as long leave about 2^n times less error, without added noise. Each model call evaluates
-the prompt and, unless the guidance scale is 1, the negative prompt as well."""
+the prompt and, unless the guidance scale is 1, the negative prompt as well. A setting that looks ahead makes a step by
+where the schedule ends or how long it is: the two halves of a split schedule, wired to two nodes, may then refuse to be
+joined, where `end_step` on the full schedule always works."""
 
 
 @dataclass
@@ -271,8 +274,10 @@ def cost(subject: Subject) -> str:
         order = setting.order or ("adds noise" if setting.noise else "none claimed")
         kept = "yes" if setting.keeps_marginals else "no, on purpose"
         models = "all" if len(setting.paths) == 2 else "all but flow" if setting.paths == ("VE",) else "flow only"
-        rows.append((names, order, calls(setting), setting.calls_to_zero, kept, models))
-    head = ("Setting", "Order", "Model calls a step", "In a last step to 0", "True noise level", "Models")
+        ahead = "yes" if setting.looks_ahead else "no"
+        rows.append((names, order, calls(setting), setting.calls_to_zero, kept, models, ahead))
+    calls_head = ("Model calls a step", "In a last step to 0")
+    head = ("Setting", "Order", *calls_head, "True noise level", "Models", "Looks ahead")
     return table(head, rows) + "\n\n" + " ".join(ORDER.split())
 
 
@@ -338,16 +343,39 @@ def node_table(subjects: Sequence[Subject]) -> str:
     for one in subjects:
         key = one.solver.name if one.solver else one.name
         text = one.entry.summary if one.entry else one.schema.description
-        row = rows.setdefault(key, [f"**{key}**" + (f"<br>{key} Sampler" if one.solver else ""), "", text])
-        row[1] += ("<br>" if row[1] else "") + f"`{one.schema.node_id}`"
+        row = rows.setdefault(key, ["", "", text])
+        break_ = "<br>" if row[1] else ""
+        row[0] += f"{break_}[{one.name}](../web/docs/{one.schema.node_id}.md)"
+        row[1] += f"{break_}`{one.schema.node_id}`"
     return table(("Node", "Id", "What for"), list(rows.values()))
+
+
+def group(category: str) -> str:
+    """The part of the menu that a node belongs to, as a title."""
+    return category.split("/")[1].capitalize()
+
+
+def overview(subjects: Sequence[Subject]) -> str:
+    """The names of the nodes, by part of the menu; a solver and its Sampler are named once."""
+    names: dict[str, dict[str, None]] = {}
+    for one in subjects:
+        names.setdefault(group(one.schema.category), {})[one.solver.name if one.solver else one.name] = None
+    return table(("In the menu", "Nodes"), [(title, ", ".join(found)) for title, found in names.items()])
+
+
+def node_list(subjects: Sequence[Subject]) -> str:
+    parts = ["# Nodes", "Each name leads to a help page that is also in the editor: select the node and press info."]
+    for title in dict.fromkeys(group(one.schema.category) for one in subjects):
+        parts += [f"## {title}", node_table([one for one in subjects if group(one.schema.category) == title])]
+    return "\n\n".join(parts) + "\n"
 
 
 def files(nodes: Sequence[Any]) -> Mapping[Path, str]:
     """Every generated file and what it must hold."""
     subjects = [subject(node) for node in nodes]
     made = {PAGES / f"{one.schema.node_id}.md": page(one) for one in subjects}
-    made[README] = TABLE.sub(lambda _: node_table(subjects) + "\n", README.read_text())
+    made[NODES] = node_list(subjects)
+    made[README] = TABLE.sub(lambda _: overview(subjects) + "\n", README.read_text())
     return made
 
 

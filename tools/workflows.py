@@ -380,7 +380,105 @@ def hand_over() -> Workflow:
     return w
 
 
-WORKFLOWS = (first_picture, side_by_side, on_a_checkpoint, pause_and_resume, fork_into_guidances, hand_over)
+def curve_and_interval() -> Workflow:
+    w = Workflow(
+        "Guidance curve and interval",
+        "guidance_curve_and_interval",
+        "## Guidance 15, everywhere and where it helps\nTop: the same scale at every noise level. Bottom: it follows "
+        "the drawn curve, from high noise at its left to low noise at its right, and only inside the interval; "
+        "elsewhere the negative prompt is not evaluated. Drag the points of the curve.",
+    )
+    model, prompts, begins = digits_on_karras(w)
+    points = [[0.0, 0.1], [0.4, 0.4], [0.75, 0.6], [1.0, 0.3]]
+    drawn = {"points": points, "interpolation": "monotone_cubic"}
+    curve = w.add("StepwiseDrawnCurveGuidance", (1, 0), size=(290, 460), curve=drawn)
+    interval = w.add("StepwiseIntervalGuidance", (1, 9), sigma_low=0.19, sigma_high=3.0, rule=curve[0])
+    given = {"model": model[0], **prompts, "cfg": 15.0}
+    guiders = [
+        w.add("StepwiseCFGGuider", (2, 0), "The same scale everywhere", **given),
+        w.add("StepwiseCFGGuider", (2, 9), "Curve and interval", **given, rule=interval[0]),
+    ]
+    runs = [w.add("StepwiseDPMpp2M", (3, 9 * i), guider=guider[0], **begins) for i, guider in enumerate(guiders)]
+    titles = ("Everywhere", "Curve and interval")
+    rows = [row_of_images(w, run[0], model, (4, 6 * i), titles[i]) for i, run in enumerate(runs)]
+    stacked(w, rows, 5)
+    return w
+
+
+def cfg_by_hand() -> Workflow:
+    w = Workflow(
+        "CFG by hand",
+        "cfg_by_hand",
+        "## Guidance, taken apart\nTwo predictions, combined at scale 7.5: the same picture as *DPM++ 2M Karras with "
+        "CFG*, and the place where more prompts and other operations go. The report says what a run evaluates.",
+    )
+    model = w.add("StepwiseDigitsModel", (0, 0), variant="standard")
+    positive = w.add("StepwiseDigit", (0, 3), "Digits to draw", labels="0-9")
+    negative = w.add("StepwiseDigit", (0, 5.4), "No class", labels="")
+    latent = w.add("EmptyLatentImage", (0, 8), width=64, height=64, batch_size=10)
+    leaves = [
+        w.add("StepwisePrediction", (1, 3 + 2 * i), f"Prediction ({name})", conditioning=prompt[0])
+        for i, (name, prompt) in enumerate((("positive", positive), ("negative", negative)))
+    ]
+    guided = w.add("StepwiseCFGCombine", (2, 3), positive=leaves[0][0], negative=leaves[1][0], scale=7.5)
+    by_expression(w, model, guided, latent)
+    return w
+
+
+def two_prompts() -> Workflow:
+    w = Workflow(
+        "Two prompts, two scales",
+        "two_prompts_two_scales",
+        "## One prompt guides, another leans on it\nGuidance towards the first prompt at scale 4. To it is added the "
+        "difference that the second prompt makes, times 3 at high noise and fading out, where it is no longer "
+        "evaluated: the second digit bends the shape, the first one keeps the last word.",
+    )
+    model = w.add("StepwiseDigitsModel", (0, 0), variant="standard")
+    first = w.add("StepwiseDigit", (0, 3), "First prompt", labels="0-9")
+    second = w.add("StepwiseDigit", (0, 5.4), "Second prompt", labels="1-9,0")
+    negative = w.add("StepwiseDigit", (0, 7.8), "No class", labels="")
+    latent = w.add("EmptyLatentImage", (0, 10.2), width=64, height=64, batch_size=10)
+    leaves = [
+        w.add("StepwisePrediction", (1, 3 + 2 * i), f"Prediction ({name})", conditioning=prompt[0])
+        for i, (name, prompt) in enumerate((("first", first), ("second", second), ("negative", negative)))
+    ]
+    guided = w.add("StepwiseCFGCombine", (2, 3), positive=leaves[0][0], negative=leaves[2][0], scale=4.0)
+    change = w.add(
+        "StepwiseAddPredictions", (2, 6.5), "Second - negative", a=leaves[1][0], b=leaves[2][0], factor_b=-1.0
+    )
+    fading = w.add("StepwiseCurveGuidance", (2, 10), "Fading out", start=1.0, end=0.0, low=0.0, sigma_end=1.0)
+    scaled = w.add("StepwiseScalePrediction", (3, 6.5), prediction=change[0], factor=3.0, rule=fading[0])
+    both = w.add("StepwiseAddPredictions", (3, 3), "Both", a=guided[0], b=scaled[0])
+    by_expression(w, model, both, latent)
+    return w
+
+
+def by_expression(w: Workflow, model: Node, prediction: Node, latent: Node) -> None:
+    """From an expression of predictions to the picture, with the report on the way."""
+    column = prediction.place[0] + 1
+    sigmas = w.add("StepwiseKarrasSchedule", (column, 8), steps=20, model=model[0])
+    inputs = {"model": model[0], "prediction": prediction[0], "sigmas": sigmas[0]}
+    guider = w.add("StepwiseGuider", (column, 0), **inputs)
+    noise = w.add("RandomNoise", (column, 4.5), noise_seed=7)
+    w.add("PreviewAny", (column + 1, 8), "Report", (420, 150), source=guider[1])
+    run = {"noise": noise[0], "latent_image": latent[0], "sigmas": sigmas[0]}
+    sampled = w.add("StepwiseDPMpp2M", (column + 1, 0), guider=guider[0], **run)
+    decoded = w.add("VAEDecode", (column + 2, 0), samples=sampled[0], vae=model[1])
+    grid = w.add("StepwiseImageGrid", (column + 2, 2), images=decoded[0], columns=5, gap=8)
+    w.add("SaveImage", (column + 3, 0), images=grid[0], filename_prefix="stepwise", size=(420, 330))
+
+
+WORKFLOWS = (
+    first_picture,
+    side_by_side,
+    on_a_checkpoint,
+    pause_and_resume,
+    fork_into_guidances,
+    hand_over,
+    curve_and_interval,
+    cfg_by_hand,
+    two_prompts,
+)
 
 
 def files(infos: dict[str, dict[str, Any]]) -> dict[Path, str]:

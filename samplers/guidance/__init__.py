@@ -11,8 +11,8 @@ rules, each of one kind:
     prompt   adds a further prompt with a scale of its own     (another prompt)
     result   repairs the combination                           (rescale, thresholding)
 
-They act in this order, and rules of one kind in the order of the chain. Where the scale is 1, the kinds `away` and
-`result` do not act, since then the conditional prediction is the result.
+They act in this order, and rules of one kind in the order of the chain. Where the scale is 1, what guidance moves away
+from does not count, and where the conditional prediction is the result, there is nothing to repair.
 
 Every rule works on each image by itself, bit for bit the same alone and in a batch, and on any rank. Letters: x the
 state, cond, uncond and all other predictions are denoised (estimates of x0), sigma and alpha the noise and signal

@@ -45,7 +45,7 @@ def apg(
         Param("paper guides by scale - 1, so that 1 is conditional; comfyui by scale, as ComfyUI's own APG does."),
     ] = "paper",
 ) -> Tensor:
-    """Adaptive projected guidance: denoised = cond + (scale - 1) g   (Sadat, Hilliges and Weber 2024, algorithm 1).
+    """Adaptive projected guidance: denoised = cond + (scale - 1) g   (Sadat, Hilliges and Weber 2024).
 
     d = cond - uncond + momentum d_last, shortened to norm_threshold where it is longer,
     g = d - (1 - eta) <d, cond> / <cond, cond> cond.
@@ -107,7 +107,7 @@ def zero_star(
         ),
     ] = 1.0,
 ) -> Tensor:
-    """CFG-Zero*: denoised = x - sigma (s v_uncond + scale (v_cond - s v_uncond))   (Fan et al. 2025, eqs. 8 to 11).
+    """CFG-Zero*: denoised = x - sigma (s v_uncond + scale (v_cond - s v_uncond))   (Fan et al. 2025, optimized scale).
 
     s = <v_cond, v_uncond> / <v_uncond, v_uncond>, image by image, is the multiple of the unconditional velocity that
     comes nearest to the conditional one; the velocity is dx/dsigma = (x - denoised) / sigma on every model.
@@ -116,9 +116,9 @@ def zero_star(
     `zero_init`: with 1 in the first step of a run that begins at pure noise. The paper counts steps, which would make
     the picture depend on how a run is split.
     """
-    # x - s (x - uncond), written so that s = 1 is uncond itself.
 
     def away(x: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+        # x - s (x - uncond), written so that s = 1 is uncond itself.
         v_uncond = x - uncond
         return torch.addcmul(uncond, v_uncond, 1.0 - share(x - cond, v_uncond))
 
@@ -147,7 +147,7 @@ def perp_neg(
         ),
     ] = "conditional",
 ) -> Tensor:
-    """Perp-Neg: denoised = cond + (scale - 1) (p - negative_scale n_perp)   (Armandpour et al. 2023, eq. 8).
+    """Perp-Neg: denoised = cond + (scale - 1) (p - negative_scale n_perp)   (Armandpour et al. 2023).
 
     p = cond - empty, n = uncond - empty, n_perp = n - <n, p> / <p, p> p: only what in the negative prompt is
     perpendicular to the positive one pushes away. uncond is the guider's negative prompt, empty the empty one. In the

@@ -71,7 +71,7 @@ def needs(rules: Chain, scale: float, sigma: float, path: Path) -> frozenset[str
         read = rule.reads(scale, **rule.params) if rule.reads is not None else ()
         if rule.kind == "away" and scale != 1.0:
             read = ("cond", "uncond", *rule.others)
-        elif rule.kind == "result" and scale != 1.0:
+        elif rule.kind == "result":
             read = ("cond",)
         names |= {f"{i}.{name}" if name in rule.others else name for name in read}
     if not any(rule.kind == "combine" for rule in rules):

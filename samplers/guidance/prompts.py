@@ -70,7 +70,7 @@ def another(
         float, Param("How far towards the prompt; below 0 away from it, 0 leaves it out.", -100.0, 100.0, 0.1)
     ] = 3.0,
 ) -> Tensor:
-    """Another prompt: denoised + prompt_scale (other - uncond)   (Liu et al. 2022, eqs. 11 and 13).
+    """Another prompt: denoised + prompt_scale (other - uncond)   (Liu et al. 2022, eq. 11).
 
     `denoised` is the guided prediction of the prompts before. Chained, it takes any number of prompts, positive and
     negative ones. With prompt_scale 0 the prompt is not evaluated.

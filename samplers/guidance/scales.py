@@ -39,7 +39,7 @@ def interval(
     sigma_high: Annotated[float, Param("Guidance acts up to this noise level.", 0.0, 100000.0, 0.01)] = 5.42,
     measure: Measure = "sigma / alpha",
 ) -> float:
-    """Limited interval: scale where sigma_low < sigma <= sigma_high, else 1   (Kynkäänniemi et al. 2024, section 3).
+    """Limited interval: scale where sigma_low < sigma <= sigma_high, else 1   (Kynkäänniemi et al. 2024).
 
     Outside the interval the conditional prediction is the result and the unconditional one is not evaluated. The
     default is the paper's interval for Stable Diffusion XL; for its small class-conditional model it is 0.19 to 1.61.
@@ -83,8 +83,8 @@ def curve(
     """Scale along a curve: low + (scale - low) y(u), with u = 0 at sigma_start and 1 at sigma_end.
 
     linear is y = start + (end - start) u, and cosine is y = start + (end - start) (1 - cos pi u) / 2. Guidance that
-    grows as the noise falls is what Wang et al. 2024 (section 4) find best among such curves, and what Chang et al.
-    2023 (Muse, section 2.7) use. Beyond its ends the curve stays at their values, so that no number of steps and no
+    grows as the noise falls is what Wang et al. 2024 find best among such curves, and what Chang et al. 2023 (Muse,
+    section 2.7) use. Beyond its ends the curve stays at their values, so that no number of steps and no
     split of a run changes it. The default range is Stable Diffusion's; on flow models it is 0.936 to 0.028.
     """
     u = position(over, sigma, path, sigma_start, sigma_end)

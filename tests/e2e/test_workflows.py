@@ -1,6 +1,7 @@
 """The example workflows, in the three ways that people use them: dropped, shared as JSON, and headless."""
 
 import json
+import re
 import urllib.parse
 from pathlib import Path
 
@@ -16,6 +17,9 @@ CHECKPOINT = "DPM++ 2M Karras on a Stable Diffusion checkpoint"
 PAUSE = "Pause and resume"
 FORK = "Fork one run into four guidances"
 HAND_OVER = "High-noise model hands over to low-noise model"
+CURVE = "Guidance curve and interval"
+BY_HAND = "CFG by hand"
+TWO_PROMPTS = "Two prompts, two scales"
 TWINS = {
     FIRST: "dpmpp_2m_karras_cfg",
     SIDE_BY_SIDE: "side_by_side",
@@ -23,6 +27,9 @@ TWINS = {
     PAUSE: "pause_and_resume",
     FORK: "fork_into_guidances",
     HAND_OVER: "hand_over",
+    CURVE: "guidance_curve_and_interval",
+    BY_HAND: "cfg_by_hand",
+    TWO_PROMPTS: "two_prompts_two_scales",
 }
 ROW, GAP = 64, 8
 
@@ -101,6 +108,23 @@ def test_examples_of_states_dropped_and_headless(editor, server, name, count):
     assert all(row.astype(float).std() > 30 for row in rows)
 
 
+@pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])
+def test_a_drawn_curve_reaches_the_run_from_both_editors(open_editor, server, nodes2):
+    """The picture is that of the points in the file, and another curve gives another one."""
+    editor = open_editor(nodes2=nodes2)
+    editor.drop(EXAMPLES / f"{CURVE}.json")
+    assert editor.missing_nodes() == set()
+    dropped, prompt = pixels(server, editor.queue().check()), api(CURVE)
+    assert np.array_equal(dropped, pixels(server, run_prompt(server, prompt).check()))
+    assert editor.errors_of_pack() == []
+    editor.screenshot(ROOT / ".dev" / "screenshots" / f"curve-{'nodes2' if nodes2 else 'classic'}.png")
+    (drawn,) = (node for node in prompt.values() if node["class_type"] == "StepwiseDrawnCurveGuidance")
+    drawn["inputs"]["curve"] = {"points": [[0.0, 1.0], [1.0, 1.0]], "interpolation": "linear"}
+    other = pixels(server, run_prompt(server, prompt).check())
+    assert np.array_equal(other[:ROW], dropped[:ROW])
+    assert np.abs(other[ROW:].astype(float) - dropped[ROW:]).mean() > 1
+
+
 def test_a_saved_state_is_listed_loaded_and_gone_on_from(server):
     """What the note of the example says to do: Load State in the place of the first part."""
     prompt = api(PAUSE)
@@ -120,6 +144,33 @@ def test_a_saved_state_is_listed_loaded_and_gone_on_from(server):
             node["inputs"]["state"] = ["99", 0]
     del prompt[first]
     assert np.array_equal(pixels(server, run_prompt(server, prompt).check()), pixels(server, result))
+
+
+def test_guidance_by_hand_is_the_first_picture_and_reports_what_it_evaluates(editor, server):
+    editor.drop(EXAMPLES / f"{BY_HAND}.json")
+    assert editor.missing_nodes() == set()
+    dropped = editor.queue().check()
+    editor.screenshot(ROOT / ".dev" / "screenshots" / "cfg-by-hand.png")
+    assert np.array_equal(pixels(server, dropped), pixels(server, run_prompt(server, api(FIRST)).check()))
+    assert report_of(dropped).startswith("20 model calls of the sampler: 40 of 40 predictions evaluated, 0 saved")
+
+
+def test_two_prompts_make_one_picture_dropped_and_headless(editor, server):
+    editor.drop(EXAMPLES / f"{TWO_PROMPTS}.json")
+    assert editor.missing_nodes() == set()
+    dropped = editor.queue().check()
+    editor.screenshot(ROOT / ".dev" / "screenshots" / "two-prompts.png")
+    headless = run_prompt(server, api(TWO_PROMPTS)).check()
+    assert np.array_equal(pixels(server, dropped), pixels(server, headless))
+    assert pixels(server, headless).std() > 30
+    made, possible = re.match(r"20 model calls of the sampler: (\d+) of (\d+) pred", report_of(headless)).groups()
+    assert int(made) < int(possible) == 60
+
+
+def report_of(result):
+    """The text of the node that previews the guider's report."""
+    (text,) = {line for shown in result.outputs.values() for line in shown.get("text", ())}
+    return text
 
 
 def test_checkpoint_workflow_loads_and_lacks_nothing_but_the_checkpoint(editor):

@@ -6,6 +6,7 @@ import comfy.model_patcher
 import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
+from stepwise.samplers.registry import SOLVERS
 from toy_models import Latent4, SmoothNet, call, prompt, refused, toy_model
 
 STEPS = 6
@@ -226,3 +227,71 @@ def test_a_resume_that_cannot_repeat_the_groups_of_prompts_says_so(monkeypatch, 
         assert "evaluated its prompts" not in caplog.text
         call("StepwiseDPMpp2M", guider=guider_of(), state=together)
     assert caplog.text.count("evaluated its prompts together, this part evaluates them in groups of 1 and 1") == 1
+
+
+# A schedule that ComfyUI's SplitSigmas has split
+
+
+def split(solver, cut, **params):
+    """Both halves through two step nodes, each given its half, and the run in one piece."""
+    begins = {"noise": noise_of(7), "latent_image": {"samples": torch.zeros(2, 4, 8, 8)}}
+    high, low = core.SplitSigmas.execute(sigmas_of(), cut).args
+    whole = call(f"Stepwise{solver}", guider=guider_of(), **begins, sigmas=sigmas_of(), **params)
+    state = call(f"Stepwise{solver}", guider=guider_of(), **begins, sigmas=high, **params)[2]
+    return whole, {"guider": guider_of(), "state": state, "sigmas": low, **params}
+
+
+def said(node, inputs):
+    """The message with which a node refuses, and nothing; or no message, and what the node makes."""
+    try:
+        return "", call(node, **inputs)
+    except ValueError as error:
+        return str(error), None
+
+
+@pytest.mark.parametrize("solver", [solver.id for solver in SOLVERS])
+def test_two_halves_of_a_split_schedule_are_the_whole_where_the_solver_does_not_look_ahead(solver, proved):
+    """For the others the second node says so and names the cure, or does the same: never anything else."""
+    for setting in next(each.settings for each in SOLVERS if each.id == solver):
+        for cut in (1, 3, STEPS - 1):
+            whole, second = split(solver, cut, **setting.params)
+            message, made = said(f"Stepwise{solver}", second)
+            if message:
+                assert setting.looks_ahead
+                assert "sigmas goes on where the state's schedule ends, and" in message
+                assert f"stop it with end_step {cut}; leave sigmas unwired and start_step 0 in the second" in message
+                continue
+            rest, denoised, state = made
+            assert torch.equal(rest["samples"], whole[0]["samples"])
+            assert torch.equal(denoised["samples"], whole[1]["samples"])
+            assert state.sigmas == tuple(sigmas_of().tolist())
+            proved(1)
+
+
+def test_the_first_half_may_lie_on_disk_and_the_second_be_cut_again():
+    from stepwise.nodes.state_file import from_bytes, to_bytes
+
+    whole, second = split("DPMpp2M", 2)
+    second["state"] = from_bytes(to_bytes(second["state"], {}))
+    state = call("StepwiseDPMpp2M", **second, end_step=4)[2]
+    rest = call("StepwiseDPMpp2M", guider=guider_of(), state=from_bytes(to_bytes(state, {})))[0]
+    assert torch.equal(rest["samples"], whole[0]["samples"])
+
+
+def test_a_solver_that_looks_ahead_can_fork_there_without_its_history(caplog):
+    _, second = split("DPMpp3M", STEPS - 1)
+    assert "DPM++ 3M: sigmas goes on where the state's schedule ends" in refused("StepwiseDPMpp3M", **second)
+    with caplog.at_level(logging.WARNING):
+        state = call("StepwiseDPMpp3M", **second, on_mismatch="fork")[2]
+    assert state.step == STEPS
+    assert "without the history of the first part" in caplog.text
+
+
+def test_a_fork_to_more_steps_keeps_the_history_where_it_fits():
+    """The same solver on a finer end: its remembered prediction is that of the step just made."""
+    state, finer = cut(3), sigmas_of(15)
+    forked = call("StepwiseDPMpp2M", guider=guider_of(), state=state, sigmas=finer, on_mismatch="fork")[0]
+    joined = torch.tensor([*state.sigmas[:4], *(s for s in finer.tolist() if s < state.sigmas[3])])
+    begins = {"noise": noise_of(7), "latent_image": {"samples": torch.zeros(1, 4, 8, 8)}, "sigmas": joined}
+    whole = call("StepwiseDPMpp2M", guider=guider_of(), **begins)[0]
+    assert torch.equal(forked["samples"], whole["samples"])

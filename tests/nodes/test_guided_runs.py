@@ -1,8 +1,10 @@
 """Rules of guidance in whole runs: images by themselves, runs in parts, evaluations saved, memory once a step."""
 
 import comfy.samplers
+import folder_paths
 import pytest
 import torch
+from comfy.nested_tensor import NestedTensor
 from comfy_extras import nodes_custom_sampler as core
 from stepwise.samplers.registry import GUIDANCE
 from torch import nn
@@ -82,6 +84,25 @@ def test_a_picture_comes_out_alone_as_in_its_batch(name, kind, dims):
         assert torch.equal(run(guider_of(model, rule), noise[i : i + 1], sigmas)[0]["samples"], whole[i : i + 1])
 
 
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("kind", ["EPS", "FLOW"])
+def test_the_picture_of_a_video_does_not_depend_on_its_sound(name, kind):
+    """Packed into one row they are guided apart; the network is pointwise. Bit for bit."""
+    model, rule = model_of(kind, dims=3), chain_of(name)
+    generator = torch.Generator().manual_seed(1)
+    picture, *sounds = (torch.randn(shape, generator=generator) for shape in ((2, 4, 2, 5, 6), *[(2, 4, 7, 3)] * 2))
+    videos = []
+    for sound in sounds:
+        noise = NestedTensor([picture, sound])
+        latent = {"samples": NestedTensor([torch.zeros_like(picture), torch.zeros_like(sound)])}
+        inputs = {"noise": Given(noise), "latent_image": latent, "sigmas": sigmas_of(kind)}
+        videos.append(call("StepwiseDPMpp2M", guider=guider_of(model, rule), **inputs)[0]["samples"].unbind())
+    assert torch.equal(videos[0][0], videos[1][0])
+    assert not torch.equal(videos[0][1], videos[1][1])
+    (alone, *_) = run(guider_of(model, rule), picture, sigmas_of(kind))
+    assert torch.equal(videos[0][0], alone["samples"])
+
+
 @pytest.mark.parametrize("kind", ["EPS", "FLOW"])
 @pytest.mark.parametrize("solver", ["Euler", "DPMpp2M", "Heun", "DPMSolver", "EulerAncestral"])
 def test_momentum_goes_on_where_a_run_is_cut(kind, solver):
@@ -93,6 +114,18 @@ def test_momentum_goes_on_where_a_run_is_cut(kind, solver):
         state = run(guider, noise, sigmas, solver, end_step=cut)[2]
         assert state.memory
         assert torch.equal(call(f"Stepwise{solver}", guider=guider, state=state)[0]["samples"], whole)
+
+
+@pytest.mark.parametrize(("solver", "params"), [("DPMpp2M", {}), ("LMS", {"cfg_pp": True})])
+def test_momentum_and_cfg_pp_go_on_from_disk(solver, params, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    model, noise, sigmas = model_of(), noise_of(), sigmas_of("EPS")
+    guider = guider_of(model, chain_of("APG", momentum=-0.7))
+    whole = run(guider, noise, sigmas, solver, **params)[0]["samples"]
+    (name,) = call("StepwiseSaveState", state=run(guider, noise, sigmas, solver, end_step=3, **params)[2])
+    (loaded,) = call("StepwiseLoadState", file=name)
+    fresh = guider_of(model_of(), chain_of("APG", momentum=-0.7))
+    assert torch.equal(call(f"Stepwise{solver}", guider=fresh, state=loaded, **params)[0]["samples"], whole)
 
 
 def test_momentum_of_a_foreign_sampler_is_that_of_ours():

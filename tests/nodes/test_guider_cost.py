@@ -1,8 +1,12 @@
 """What a step costs around the network in ComfyUI, under our guider and under the host's, counted."""
 
 import pytest
-from stepwise.benchmarks.guiders import FAMILIES, SHAPE, count
+from stepwise.benchmarks.guiders import FAMILIES, count
+from stepwise.samplers.guidance import Rule
+from toy_models import call
 
+# Larger than all else that a call has, so that what is counted as a latent is one.
+SHAPE = (1, 16, 96, 96)
 # All kernels and latents moved, with DPM++ 2M at guidance 7.
 CEILINGS = {"EPS": (14, 21), "FLUX": (6, 18), "FLOW": (6, 18)}
 
@@ -24,3 +28,30 @@ def test_the_finite_check_costs_one_kernel_and_one_latent_more(family):
     counts, checked = count("ours", family, SHAPE), count("ours", family, SHAPE, check=True)
     assert (checked.kernels_all, checked.moved) == (counts.kernels_all + 1, counts.moved + 1)
     assert checked.syncs == checked.uploads == 0
+
+
+def rules(*ids):
+    return tuple(rule for id in ids for rule in call(f"Stepwise{id}Guidance")[0])
+
+
+@pytest.mark.parametrize("ids", [("Curve",), ("Interval", "Curve")], ids="+".join)
+def test_a_scale_that_follows_the_noise_level_costs_nothing_under_our_samplers(ids):
+    plain, ruled = count("ours", "EPS", SHAPE), count("ours", "EPS", SHAPE, rule=rules(*ids))
+    assert (ruled.names, ruled.kernels_all, ruled.syncs, ruled.uploads) == (plain.names, plain.kernels_all, 0, 0)
+
+
+def test_outside_the_interval_one_prediction_is_paid_for():
+    """Half the traffic of the model's wrapper, and no combination."""
+    never = ({**vars(rule), "params": {**rule.params, "sigma_high": 0.0}} for rule in rules("Interval"))
+    both, one = count("ours", "EPS", SHAPE), count("ours", "EPS", SHAPE, rule=tuple(Rule(**rule) for rule in never))
+    assert "lerp" in both.names
+    assert both.kernels - one.kernels == 1
+    # Two fewer each of: the input scaled, the output scaled and taken from x; and the lerp.
+    assert one.moved <= both.moved - 3 - 4
+
+
+def test_under_a_foreign_sampler_the_noise_level_is_read_once_a_call_and_only_where_a_rule_asks():
+    own = count("host", "EPS", SHAPE).syncs
+    assert count("ours", "EPS", SHAPE, sampler="host").syncs == own
+    assert count("ours", "EPS", SHAPE, sampler="host", rule=rules("Curve")).syncs == own + 1
+    assert count("host", "EPS", SHAPE, sampler="ours").syncs == 0

@@ -36,6 +36,14 @@ def test_the_lean_path_predicts_what_the_host_does(kind, shape, cfg, lean_calls,
     assert off < 1e-6
 
 
+@pytest.mark.parametrize("feature", [None, "area", "mask"])
+def test_one_conditioning_on_both_sides_is_the_hosts_too(feature):
+    model = model_of()
+    both = prompt(0.4) if feature is None else CONDITIONINGS[feature](model, prompt(0.4))
+    ours, host = guiders(model, both, both, 7.0)
+    assert largest(predicted(ours), predicted(host)) < 1e-6
+
+
 def watched(model, guider, shape=(2, 4, 8, 8)):
     seen = model.model.diffusion_model.seen
     seen.clear()

@@ -168,6 +168,16 @@ def test_cfg_override_of_core_changes_the_scale_of_a_guidance_and_says_where_the
     assert "a guidance scale was set to 2, and the expression has none of its own" in caplog.text
 
 
+def test_guidance_both_ways_needs_no_conditioning_that_is_only_wanted():
+    """The mean of A guided away from B and of B guided away from A is the mean of A and B."""
+    model, a, b = model_of(), prompt(0.4), prompt(-0.3)
+    there, back = combined(a, b, 5.0), combined(b, a, 5.0)
+    mean = call("StepwiseMixPredictions", a=there, b=back, amount=0.5)[0]
+    guider = guider_of(model, mean)
+    alone = [predicted(guiders(model, one, one, 1.0)[1]) for one in (a, b)]
+    assert largest(predicted(guider), 0.5 * (alone[0] + alone[1])) < 1e-5
+
+
 class Counting(SmoothNet):
     """Notes for each of its calls how many images it was given, and at which noise level."""
 

@@ -1,14 +1,18 @@
 """A run that is cut and goes on is the uncut run, bit for bit: every solver, every step, in memory and through disk."""
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import comfy.hooks
 import comfy.model_patcher
 import comfy.nested_tensor
 import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
+from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_advanced import RescaleCFG
 from stepwise.nodes.state_file import from_bytes, to_bytes
 from stepwise.samplers.registry import SOLVERS
@@ -43,6 +47,11 @@ def differential(model):
     return DifferentialDiffusion.execute(model).args[0]
 
 
+def projected(model):
+    """With momentum: what it remembers is part of the result from the second step on."""
+    return APG.execute(model, eta=0.8, norm_threshold=4.0, momentum=-0.6).args[0]
+
+
 def timed(prompts):
     """Prompts that act on parts of the whole schedule: which part depends on its ends, not on a cut."""
     early, late = (
@@ -63,7 +72,8 @@ class Condition:
     patch: Any = lambda model: model
     prompts: Any = lambda prompts: prompts
     kinds: tuple[str, ...] = ("EPS", "FLOW")
-    inputs: dict[str, Any] = field(default_factory=dict)
+    noise: dict[str, Any] = field(default_factory=dict)
+    noise_kind: str = "independent"
 
 
 CONDITIONS = {
@@ -79,10 +89,22 @@ CONDITIONS = {
         channels=1,
     ),
     "rescaled guidance": Condition({"samples": torch.zeros(2, 4, 8, 8)}, patch=rescaled),
+    "projected guidance with momentum": Condition({"samples": torch.zeros(2, 4, 8, 8)}, patch=projected),
     "differential diffusion": Condition(
         {"samples": drawn(1, 4, 8, 8), "noise_mask": soft_mask(8, 8)}, patch=differential
     ),
     "prompts by time": Condition({"samples": torch.zeros(1, 4, 8, 8)}, prompts=timed),
+    "seeds of their own and a variation": Condition(
+        {"samples": torch.zeros(3, 4, 8, 8), "batch_index": [2, 0, 1]},
+        noise={"seeds": "5, 3, 2", "variation_seed": 1, "variation_strength": 0.3},
+    ),
+    "brownian noise": Condition({"samples": torch.zeros(2, 4, 8, 8)}, noise_kind="brownian"),
+    "brownian noise, video and sound": Condition(
+        {"samples": nested(drawn(1, 4, 3, 4, 4), drawn(1, 2, 10, seed=4))}, channels=1, noise_kind="brownian"
+    ),
+    "the model that comes with the pack": Condition(
+        {"samples": drawn(3, 1, 8, 8), "noise_mask": hard_mask(8, 8)}, kinds=("DIGITS",)
+    ),
     "v prediction": Condition({"samples": torch.zeros(1, 4, 8, 8)}, kinds=("V_PREDICTION", "EDM")),
 }
 
@@ -93,15 +115,15 @@ def schedule_of(kind):
 
 def begun(kind, condition):
     """A guider, and what a run under `condition` begins with."""
-    model = condition.patch(toy_model(kind, SmoothNet(condition.channels), condition.format()))
-    guider = call(
-        "StepwiseCFGGuider",
-        model=model,
-        positive=condition.prompts(prompt(0.4)),
-        negative=prompt(-0.3),
-        cfg=condition.cfg,
-    )[0]
-    return guider, {"noise": core.RandomNoise.execute(7).args[0], "latent_image": condition.latent}
+    if kind == "DIGITS":
+        model = call("StepwiseDigitsModel")[0]
+        positive, negative = (call("StepwiseDigit", labels=labels)[0] for labels in ("3,7,1", ""))
+    else:
+        model = condition.patch(toy_model(kind, SmoothNet(condition.channels), condition.format()))
+        positive, negative = condition.prompts(prompt(0.4)), prompt(-0.3)
+    guider = call("StepwiseCFGGuider", model=model, positive=positive, negative=negative, cfg=condition.cfg)[0]
+    noise = call("StepwiseNoise", **condition.noise)[0] if condition.noise else core.RandomNoise.execute(7).args[0]
+    return guider, {"noise": noise, "latent_image": condition.latent}
 
 
 def parts_of(samples):
@@ -143,23 +165,118 @@ def test_a_run_cut_at_any_step_and_gone_on_is_the_uncut_run(solver, condition, f
 def chosen(solver, condition):
     """Every setting of a solver on its own, and under other conditions one without noise and one with."""
     firsts = {setting.noise: setting for setting in reversed(solver.settings)}
+    if CONDITIONS[condition].noise_kind != "independent":
+        return [setting for setting in firsts.values() if setting.noise]
     return solver.settings if condition == "plain" else list(firsts.values())
 
 
 def cut_everywhere(solver, setting, kind, condition, proved):
+    """From each cut to the end through bytes; and, a step at a time, a run that is cut at every step in memory."""
     node, sigmas = f"Stepwise{solver.id}", schedule_of(kind)
     guider, inputs = begun(kind, condition)
-    whole, denoised, _ = call(node, guider=guider, **inputs, sigmas=sigmas, **setting.params)
-    state = None
+    params = dict(setting.params) | ({"noise_kind": condition.noise_kind} if solver.stochastic else {})
+    whole, denoised, _ = call(node, guider=guider, **inputs, sigmas=sigmas, **params)
+    state, in_memory = None, condition is CONDITIONS["plain"]
     for cut in range(1, STEPS + 1):
         beginning = {**inputs, "sigmas": sigmas} if state is None else {"state": state}
-        _, _, state = call(node, guider=guider, **beginning, end_step=cut, **setting.params)
+        end, last, state = call(node, guider=guider, **beginning, end_step=cut, **params)
         assert state.step == cut
-        rest, last, _ = call(node, guider=guider, state=state, **setting.params)
-        assert same(rest, whole)
-        assert same(last, denoised)
-        loaded = from_bytes(to_bytes(state, {}))
-        rest, last, _ = call(node, guider=begun(kind, condition)[0], state=loaded, **setting.params)
-        assert same(rest, whole)
-        assert same(last, denoised)
-        proved(2)
+        other = begun(kind, condition)[0]
+        for held, model in [(state, guider)] * in_memory + [(from_bytes(to_bytes(state, {})), other)]:
+            rest, final, _ = call(node, guider=model, state=held, **params)
+            assert same(rest, whole)
+            assert same(final, denoised)
+            proved(1)
+    assert same(end, whole)
+    assert same(last, denoised)
+    proved(1)
+
+
+def test_a_run_leaves_the_memory_of_a_patch_as_it_found_it():
+    """ComfyUI's own APG begins anew only when the noise level rises: after a run of one step it would not."""
+    condition = CONDITIONS["projected guidance with momentum"]
+    guider, inputs = begun("EPS", condition)
+    sigmas = schedule_of("EPS")
+    whole = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=sigmas)[0]
+    call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=sigmas, end_step=1)
+    again = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=sigmas)[0]
+    assert same(again, whole)
+
+
+def test_a_patch_that_remembers_matters_and_is_in_the_state():
+    """The test above would pass too if momentum did nothing."""
+    condition = CONDITIONS["projected guidance with momentum"]
+    guider, inputs = begun("EPS", condition)
+    _, _, state = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"), end_step=2)
+    assert [name.split()[-1] for name in state.patches] == ["prev_sigma", "running_avg"]
+    whole = call("StepwiseDPMpp2M", guider=guider, state=state)[0]
+    forgot = call("StepwiseDPMpp2M", guider=guider, state=replace(state, patches={}))[0]
+    assert not same(whole, forgot)
+
+
+@pytest.mark.parametrize("cache", [EasyCacheNode, LazyCacheNode])
+def test_a_cache_that_cannot_be_carried_is_named_when_the_run_goes_on(cache, caplog):
+    guider, inputs = begun("EPS", CONDITIONS["plain"])
+    _, _, state = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"), end_step=2)
+    patched = Condition({}, patch=lambda model: cache.execute(model, 0.2, 0.15, 0.95, False).args[0])
+    with caplog.at_level(logging.WARNING):
+        call("StepwiseDPMpp2M", guider=guider, state=state)
+        assert "begins anew in every part" not in caplog.text
+        call("StepwiseDPMpp2M", guider=begun("EPS", patched)[0], state=state)
+    assert (
+        f"{cache.__name__.removesuffix('Node')} on this model or its prompts begins anew in every part" in caplog.text
+    )
+
+
+def test_a_hook_that_counts_steps_is_named_when_the_run_goes_on(caplog):
+    hooks = comfy.hooks.create_hook_lora({}, 1.0, 1.0)
+    hooks.hooks[0].hook_keyframe.add(comfy.hooks.HookKeyframe(1.0, guarantee_steps=3))
+
+    def hooked(prompts):
+        return [[prompts[0][0], {"hooks": hooks}]]
+
+    guider, inputs = begun("EPS", Condition(CONDITIONS["plain"].latent, prompts=hooked))
+    _, _, state = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"), end_step=2)
+    with caplog.at_level(logging.WARNING):
+        call("StepwiseDPMpp2M", guider=guider, state=state)
+    assert "a hook whose keyframes have guarantee_steps on this model or its prompts begins anew" in caplog.text
+
+
+def test_memory_that_cannot_be_read_is_named(caplog):
+    """A patch of another pack that remembers an object of its own."""
+    remembers = object()
+
+    def patch(args):
+        nonlocal remembers
+        remembers = object()
+        return args["denoised"]
+
+    def patched(model):
+        model = model.clone()
+        model.set_model_sampler_post_cfg_function(patch)
+        return model
+
+    guider, inputs = begun("EPS", Condition(CONDITIONS["plain"].latent, patch=patched))
+    with caplog.at_level(logging.WARNING):
+        call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"))
+    assert "patch remembers cannot be carried in a state" in caplog.text
+
+
+def test_memory_that_becomes_unreadable_is_left_out():
+    """Text at first, an object later: the run goes on, and its state can be written."""
+    remembers = ""
+
+    def patch(args):
+        nonlocal remembers
+        remembers = object()
+        return args["denoised"]
+
+    def patched(model):
+        model = model.clone()
+        model.set_model_sampler_post_cfg_function(patch)
+        return model
+
+    guider, inputs = begun("EPS", Condition(CONDITIONS["plain"].latent, patch=patched))
+    state = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"), end_step=2)[2]
+    assert from_bytes(to_bytes(state, {})).patches == {}
+    assert remembers == ""

@@ -415,6 +415,15 @@ def test_all_rules_together_act_in_the_order_of_their_kinds():
     assert torch.equal(guide(rules, outside, {"cond": cond}), cond)
 
 
+def test_a_repair_of_the_result_has_the_conditional_prediction_even_where_no_prompt_of_the_guider_counts():
+    """Style nested with middle_scale 0 is the unconditional prediction; scale 1 alone would not ask for another."""
+    x, cond, uncond = tensors((2, 4, 4, 4), 3)
+    chain = (made("Dual", middle_scale=0.0, style="nested"), made("Rescale", phi=0.0))
+    assert needs(chain, 1.0, SIGMA, VE) == {"cond", "uncond"}
+    result = guide(chain, Call(x, SIGMA, VE, 1.0), {"cond": cond, "uncond": uncond})
+    assert torch.equal(result, uncond)
+
+
 def test_scale_0_asks_for_the_unconditional_prediction_alone():
     x, _, uncond = tensors((2, 4, 4, 4), 3)
     assert needs((), 0.0, SIGMA, VE) == {"uncond"}
