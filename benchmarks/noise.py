@@ -3,7 +3,8 @@
     python benchmarks/noise.py          a minute or two; rewrites the tables
 
 Timed: all noise of a run of 20 steps on the Karras schedule of Stable Diffusion, one CPU thread, one image; a plain
-torch.randn, both of our kinds and ComfyUI's tree in turn, and the fastest of several rounds of each.
+torch.randn, both of our kinds and ComfyUI's tree in turn, for several rounds. A ratio is to the torch.randn of the same
+round, and the median of the rounds.
 """
 
 import re
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import torch
 from stepwise.benchmarks._host import load_host, node, sample_digits
@@ -74,27 +76,28 @@ def draws(runner: Runner, shape: tuple[int, ...]) -> float:
     return counted.drawn / (len(LEVELS) - 1)
 
 
-def fastest(shape: tuple[int, ...]) -> dict[str, float]:
-    """Milliseconds for the noise of one step, the libraries in turn."""
-    x, best = torch.zeros(shape), dict.fromkeys(RUNNERS, float("inf"))
-    for _ in range(30 if x.numel() < 100_000 else 5):
+def timed(shape: tuple[int, ...]) -> dict[str, tuple[float, float]]:
+    """Milliseconds for the noise of one step, and how many times torch.randn that is: in turn, medians of rounds."""
+    x, took = torch.zeros(shape), {name: list[float]() for name in RUNNERS}
+    for _ in range(31 if x.numel() < 100_000 else 7):
         for name, runner in RUNNERS.items():
             begun = time.perf_counter()
             runner(x)
-            best[name] = min(best[name], (time.perf_counter() - begun) * 1e3 / (len(LEVELS) - 1))
-    return best
+            took[name].append((time.perf_counter() - begun) * 1e3 / (len(LEVELS) - 1))
+    ratios = {name: median(a / b for a, b in zip(took[name], took["torch.randn"], strict=True)) for name in took}
+    return {name: (median(took[name]), ratios[name]) for name in took}
 
 
 def cost_table() -> str:
     small = SIZES["SD1.5"]
     lines = ["| | draws a step | latents of memory |", "| --- | ---: | ---: |"]
-    times = {name: fastest(shape) for name, shape in SIZES.items()}
+    times = {name: timed(shape) for name, shape in SIZES.items()}
     lines[0] += "".join(f" {name}: ms a step | times torch.randn |" for name in SIZES)
     lines[1] += " ---: | ---: |" * len(SIZES)
     for name, runner in RUNNERS.items():
         cells = [f"{draws(runner, small):.1f}", f"{memory(runner, small):.1f}"]
         for measured in times.values():
-            cells += [f"{measured[name]:.3g}", f"{measured[name] / measured['torch.randn']:.2f}"]
+            cells += [f"{measured[name][0]:.3g}", f"{measured[name][1]:.2f}"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -109,6 +109,8 @@ class BrownianNoise:
         self.path = path
         self.independent = AddressedNoise(seeds, device, scale, components)
         self.remembered: OrderedDict[int, Tensor] = OrderedDict()
+        # One image, kept from draw to draw: fresh memory of that size costs as much as a pass over it.
+        self.scratch: Tensor | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -125,14 +127,14 @@ class BrownianNoise:
     def between(self, start: int, end: int, out: Tensor) -> Tensor:
         """W(end) - W(start), written into `out`."""
         first, last = self.value(start, out), self.value(end, out)
-        if last is None:
-            out.zero_()
-        else:
+        if first is not None and last is not None:
+            torch.sub(last, first, out=out)
+        elif last is not None:
             out.copy_(last)
-        if first is not None:
-            out.sub_(first)
+        elif first is not None:
+            torch.neg(first, out=out)
         cells = range(start // POINTS, end // POINTS)
-        return self.add(out, tuple(increment(cell) for cell in cells))
+        return self.add(out, tuple(increment(cell) for cell in cells), fresh=first is None and last is None)
 
     def value(self, place: int, like: Tensor) -> Tensor | None:
         """W at a point, from the beginning of its cell; None where that is zero."""
@@ -142,19 +144,22 @@ class BrownianNoise:
         if known is None or known.shape != like.shape:
             while len(self.remembered) > 1:
                 self.remembered.popitem(last=False)
-            known = self.add(torch.zeros_like(like), terms(place))
+            known = self.add(torch.empty_like(like), terms(place), fresh=True)
             self.remembered[place] = known
         self.remembered.move_to_end(place)
         return known
 
-    def add(self, out: Tensor, draws: Terms) -> Tensor:
-        """`out` plus the draws times their coefficients."""
-        if draws:
-            scratch = torch.empty_like(out[0])
-            for image, seed in zip(out, self.seeds, strict=True):
-                for address, value in draws:
-                    self.independent.fill(scratch, seed, address)
-                    image.add_(scratch, alpha=value)
+    def add(self, out: Tensor, draws: Terms, fresh: bool) -> Tensor:
+        """`out` plus the draws times their coefficients; what a `fresh` one holds is written over."""
+        if self.scratch is None or self.scratch.shape != out.shape[1:]:
+            self.scratch = torch.empty_like(out[0])
+        for image, seed in zip(out, self.seeds, strict=True):
+            for i, (address, value) in enumerate(draws):
+                if fresh and i == 0:
+                    self.independent.fill(image, seed, address, value)
+                else:
+                    self.independent.fill(self.scratch, seed, address)
+                    image.add_(self.scratch, alpha=value)
         return out
 
 
