@@ -10,6 +10,7 @@ from exact import mixture, relative_rms
 from stepwise.samplers import AddressedNoise, BrownianNoise, Noise, run, start, varied
 from stepwise.samplers.brownian import POINTS, clock, increment, point, terms
 from stepwise.samplers.schedules import karras
+from stepwise.tools.counting import HostMemory
 
 KINDS = {"independent": lambda path, seeds, **more: AddressedNoise(seeds, **more), "brownian": BrownianNoise}
 SIZE = 140  # no multiple of a vector register
@@ -257,3 +258,18 @@ def test_the_device_and_the_dtype_are_those_of_the_latent():
     assert noise.dtype == torch.bfloat16
     plain = BrownianNoise(VE, [1])(Noise("step", 2.0, 1.0), like.float())
     assert torch.allclose(noise.float(), 3.0 * plain, rtol=2**-7)
+
+
+# What it costs
+
+
+@pytest.mark.parametrize(("kind", "most_drawn", "most_held"), [(AddressedNoise, 1.0, 1.0), (BrownianNoise, 8.0, 6.0)])
+def test_the_cost_of_a_step_stays_below_its_ceiling(kind, most_drawn, most_held):
+    """Latents drawn for a step, on the average of a run of 20, and latents alive at once, the result among them."""
+    x, sigmas = torch.zeros(2, 4, 32, 32), karras(20)[:-1]
+    source = AddressedNoise([1, 2]) if kind is AddressedNoise else BrownianNoise(VE, [1, 2])
+    with HostMemory(x.numel()) as counted:
+        for s, t in pairwise(sigmas):
+            source(Noise("step", s, t), x)
+    assert 1.0 <= counted.drawn / (len(sigmas) - 1) <= most_drawn
+    assert 1.0 <= counted.peak <= most_held
