@@ -16,7 +16,7 @@ from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_advanced import RescaleCFG
 from stepwise.nodes.state_file import from_bytes, to_bytes
 from stepwise.samplers.registry import SOLVERS
-from toy_models import Latent4, Latent5D, SmoothNet, call, prompt, toy_model
+from toy_models import Latent4, Latent5D, MixtureNet, SmoothNet, call, prompt, toy_model
 
 STEPS = 5
 
@@ -74,6 +74,7 @@ class Condition:
     kinds: tuple[str, ...] = ("EPS", "FLOW")
     noise: dict[str, Any] = field(default_factory=dict)
     noise_kind: str = "independent"
+    module: Any = lambda kind, channels: SmoothNet(channels)
 
 
 CONDITIONS = {
@@ -105,6 +106,9 @@ CONDITIONS = {
     "the model that comes with the pack": Condition(
         {"samples": drawn(3, 1, 8, 8), "noise_mask": hard_mask(8, 8)}, kinds=("DIGITS",)
     ),
+    "a perfect model of a mixture": Condition(
+        {"samples": torch.zeros(2, 4, 8, 8)}, module=lambda kind, channels: MixtureNet(kind, channels * 64)
+    ),
     "v prediction": Condition({"samples": torch.zeros(1, 4, 8, 8)}, kinds=("V_PREDICTION", "EDM")),
 }
 
@@ -119,7 +123,7 @@ def begun(kind, condition):
         model = call("StepwiseDigitsModel")[0]
         positive, negative = (call("StepwiseDigit", labels=labels)[0] for labels in ("3,7,1", ""))
     else:
-        model = condition.patch(toy_model(kind, SmoothNet(condition.channels), condition.format()))
+        model = condition.patch(toy_model(kind, condition.module(kind, condition.channels), condition.format()))
         positive, negative = condition.prompts(prompt(0.4)), prompt(-0.3)
     guider = call("StepwiseCFGGuider", model=model, positive=positive, negative=negative, cfg=condition.cfg)[0]
     noise = call("StepwiseNoise", **condition.noise)[0] if condition.noise else core.RandomNoise.execute(7).args[0]
@@ -280,3 +284,19 @@ def test_memory_that_becomes_unreadable_is_left_out():
     state = call("StepwiseDPMpp2M", guider=guider, **inputs, sigmas=schedule_of("EPS"), end_step=2)[2]
     assert from_bytes(to_bytes(state, {})).patches == {}
     assert remembers == ""
+
+
+@pytest.mark.parametrize(("kind", "sigma"), [("EPS", 1.0), ("EPS", 8.0), ("FLOW", 0.3), ("FLOW", 0.9)])
+def test_the_perfect_model_of_a_mixture_is_one(kind, sigma):
+    """Through the host it predicts what the mixture's own formula does, shifted by the prompt."""
+    module = MixtureNet(kind, 256)
+    model = toy_model(kind, module, Latent4())
+    sampling = model.get_model_object("model_sampling")
+    level = (
+        sampling.sigma(sampling.timestep(torch.tensor([sigma]))).expand(2) if kind == "EPS" else torch.full((2,), sigma)
+    )
+    x, context = drawn(2, 4, 8, 8), torch.full((2, 4, 8), 0.4)
+    found = model.model.apply_model(x, level, c_crossattn=context)
+    alpha = module.path.alpha(float(level[0]))
+    exact = module.data.denoised(module.path, x.double() - alpha * 0.4, float(level[0])) + 0.4
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)
