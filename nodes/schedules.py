@@ -15,10 +15,8 @@ from ..samplers.trained import Trained
 from .errors import named
 from .host import sampling_of, trained_of
 from .preview import preview
-from .schema import description, widgets
+from .schema import description, later_last, widgets
 
-# Saved workflows know widgets by their position, so what came later stands behind what was there before.
-LATER = ("interpolation", "zero_terminal_snr", "denoise", "last_sigma")
 MODEL_TOOLTIPS = {
     (): "When wired, it is checked that the schedule fits the model.",
     ("shift",): "When wired, shift comes from the model.",
@@ -71,7 +69,7 @@ def schedule_widgets(schedule: Schedule) -> list[io.Input]:
         made.insert(1, io.Curve.Input("curve", default=[(0.0, 1.0), (1.0, 0.0)], tooltip=tooltip))
     if "table" in schedule.takes:
         made += widgets(trained_sigmas)
-    return sorted(made, key=lambda each: LATER.index(each.id) if each.id in LATER else -1)
+    return later_last(made)
 
 
 def schedule_values(schedule: Schedule, trained: Trained | None, values: Mapping[str, Any]) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from .autosave import Autosave
 from .errors import named
 from .host import PlanSampler
 from .noise import KINDS
-from .schema import description, widgets
+from .schema import description, later_last, widgets
 from .types import StateType
 
 STEP_INPUTS = (
@@ -44,6 +44,7 @@ WINDOW_INPUTS = (
     ),
     io.Int.Input(
         "autosave_every",
+        optional=True,
         default=0,
         min=0,
         max=10000,
@@ -51,14 +52,13 @@ WINDOW_INPUTS = (
     ),
     io.Combo.Input(
         "on_mismatch",
+        optional=True,
         options=["error", "fork"],
         tooltip="When solver, parameters, seed or schedule are not those of the wired state: error stops, "
         "fork goes on from where the state stands and says in the log what it dropped.",
     ),
 )
 HIDDEN = (io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo)
-# Saved workflows know widgets by their position, so what came later stands behind what was there before.
-LATER = ("cfg_pp",)
 STEP_OUTPUTS = (
     io.Latent.Output("output", tooltip="The latent where the run stopped."),
     io.Latent.Output("denoised_output", tooltip="The model's last prediction of the clean latent."),
@@ -120,13 +120,14 @@ class SolverNode(StepwiseSample):
             category="stepwise/samplers",
             description=description(solver.summary, solver.advice, solver.papers),
             search_aliases=[*solver.aliases, "stepwise", "sampler"],
-            inputs=[
-                *STEP_INPUTS,
-                *widgets(solver.plan, [name for name in solver.parameters if name not in LATER]),
-                *(NOISE_INPUTS if solver.stochastic else ()),
-                *WINDOW_INPUTS,
-                *widgets(solver.plan, LATER),
-            ],
+            inputs=later_last(
+                [
+                    *STEP_INPUTS,
+                    *widgets(solver.plan),
+                    *(NOISE_INPUTS if solver.stochastic else ()),
+                    *WINDOW_INPUTS,
+                ]
+            ),
             outputs=list(STEP_OUTPUTS),
             hidden=list(HIDDEN),
         )
@@ -152,7 +153,7 @@ class SamplerNode(io.ComfyNode):
             category="stepwise/samplers/sampler objects",
             description=description(solver.summary, solver.advice, solver.papers),
             search_aliases=[*solver.aliases, "stepwise", "sampler"],
-            inputs=widgets(solver.plan),
+            inputs=later_last(widgets(solver.plan)),
             outputs=[
                 io.Sampler.Output("sampler", tooltip="The solver with these settings, for any node that takes one.")
             ],

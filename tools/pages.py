@@ -182,7 +182,7 @@ def input_row(declared: Any) -> list[str]:
     shown = "" if default is None else f"`{default}`" if isinstance(default, str) else number(default)
     return [
         f"`{declared.id}`",
-        f"{kind}, optional" if declared.optional else kind,
+        f"{kind}, optional" if declared.optional and default is None else kind,
         shown,
         limits,
         declared.tooltip or "",

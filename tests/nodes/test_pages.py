@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from comfy_api.latest import io
 
 import nodes as host_nodes
 
@@ -116,6 +117,18 @@ def test_every_input_says_what_it_is_for(nodes):
         if not declared.tooltip
     ]
     assert silent == []
+
+
+def test_what_came_later_stands_last_and_may_be_missing(nodes):
+    """Workflows saved before know widgets by position, and prompts saved before do not have it."""
+    from stepwise.nodes.schema import LATER
+
+    for node in nodes:
+        declared = node.GET_SCHEMA().inputs
+        widgets = [each for each in declared if isinstance(each, io.WidgetInput)]
+        later = [each.id in LATER for each in widgets]
+        assert later == sorted(later), node
+        assert all(each.optional for each in widgets if each.id in LATER), node
 
 
 def test_every_output_says_what_it_is(made):
