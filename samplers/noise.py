@@ -53,7 +53,8 @@ class AddressedNoise:
 
     def __call__(self, address: Noise, like: Tensor) -> Tensor:
         drawn = self.buffer(like)
-        for image, seed in zip(drawn, self.seeds, strict=True):
+        images = drawn if len(drawn) > 1 else (drawn,)
+        for image, seed in zip(images, self.seeds, strict=True):
             self.fill(image, seed, address, self.scale)
         return self.delivered(drawn, like)
 
