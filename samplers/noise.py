@@ -64,6 +64,8 @@ class AddressedNoise:
             raise ValueError(f"noise for {len(self.seeds)} images was asked to fill a batch of {len(like)}")
         if self.components and like[0].numel() != sum(self.components):
             raise ValueError(f"images of {like[0].numel()} numbers are not components of {self.components}")
+        if like.device == self.device and like.dtype == torch.float32:
+            return torch.empty_like(like, memory_format=torch.contiguous_format)
         return torch.empty(like.shape, dtype=torch.float32, device=self.device, pin_memory=self.pinned(like))
 
     def fill(self, image: Tensor, seed: int, address: Noise, std: float = 1.0) -> None:
@@ -73,6 +75,8 @@ class AddressedNoise:
             part.normal_(std=std, generator=self.generator.manual_seed(stream_seed(seed, address, component)))
 
     def delivered(self, drawn: Tensor, like: Tensor) -> Tensor:
+        if drawn.device == like.device and drawn.dtype == like.dtype:
+            return drawn
         return drawn.to(device=like.device, dtype=like.dtype, non_blocking=self.pinned(like))
 
     def pinned(self, like: Tensor) -> bool:
