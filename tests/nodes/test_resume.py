@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import comfy.hooks
@@ -14,7 +15,9 @@ from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_advanced import RescaleCFG
+from stepwise.nodes import host
 from stepwise.nodes.state_file import from_bytes, to_bytes
+from stepwise.samplers import Path
 from stepwise.samplers.registry import SOLVERS
 from toy_models import Latent4, Latent5D, MixtureNet, SmoothNet, call, prompt, toy_model
 
@@ -194,6 +197,27 @@ def cut_everywhere(solver, setting, kind, condition, proved):
     assert same(end, whole)
     assert same(last, denoised)
     proved(1)
+
+
+@pytest.mark.parametrize("solver", [pytest.param(solver, id=solver.id) for solver in SOLVERS])
+def test_our_sampler_goes_on_from_between_any_two_model_calls(solver, fixed_memory, monkeypatch, proved):
+    """The nodes stop between steps; the Sampler object under them takes up a state from inside a step too."""
+    node = f"Stepwise{solver.id}"
+    for kind, path in (("EPS", Path.VE), ("FLOW", Path.FLOW)):
+        guider, inputs = begun(kind, CONDITIONS["plain"])
+        for setting in solver.settings:
+            if path.value not in setting.paths:
+                continue
+            states, sigmas = [], schedule_of(kind)
+            with monkeypatch.context() as patch:
+                patch.setattr(host, "run", partial(host.run, watch=states.append))
+                whole, _, end = call(node, guider=guider, **inputs, sigmas=sigmas, **setting.params)
+            plan = host.make_plan(solver, setting.params, path, sigmas.tolist())
+            assert [state.index for state in states] == list(range(1, len(plan.stages) + 1))
+            for state in states[:-1]:
+                held = replace(end, state=state, step=plan.stages[state.index].step)
+                assert same(call(node, guider=guider, state=held, **setting.params)[0], whole)
+                proved(1)
 
 
 def test_a_run_leaves_the_memory_of_a_patch_as_it_found_it():
