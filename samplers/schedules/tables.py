@@ -191,7 +191,7 @@ def beta(
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
 ) -> tuple[float, ...]:
-    """Steps at equal quantiles of a Beta distribution, dense at both ends, then 0   (Lee et al. 2024, section 4).
+    """Steps at equal quantiles of a Beta distribution, dense at both ends, then 0   (Lee et al. 2024).
 
     With B the quantile function of Beta(alpha, beta), timesteps: t_i = round((T - 1) B(1 - i / n)); sigmas:
     sigma_i = min + (max - min) B(1 - i / (n - 1)). There are only as many steps over timesteps as these stay distinct,
