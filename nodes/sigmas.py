@@ -103,7 +103,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas, at, step, sigma, percent, boundary, calls, model=None, sampler=None) -> io.NodeOutput:
-        with named("Split Sigmas"):
+        with named("Split Sigmas (Stepwise)"):
             values = given(sigmas)
             check_sigmas(VE, values)
             if at == "sigma":
@@ -153,7 +153,7 @@ class StepwiseJoinSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, high_sigmas, low_sigmas) -> io.NodeOutput:
-        with named("Join Sigmas"):
+        with named("Join Sigmas (Stepwise)"):
             values = joined(high_sigmas.tolist(), low_sigmas.tolist())
             check_sigmas(VE, values)
             return io.NodeOutput(torch.tensor(values))
@@ -187,7 +187,7 @@ class StepwiseReverseSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas, lowest) -> io.NodeOutput:
-        with named("Reverse Sigmas"):
+        with named("Reverse Sigmas (Stepwise)"):
             values = given(sigmas)
             above = min((sigma for sigma in values if sigma > 0.0), default=lowest)
             if 0.0 in values and lowest >= above > 0.0:
@@ -224,7 +224,7 @@ class StepwiseScaleSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas, factor) -> io.NodeOutput:
-        with named("Scale Sigmas"):
+        with named("Scale Sigmas (Stepwise)"):
             return io.NodeOutput(torch.tensor(scaled(given(sigmas), factor)))
 
 
@@ -248,7 +248,7 @@ class StepwiseResampleSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas, steps) -> io.NodeOutput:
-        with named("Resample Sigmas"):
+        with named("Resample Sigmas (Stepwise)"):
             values = given(sigmas)
             check_sigmas(VE, values)
             return io.NodeOutput(torch.tensor(resampled(values, steps)))
@@ -279,7 +279,7 @@ class StepwiseParseSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, text) -> io.NodeOutput:
-        with named("Parse Sigmas"):
+        with named("Parse Sigmas (Stepwise)"):
             return io.NodeOutput(torch.tensor(parsed(text)))
 
 
@@ -314,7 +314,7 @@ class StepwiseCheckSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas, model=None, sampler=None) -> io.NodeOutput:
-        with named("Check Sigmas"):
+        with named("Check Sigmas (Stepwise)"):
             values = tuple(sigmas.tolist())
             path = VE if model is None else path_of(sampling_of(model))
             found = list(faults(path, values))
@@ -322,10 +322,10 @@ class StepwiseCheckSigmas(io.ComfyNode):
                 trained = None if model is None else trained_of(sampling_of(model))
                 plan = None if sampler is None else plan_of(sampler, values, model)
                 found = list(remarks(values, trained, plan))
-        sound = not any(each.fatal for each in found)
-        head = f"{len(values) - 1} steps, {values[0]:g} to {values[-1]:g}: sound" if sound else "not sound"
+        fault = next((each for each in found if each.fatal), None)
+        head = "not sound" if fault else f"{len(values) - 1} steps, {values[0]:g} to {values[-1]:g}: sound"
         report = "\n".join([head, *map(str, found)])
-        passed = sigmas if sound else ExecutionBlocker(f"Check Sigmas: {next(each for each in found if each.fatal)}")
+        passed = ExecutionBlocker(f"Check Sigmas (Stepwise): {fault}") if fault else sigmas
         return io.NodeOutput(passed, report, ui=ui.PreviewText(report))
 
 

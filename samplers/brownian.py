@@ -19,8 +19,8 @@ way in u,
 each noise drawn from a stream that is seeded with its place in the tree, so that nothing has to be remembered. W at a
 point is then a sum of at most 8 draws, whose coefficients are plain numbers (`terms`).
 
-The halving stops at 1/128 of a cell, and a noise level is rounded to the nearest such point: by a quarter of a percent
-at most at low noise, and half a percent at Stable Diffusion's highest. So the clock is rounded, never the law: the
+The halving stops at 1/128 of a cell, and a noise level is rounded to the nearest such point: on VE by 0.3 percent at
+most below 0.5, and by half a percent at Stable Diffusion's highest. So the clock is rounded, never the law: the
 variances are those between the rounded points, increments add up, and an interval inside one point, as schedules of
 many hundred steps have them, gets an independent draw.
 """

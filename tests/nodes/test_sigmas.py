@@ -70,15 +70,19 @@ def test_the_step_of_the_cut_runs_the_first_part_of_the_full_schedule():
 @pytest.mark.parametrize(
     ("at", "inputs", "message"),
     [
-        ("step", {"step": 12}, "Split Sigmas: step cuts at step 12 of 12, which leaves the second part without a step"),
-        ("sigma", {"sigma": 100.0}, "Split Sigmas: sigma cuts at step 0 of 12, which leaves the first part"),
-        ("percent", {}, "Split Sigmas: model is not wired, and cutting at percent needs it. Wire the model"),
-        ("hand-over", {}, "Split Sigmas: model is not wired, and cutting at hand-over needs it"),
-        ("model calls", {}, "Split Sigmas: sampler is not wired, and cutting at model calls needs it"),
+        (
+            "step",
+            {"step": 12},
+            "Split Sigmas (Stepwise): step cuts at step 12 of 12, which leaves the second part",
+        ),
+        ("sigma", {"sigma": 100.0}, "Split Sigmas (Stepwise): sigma cuts at step 0 of 12, which leaves the first part"),
+        ("percent", {}, "Split Sigmas (Stepwise): model is not wired, and cutting at percent needs it. Wire the model"),
+        ("hand-over", {}, "Split Sigmas (Stepwise): model is not wired, and cutting at hand-over needs it"),
+        ("model calls", {}, "Split Sigmas (Stepwise): sampler is not wired, and cutting at model calls needs it"),
         (
             "model calls",
             {"sampler": "heun"},
-            "Split Sigmas: sampler is not one of Stepwise, so its model calls are not known",
+            "Split Sigmas (Stepwise): sampler is not one of Stepwise, so its model calls are not known",
         ),
     ],
 )
@@ -93,7 +97,9 @@ def test_reverse_and_scale():
     (up,) = call("StepwiseReverseSigmas", sigmas=sigmas, lowest=0.001)
     assert torch.equal(up[1:], sigmas.flip(0)[1:])
     assert up[0] == torch.tensor(0.001)
-    assert refused("StepwiseReverseSigmas", sigmas=sigmas, lowest=0.5).startswith("Reverse Sigmas: lowest is 0.5, not")
+    assert refused("StepwiseReverseSigmas", sigmas=sigmas, lowest=0.5).startswith(
+        "Reverse Sigmas (Stepwise): lowest is 0.5, not"
+    )
     (double,) = call("StepwiseScaleSigmas", sigmas=sigmas, factor=2.0)
     assert torch.equal(double, sigmas * 2.0)
 
@@ -107,7 +113,9 @@ def test_resample_keeps_a_schedule_of_core():
 def test_parse_reads_what_core_prints():
     assert torch.equal(call("StepwiseParseSigmas", text=str(torch.tensor([3.0, 0.001, 0.0])))[0],
                        torch.tensor([3.0, 0.001, 0.0]))  # fmt: skip
-    assert refused("StepwiseParseSigmas", text="3, x").startswith("Parse Sigmas: text has 'x' in line 1, which is no")
+    assert refused("StepwiseParseSigmas", text="3, x").startswith(
+        "Parse Sigmas (Stepwise): text has 'x' in line 1, which is no"
+    )
 
 
 def test_check_lets_a_sound_schedule_through_and_says_what_it_sees():
@@ -136,7 +144,7 @@ def test_check_stops_what_no_sampler_should_see(values, kind, finding):
     model = None if kind is None else toy_model(kind)
     passed, report = call("StepwiseCheckSigmas", sigmas=torch.tensor(values), model=model)
     assert isinstance(passed, ExecutionBlocker)
-    assert passed.message.startswith(f"Check Sigmas: {finding}")
+    assert passed.message.startswith(f"Check Sigmas (Stepwise): {finding}")
     assert report.startswith("not sound\n")
     assert finding in report
 

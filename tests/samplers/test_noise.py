@@ -273,3 +273,10 @@ def test_the_cost_of_a_step_stays_below_its_ceiling(kind, most_drawn, most_held)
             source(Noise("step", s, t), x)
     assert 1.0 <= counted.drawn / (len(sigmas) - 1) <= most_drawn
     assert 1.0 <= counted.peak <= most_held
+
+
+@pytest.mark.parametrize(("low", "high", "most"), [(0.002, 0.5, 0.003), (0.5, 14.6147, 0.0055)])
+def test_a_noise_level_is_rounded_no_further_than_the_page_says(low, high, most):
+    levels_ = [low * (high / low) ** (i / 5000) for i in range(5001)]
+    off = [abs(1.0 / math.sqrt(clock(point(VE, sigma))) / sigma - 1.0) for sigma in levels_]
+    assert 0.0 < max(off) <= most

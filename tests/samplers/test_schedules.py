@@ -674,3 +674,16 @@ def test_a_straight_curve_is_exponential():
         np.testing.assert_allclose(curve(n), exponential(n), rtol=1e-12)
     flat = curve(20, shape=lambda u: 0.7 - 0.4 * u)
     assert flat[-2] == pytest.approx(exponential(21)[14], rel=1e-9)
+
+
+def test_what_diffusers_gives_that_has_no_twin():
+    """The rows of docs/schedules.md that no comparison above shows."""
+    assert len(TRAILING_ONE_TOO_MANY) == 62
+    log_linear = named_of(EulerDiscreteScheduler, interpolation_type="log_linear")
+    assert (len(diffusers_sigmas(log_linear, 20)), len(log_linear.timesteps)) == (22, 20)
+    flow_sigmas = DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=1.0)
+    assert diffusers_sigmas(flow_sigmas, 20)[0] == pytest.approx(0.999)
+    twice = named_of(DPMSolverMultistepScheduler, use_karras_sigmas=True, final_sigmas_type="sigma_min")
+    assert diffusers_sigmas(twice, 20)[-2] == pytest.approx(diffusers_sigmas(twice, 20)[-1], rel=1e-6)
+    lowest = named_of(EulerDiscreteScheduler, use_karras_sigmas=True)
+    assert diffusers_sigmas(lowest, 1)[0] == pytest.approx(TABLE[0], rel=1e-4)

@@ -5,10 +5,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from cases import FLOW, TABLE, VE, schedules, solver
+from stepwise.samplers import State, advance
 from stepwise.samplers.checks import MOST_AMPLIFIED, amplified, faults, remarks
 from stepwise.samplers.parameters import InputError
-from stepwise.samplers.schedules import flow, karras
+from stepwise.samplers.schedules import flow, karras, laplace
 from stepwise.samplers.sigmas import (
     first_below,
     first_not_above,
@@ -182,19 +184,22 @@ def test_how_a_schedule_fits_the_model(sigmas, index, fatal, problem):
 
 
 def test_a_step_too_steep_for_the_solver_is_found():
-    """A step ten times as long as the one before: the second order weighs predictions by 1 + 5 and -5, the first by 1.
-
-    What is reported is what an error of one prediction does: the factor is measured by running the plan's own rows."""
+    """A step ten times as long as the one before. The factor that is reported is measured by taking the step: how far
+    two predictions move x that are off by 1, at worst against each other, and both the same way."""
     steep = (*(math.exp(-u) for u in (0.0, 1.0, 1.1, 2.1, 3.1)), 0.0)
     plan = solver("DPMpp2M")(VE, steep)
     (found,) = amplified(plan)
     assert found.index == 3
     assert not found.fatal
-    (stage,) = [stage for stage in plan.stages if stage.step == 2]
-    (row,) = [row for row in stage.rows if row.target == "x"]
-    terms = {name: value for name, value in row.terms if name != "x"}
-    worst = sum(value * math.copysign(1.0, value) for value in terms.values()) / abs(sum(terms.values()))
+    past = {name: torch.ones(1) for name in plan.stages[1].keeps} | {"x": torch.zeros(1)}
+
+    def moved(now: float) -> float:
+        return abs(advance(plan, lambda x, sigma: torch.full_like(x, now), State(past, 2)).x.item())
+
+    worst = max(moved(-1.0), moved(1.0)) / moved(1.0)
     assert worst > MOST_AMPLIFIED
     assert f"by {worst:.0f}" in found.problem
     assert not list(amplified(solver("Euler")(VE, steep)))
     assert not list(amplified(solver("DPMpp2M")(VE, karras(20))))
+    (found,) = amplified(solver("DPMpp2M")(VE, laplace(20)))
+    assert found.index == 19
