@@ -110,7 +110,7 @@ def test_under_a_foreign_guider_only_the_combined_prediction_is_known():
 
 def test_the_check_costs_one_kernel_a_call_and_reads_the_device_once_at_the_end(monkeypatch):
     """As on a GPU that is never idle: then the sums are read once, and a failure is still found at the right call."""
-    from stepwise.nodes.finite import FiniteCheck
+    from stepwise.nodes.host.finite import FiniteCheck
 
     monkeypatch.setattr(FiniteCheck, "idle", lambda self: False)
     reads = []
