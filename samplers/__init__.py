@@ -1,7 +1,7 @@
 """Diffusion solvers as plans of plain numbers, and the one machine that runs them.
 
     from . import VE, advance, run, start
-    from .solvers.multistep import dpmpp_2m
+    from stepwise.samplers.solvers.exponential_multistep import dpmpp_2m
 
     plan = dpmpp_2m(VE, sigmas)                # floats: print(plan) shows every coefficient
     state = run(plan, denoiser, start(x))      # tensors: denoiser(x, sigma) -> denoised

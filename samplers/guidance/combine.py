@@ -1,0 +1,6 @@
+"""Moved to guidance/chain."""
+
+from ..renamed import renamed
+from . import chain
+
+__getattr__ = renamed(__name__, chain)

@@ -1,0 +1,6 @@
+"""Moved to schedules/ends."""
+
+from ..renamed import renamed
+from . import ends
+
+__getattr__ = renamed(__name__, ends)

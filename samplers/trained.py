@@ -1,0 +1,6 @@
+"""Moved to schedules/tables."""
+
+from .renamed import renamed
+from .schedules import tables
+
+__getattr__ = renamed(__name__, tables)
