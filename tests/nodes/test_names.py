@@ -1,11 +1,11 @@
-"""Every row of tools/names.py about ComfyUI: the sampler and our node make the same latent from the same noise."""
+"""Every twin of ComfyUI's in tools/generate/twins.py: the sampler and our node make one latent from one noise."""
 
 import importlib.util
 from pathlib import Path
 
 import comfy.samplers
 import pytest
-from stepwise.tools import names
+from stepwise.tools.generate import names
 from toy_models import toy_model
 
 

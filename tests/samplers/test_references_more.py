@@ -1,4 +1,4 @@
-"""Every row of tools/names.py about diffusers: the scheduler and our solver take the same steps.
+"""Every twin of a scheduler of diffusers' in tools/generate/twins.py: the scheduler and our solver take the same steps.
 
 The method and the bounds are those of test_references.py.
 """
@@ -19,7 +19,7 @@ from cases import FLOW, VE, solver
 from cases import Path as NoisePath
 from stepwise.samplers import run, start
 from stepwise.samplers.schedules import karras
-from stepwise.tools import names
+from stepwise.tools.generate import names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,7 +127,7 @@ def test_the_test_of_a_row_exists(twin):
 
 
 def test_the_page_is_as_generated():
-    assert names.PAGE.read_text() == names.page(), "run: python tools/names.py"
+    assert names.PAGE.read_text() == names.page(), "run: python -m tools.generate.names"
 
 
 def singlestep(make, path, plan, **config):

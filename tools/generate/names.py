@@ -1,18 +1,20 @@
 """Which solver of Stepwise is the sampler of another program: the table, and docs/names.md made from it.
 
-    python tools/names.py            writes docs/names.md
-    python tools/names.py --check    fails when the committed file differs
+    python -m tools.generate.names            writes docs/names.md
+    python -m tools.generate.names --check    fails when the committed file differs
 
 Every `Twin` is run against its namesake by the tests: those of diffusers in tests/samplers/test_references_more.py,
 those of ComfyUI in tests/nodes/test_names.py. A twin that names a `test` is compared there instead.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "names.md"
+from ..environment.folders import ROOT
+from . import generated
+from .markdown import table
+
+PAGE = ROOT / "docs" / "names.md"
 BOTH, VE, FLOW = ("VE", "FLOW"), ("VE",), ("FLOW",)
 MODELS = {BOTH: "all", VE: "all but flow", FLOW: "flow only"}
 
@@ -398,15 +400,6 @@ as it is, in float32. The schedule is the scheduler's own or given to both.
 WITHOUT = "### Without a twin\n"
 
 
-def cell(text: object) -> str:
-    return " ".join(str(text).replace("|", "\\|").split())
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines) + "\n"
-
-
 def settings(values: Mapping[str, object]) -> str:
     shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()}
     return ", ".join(f"`{name}` {value}" for name, value in shown.items())
@@ -465,13 +458,5 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def main() -> None:
-    if "--check" in sys.argv[1:]:
-        if not PAGE.exists() or PAGE.read_text() != page():
-            raise SystemExit(f"{PAGE.name} is not as generated: run python tools/names.py")
-    else:
-        PAGE.write_text(page())
-
-
 if __name__ == "__main__":
-    main()
+    generated.main({PAGE: page()})

@@ -1,7 +1,7 @@
 """Writes a help page per node, the list of all nodes, and the README's overview of them.
 
-    python tools/pages.py            (with COMFYUI_PATH set)
-    python tools/pages.py --check    fails when a committed file differs
+    python -m tools.generate.pages            with .dev/env, from the root
+    python -m tools.generate.pages --check    fails when a committed file differs
 
 Inputs, outputs, ranges and meanings come from the nodes' schemas, formulas from the docstrings, papers, orders and
 model calls from the registry. The rest is written by hand in docs/pages/<NodeId>.md, which a solver shares with its
@@ -10,20 +10,22 @@ Sampler.
 
 import inspect
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from ..environment.folders import ROOT
+from ..environment.inprocess import load_comfyui
+from . import generated
+from .generated import Files
+from .markdown import filled, table
+
 HAND = ROOT / "docs" / "pages"
 PAGES = ROOT / "web" / "docs"
 README = ROOT / "README.md"
 NODES = ROOT / "docs" / "nodes.md"
-TABLE = re.compile(r"(?<=<!-- nodes -->\n).*?(?=<!-- /nodes -->)", re.DOTALL)
 FORMULA = re.compile(r"\w+ = .*(?<!\bal)[.,)]$")
 CITED = re.compile(r"(.* [=+] (?!\d+/\d).*?) {3}(\(.*)")
 FACT = re.compile(r"^(schedule|solver|settings|formulas): (.+)\n", re.MULTILINE)
@@ -152,15 +154,6 @@ def subject(node: Any) -> Subject:
     return Subject(node, schema, entry, hand_written(f"Stepwise{solver.id}" if solver else schema.node_id))
 
 
-def cell(text: object) -> str:
-    return " ".join(str(text).replace("|", "\\|").split())
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
-
-
 def number(value: float) -> str:
     return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
@@ -278,7 +271,7 @@ def cost(subject: Subject) -> str:
         rows.append((names, order, calls(setting), setting.calls_to_zero, kept, models, ahead))
     calls_head = ("Model calls a step", "In a last step to 0")
     head = ("Setting", "Order", *calls_head, "True noise level", "Models", "Looks ahead")
-    return table(head, rows) + "\n\n" + " ".join(ORDER.split())
+    return table(head, rows) + "\n" + " ".join(ORDER.split())
 
 
 def in_parts(subject: Subject) -> str:
@@ -333,7 +326,7 @@ def page(subject: Subject) -> str:
         "Papers": "\n".join(paper(text) for text in entry.papers) if entry else "",
     }
     parts = [f"# {subject.name}", what(subject)]
-    parts += [f"## {title}\n\n{text}" for title, text in sections.items() if text]
+    parts += [f"## {title}\n\n{text.rstrip()}" for title, text in sections.items() if text]
     return "\n\n".join(parts) + "\n"
 
 
@@ -366,43 +359,30 @@ def overview(subjects: Sequence[Subject]) -> str:
 def node_list(subjects: Sequence[Subject]) -> str:
     parts = ["# Nodes", "Each name leads to a help page that is also in the editor: select the node and press info."]
     for title in dict.fromkeys(group(one.schema.category) for one in subjects):
-        parts += [f"## {title}", node_table([one for one in subjects if group(one.schema.category) == title])]
+        parts += [f"## {title}", node_table([one for one in subjects if group(one.schema.category) == title]).rstrip()]
     return "\n\n".join(parts) + "\n"
 
 
-def files(nodes: Sequence[Any]) -> Mapping[Path, str]:
+def files(nodes: Sequence[Any]) -> Files:
     """Every generated file and what it must hold."""
     subjects = [subject(node) for node in nodes]
     made = {PAGES / f"{one.schema.node_id}.md": page(one) for one in subjects}
     made[NODES] = node_list(subjects)
-    made[README] = TABLE.sub(lambda _: overview(subjects) + "\n", README.read_text())
+    made[README] = filled(README.read_text(encoding="utf-8"), overview(subjects), "nodes")
     return made
 
 
-def faults(made: Mapping[Path, str]) -> list[str]:
-    """What is not as generated."""
-    stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
-    orphans = [path for path in PAGES.glob("*.md") if path not in made]
-    return [
-        *(f"{path.relative_to(ROOT)} is not as generated" for path in stale),
-        *(f"{path.relative_to(ROOT)} is the page of no node" for path in orphans),
-    ]
+def orphans(made: Files) -> list[str]:
+    return [f"{path.relative_to(ROOT)} is the page of no node" for path in PAGES.glob("*.md") if path not in made]
 
 
 def main() -> None:
-    from inprocess import load_comfyui
-
     folders = load_comfyui()
     from stepwise.nodes import all_nodes
 
     made = files(all_nodes())
     folders.cleanup()
-    if "--check" not in sys.argv[1:]:
-        PAGES.mkdir(parents=True, exist_ok=True)
-        for path, text in made.items():
-            path.write_text(text)
-    if found := faults(made):
-        raise SystemExit("\n".join(found))
+    generated.main(made, orphans(made))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
 """Writes the example workflows from one description each: the editor's JSON and its API twin.
 
-    python tools/workflows.py            (with COMFYUI_PATH set)
-    python tools/workflows.py --check    fails when a committed file differs
+    python -m tools.generate.workflows            with .dev/env, from the root
+    python -m tools.generate.workflows --check    fails when a committed file differs
 
 The nodes' own schemas give the order of sockets and widgets, so a workflow cannot disagree with its nodes.
 """
 
 import asyncio
 import json
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from inprocess import load_comfyui
+from ..environment.folders import ROOT
+from ..environment.inprocess import load_comfyui
+from . import generated
+from .generated import Files
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "example_workflows"
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "CURVE"}
 COLUMN, ROW = 330, 60
@@ -481,7 +481,7 @@ WORKFLOWS = (
 )
 
 
-def files(infos: dict[str, dict[str, Any]]) -> dict[Path, str]:
+def files(infos: dict[str, dict[str, Any]]) -> Files:
     made = {}
     for describe in WORKFLOWS:
         workflow = describe()
@@ -524,18 +524,5 @@ def info_of(kind: str, node: Any) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    made = files(node_infos())
-    stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
-    if "--check" in sys.argv[1:]:
-        if stale:
-            raise SystemExit("not as generated: " + ", ".join(path.name for path in stale))
-        return
-    for path in stale:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(made[path])
-        print(path.relative_to(ROOT))
-
-
 if __name__ == "__main__":
-    main()
+    generated.main(files(node_infos()))
