@@ -1,0 +1,361 @@
+"""Which solver of Stepwise is the sampler of another program, and which samplers are none of ours.
+
+Every `Twin` is run against its namesake by the tests: those of diffusers in tests/samplers/test_references_more.py,
+those of ComfyUI in tests/nodes/test_names.py. A twin that names a `test` is compared there instead.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+BOTH, VE, FLOW = ("VE", "FLOW"), ("VE",), ("FLOW",)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A sampler of another program with its configuration, and the solver of ours that takes the same steps.
+
+    options: what is set differently from its default there.
+    params: what is set on our node; the rest at its default.
+    test: `file::function` of the test that compares them, where it is not the test of all twins.
+    steps: numbers of steps at which they are compared, where the configuration depends on them.
+    bound: on the relative difference, where it is larger than for the others, and the note says why.
+    """
+
+    name: str
+    options: Mapping[str, object]
+    ours: str
+    params: Mapping[str, object] = field(default_factory=dict)
+    paths: tuple[str, ...] = BOTH
+    note: str = ""
+    test: str = ""
+    steps: tuple[int, ...] = (1, 2, 10, 20)
+    bound: float = 0.0
+
+
+@dataclass(frozen=True)
+class Single:
+    """Samplers of another program that no solver of ours equals, and why."""
+
+    names: tuple[str, ...]
+    why: str
+
+
+FULL = {"final_order": "full"}
+COLD = {"warm_up": "multistep"}
+PUBLISHED = {"weights": "published", **COLD}
+OWN = "tests/samplers/test_references.py::"
+MORE = "tests/samplers/test_references_more.py::"
+HOST = "tests/nodes/test_parity_solvers.py::"
+MULTISTEP, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
+SDE = {"algorithm_type": "sde-dpmsolver++"}
+CUT = {"final_sigmas_type": "sigma_min", "lower_order_final": False}
+ENDS_ABOVE_0 = "Ends above 0: to 0 diffusers gives NaN."
+FEW, MANY = "Fewer than 15 steps.", "15 steps or more."
+
+DIFFUSERS: tuple[Twin, ...] = (
+    Twin("DDPMScheduler", {"variance_type": "fixed_small"}, "DDPM", {}, VE, test=OWN + "test_ddpm"),
+    Twin(
+        "DDPMScheduler",
+        {"variance_type": "fixed_large"},
+        "DDPM",
+        {"variance": "large"},
+        VE,
+        "On schedules that end at timestep 0: from another one diffusers adds noise to the finished picture too.",
+        OWN + "test_ddpm",
+    ),
+    Twin(
+        "DDIMScheduler",
+        {"eta": 0.5},
+        "DDIM",
+        {"eta": 0.5},
+        VE,
+        "Any eta. Where the timesteps lie T // n apart, which diffusers takes for granted.",
+        OWN + "test_ddim",
+    ),
+    Twin(
+        "LCMScheduler",
+        {},
+        "LCM",
+        {},
+        VE,
+        "diffusers' boundary scalings c_skip and c_out belong to the model here.",
+        OWN + "test_lcm",
+    ),
+    Twin("EulerDiscreteScheduler", {}, "Euler", {}, VE),
+    Twin(
+        "EulerDiscreteScheduler",
+        {"s_churn": 5.0},
+        "Euler",
+        {"s_churn": 5.0},
+        VE,
+        "If the model is called after the churn, as in the paper; diffusers calls it before.",
+        OWN + "test_euler_with_churn",
+    ),
+    Twin("EulerAncestralDiscreteScheduler", {}, "EulerAncestral", {}, VE, "DDPM and DDIM with eta 1 are the same."),
+    Twin("EulerAncestralDiscreteScheduler", {}, "DDPM", {}, VE),
+    Twin(
+        "LTXEulerAncestralRFScheduler",
+        {},
+        "EulerAncestral",
+        {},
+        FLOW,
+        "To 1e-8 in float64: diffusers adds 1e-12 to alpha.",
+        bound=1e-8,
+    ),
+    Twin("HeunDiscreteScheduler", {}, "Heun", {}, VE),
+    Twin("KDPM2DiscreteScheduler", {}, "DPMSolver", {}, VE, test=OWN + "test_dpm_2_of_k_diffusion"),
+    *(
+        Twin(
+            "LMSDiscreteScheduler",
+            {"order": order},
+            "LMS",
+            {"order": order, **COLD, **FULL},
+            VE,
+            "All steps but the one to 0, which diffusers does not make a plain one." if order > 1 else "",
+        )
+        for order in (1, 2, 3, 4)
+    ),
+    Twin(
+        "DPMSolverSDEScheduler",
+        {},
+        "DPMppSDE",
+        {},
+        VE,
+        "Given our composition of the noise over the two parts of a step.",
+        MORE + "test_dpm_solver_sde",
+    ),
+    Twin(
+        "DPMSolverSinglestepScheduler",
+        {"algorithm_type": "dpmsolver", "solver_order": 2},
+        "DPMSolver",
+        {},
+        BOTH,
+        "On our inner points; to a level above 0.",
+        OWN + "test_dpm_solver",
+    ),
+    Twin(
+        "DPMSolverSinglestepScheduler",
+        {"algorithm_type": "dpmsolver", "solver_order": 3},
+        "DPMSolver",
+        {"order": "3"},
+        BOTH,
+        "With solver_type heun in the second call of a step and midpoint in the third; neither alone is the paper's.",
+        MORE + "test_dpm_solver_3",
+    ),
+    Twin(
+        "DPMSolverSinglestepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2},
+        "DPMpp2S",
+        {},
+        BOTH,
+        "On our inner points; to a level above 0.",
+        MORE + "test_dpmpp_2s",
+    ),
+    Twin(MULTISTEP, {"solver_order": 1}, "DDIM", {}, BOTH),
+    Twin(MULTISTEP, {"solver_order": 2, "solver_type": "midpoint"}, "DPMpp2M", {}, BOTH),
+    Twin(MULTISTEP, {"solver_order": 2, "solver_type": "midpoint"}, "DPMpp2MSDE", {"eta": 0.0, **FULL}, BOTH),
+    Twin(
+        MULTISTEP,
+        {"solver_order": 2, "solver_type": "heun"},
+        "DPMpp2MSDE",
+        {"solver_type": "heun", "eta": 0.0, **FULL},
+        BOTH,
+    ),
+    Twin(
+        MULTISTEP, {"solver_order": 3, "solver_type": "heun"}, "DPMpp3M", PUBLISHED, BOTH, FEW, steps=(1, 2, 3, 10, 14)
+    ),
+    Twin(
+        MULTISTEP,
+        {"solver_order": 3, "solver_type": "heun"},
+        "DPMpp3M",
+        {**PUBLISHED, **FULL},
+        BOTH,
+        MANY,
+        steps=(15, 20),
+    ),
+    Twin(
+        MULTISTEP,
+        {"solver_order": 3, "solver_type": "heun", "lower_order_final": False},
+        "DPMpp3M",
+        {**PUBLISHED, **FULL},
+        BOTH,
+    ),
+    Twin(MULTISTEP, {**SDE, "solver_order": 1}, "DDPM", {}, BOTH),
+    *(
+        Twin(
+            MULTISTEP,
+            {**SDE, "solver_order": 2, "solver_type": kind},
+            "DPMpp2MSDE",
+            {"solver_type": kind, **FULL},
+            BOTH,
+            # 20 steps bring one of the 16 samples between two components on FLOW, where float32 loses it.
+            steps=(1, 2, 10, 15),
+        )
+        for kind in ("midpoint", "heun")
+    ),
+    Twin("EDMDPMSolverMultistepScheduler", {"solver_order": 2}, "DPMpp2M", {}, VE),
+    *(
+        Twin(
+            UNIPC,
+            {"solver_order": order, "solver_type": variant, **end},
+            "UniPC",
+            {"order": order, "variant": variant, **COLD},
+            BOTH,
+            note,
+        )
+        for order in (1, 2, 3)
+        for variant, end, note in (("bh2", {}, ""), ("bh1", CUT, ENDS_ABOVE_0))
+    ),
+    Twin(
+        "DEISMultistepScheduler",
+        {"solver_order": 1, "lower_order_final": False},
+        "DEIS",
+        {"order": 1},
+        VE,
+        "To a level above 0.",
+    ),
+    Twin("EDMEulerScheduler", {}, "Euler", {}, VE),
+    Twin("FlowMatchEulerDiscreteScheduler", {}, "Euler", {}, FLOW),
+    Twin("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, "LCM", {}, FLOW),
+    Twin("FlowMatchHeunDiscreteScheduler", {}, "Heun", {}, FLOW),
+    Twin("FlowMatchLCMScheduler", {}, "LCM", {}, FLOW),
+)
+
+NOT_DIFFUSERS: tuple[Single, ...] = (
+    Single(
+        ("DPMSolverMultistepScheduler, sde-dpmsolver++ of order 3",),
+        "Wrong there: the weight of the second difference has - 0.5 where + 0.5 is right, so it does not vanish with "
+        "the step. With the sign put right it is DPM++ 3M SDE with `weights` published and `final_order` full.",
+    ),
+    Single(
+        ("DPMSolverMultistepScheduler, order 3 with solver_type midpoint",),
+        "Its steps of order 2 use the midpoint form, ours the exact integral: 6e-3 apart in a run of 10 steps.",
+    ),
+    Single(
+        ("DPMSolverMultistepScheduler, dpmsolver and sde-dpmsolver",),
+        "Multistep in the noise prediction is not built; diffusers has it deprecated.",
+    ),
+    Single(
+        ("DEISMultistepScheduler, orders 2 and 3",),
+        "Its polynomial runs in log sigma, ours and ComfyUI's in the time of the diffusion: 1e-2 and 3e-2 apart in a "
+        "run of 10 steps.",
+    ),
+    Single(
+        ("UniPCMultistepScheduler, predict_x0 off, solver_p or disable_corrector set for some steps",),
+        "Not built.",
+    ),
+    Single(
+        (
+            "PNDMScheduler",
+            "IPNDMScheduler",
+            "KDPM2AncestralDiscreteScheduler",
+            "SASolverScheduler",
+            "TCDScheduler",
+            "CosineDPMSolverMultistepScheduler",
+            "CMStochasticIterativeScheduler",
+            "ScoreSdeVeScheduler",
+            "DDIMInverseScheduler",
+            "DPMSolverMultistepInverseScheduler",
+            "RePaintScheduler",
+        ),
+        "Not built, or not compared.",
+    ),
+)
+
+COMFYUI: tuple[Twin, ...] = (
+    Twin("euler", {}, "Euler"),
+    Twin("ddim", {}, "DDIM", test="tests/nodes/test_parity.py::test_same_seed_same_picture_as_core"),
+    Twin("euler_ancestral", {}, "EulerAncestral"),
+    Twin("ddpm", {}, "DDPM", {}, VE),
+    Twin("heun", {}, "Heun"),
+    Twin("dpm_2", {}, "DPMSolver", {}, VE),
+    Twin("dpmpp_2s_ancestral", {}, "DPMpp2S", {"eta": 1.0}),
+    *(
+        Twin(
+            name,
+            {},
+            "DPMppSDE",
+            note="Given our composition of the noise over the two parts of a step.",
+            test=HOST + "test_dpmpp_sde_equals_the_hosts_when_its_two_draws_are_composed_as_ours",
+        )
+        for name in ("dpmpp_sde",)
+    ),
+    Twin("dpmpp_2m", {}, "DPMpp2M", {}, VE),
+    Twin("dpmpp_2m", {}, "DPMpp2M", {"time": "log_sigma"}, FLOW),
+    *(Twin(f"dpmpp_2m_sde{gpu}", {}, "DPMpp2MSDE", FULL) for gpu in ("", "_gpu")),
+    *(Twin(f"dpmpp_2m_sde_heun{gpu}", {}, "DPMpp2MSDE", {"solver_type": "heun", **FULL}) for gpu in ("", "_gpu")),
+    *(Twin(f"dpmpp_3m_sde{gpu}", {}, "DPMpp3MSDE", {"weights": "published", **FULL}) for gpu in ("", "_gpu")),
+    Twin("dpmpp_3m_sde", {"eta": 0.0}, "DPMpp3M", {**PUBLISHED, **FULL}),
+    Twin("lms", {}, "LMS", {**COLD, **FULL}),
+    Twin(
+        "deis",
+        {},
+        "DEIS",
+        {**COLD, **FULL},
+        BOTH,
+        "To 2e-4: ComfyUI sums its integrals over 10000 points.",
+        bound=2e-4,
+    ),
+    Twin("lcm", {}, "LCM"),
+    Twin("euler_cfg_pp", {}, "Euler", {"cfg_pp": True}),
+    Twin("euler_ancestral_cfg_pp", {}, "DDIM", {"eta": 1.0, "cfg_pp": True}),
+    Twin("euler_ancestral_cfg_pp", {}, "EulerAncestral", {"cfg_pp": True}, VE),
+)
+
+NOT_COMFYUI: tuple[Single, ...] = (
+    Single(
+        ("uni_pc", "uni_pc_bh2"),
+        "Our UniPC with `variant` bh1 or bh2 and `warm_up` multistep is the same method, but ComfyUI ends at 0.001 in "
+        "place of 0 and writes that into the schedule it was given: 4e-4 apart in a run of 12 steps, on flow models "
+        "1e-2 and 4e-3.",
+    ),
+    Single(("dpmpp_sde_gpu",), "`dpmpp_sde` with the noise drawn on the device; not compared."),
+    Single(("heunpp2",), "Wrong there: order 1 at three model calls a step."),
+    Single(
+        ("ipndm", "ipndm_v"),
+        "Wrong there on uneven schedules: order 2, and 1 to 1.6, where 4 is meant. Take LMS.",
+    ),
+    Single(("dpm_2_ancestral", "dpm_fast", "dpm_adaptive"), "Not built."),
+    Single(
+        ("dpmpp_2m_cfg_pp",),
+        "Wrong there: it takes guidance for a change from step to step, and so misses the guided image even where "
+        "nothing changes. Take DPM++ 2M with `cfg_pp`.",
+    ),
+    Single(
+        ("dpmpp_2s_ancestral_cfg_pp",),
+        "It takes the guided prediction from a step's first call and the unconditional one from its second; DPM++ 2S "
+        "with `cfg_pp` takes both from the first.",
+    ),
+    Single(
+        (
+            "res_multistep_cfg_pp",
+            "res_multistep_ancestral_cfg_pp",
+            "gradient_estimation_cfg_pp",
+            "exp_heun_2_x0",
+            "exp_heun_2_x0_sde",
+            "res_multistep",
+            "res_multistep_ancestral",
+            "gradient_estimation",
+            "er_sde",
+            "seeds_2",
+            "seeds_3",
+            "sa_solver",
+            "sa_solver_pece",
+        ),
+        "Not built.",
+    ),
+)
+
+# The functions of k-diffusion that ComfyUI carries under the same name, where they take the same steps.
+K_DIFFUSION = (
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpm_2",
+    "dpmpp_2s_ancestral",
+    "dpmpp_sde",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_3m_sde",
+    "lms",
+)
