@@ -16,11 +16,12 @@ import time
 import webbrowser
 from pathlib import Path
 
-from tools.browser import ensure_browser
-from tools.client import official_client
-from tools.environment import DEV, ROOT, lock, prepare, program
-from tools.process import Failure, Interrupted, call, output, raise_on_signals, say
-from tools.server import Server
+from tools.environment.browser import ensure_browser
+from tools.environment.client import official_client
+from tools.environment.folders import DEV, ROOT, program
+from tools.environment.process import Failure, Interrupted, call, output, raise_on_signals, say
+from tools.environment.server import Server
+from tools.environment.setup import lock, prepare
 
 EXAMPLE = ROOT / "example_workflows" / "api" / "dpmpp_2m_karras_cfg.json"
 PICTURES = DEV / "output"

@@ -23,7 +23,7 @@ from stepwise.samplers import FLOW, VE, AddressedNoise, run, start
 from stepwise.samplers import Path as NoisePath
 from stepwise.samplers.registry import SOLVERS, Solver
 from stepwise.samplers.schedules import karras
-from stepwise.tools.counting import Counts, Device
+from stepwise.tools.measure.counting import Counts, Device
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -390,7 +390,7 @@ def main() -> None:
     parser.add_argument("--time", action="store_true", help="also take the time of a step")
     known = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from stepwise.tools.inprocess import load_comfyui
+    from stepwise.tools.environment.inprocess import load_comfyui
 
     folder = load_comfyui()
     torch.set_num_threads(1)

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stepwise.benchmarks._host import load_host, sample_digits
-from stepwise.benchmarks._judge import CHUNK, IMAGES, ROOT, Referee, Samples, filled, full_ink, markdown
 from stepwise.demo.classifier import accuracy
+from stepwise.tools.environment.folders import ROOT
+from stepwise.tools.generate import generated, markdown
+from stepwise.tools.measure.digits import CHUNK, Samples, sample_digits
+from stepwise.tools.measure.host import load_host
+from stepwise.tools.measure.judge import Referee, full_ink
 
-PAGE = ROOT / "docs" / "guidance.md"
+PAGE, IMAGES = ROOT / "docs" / "guidance.md", ROOT / "docs" / "images"
 SEED = 0
 SIGMA_MAX, SIGMA_MIN = 14.6146, 0.0292
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0)
@@ -136,7 +139,7 @@ def figures(line: Line) -> list[str]:
 def table(lines: Sequence[Line], referee: Referee) -> str:
     floor = f"{referee.floor:.1f} ± {referee.floor_deviation:.1f}"
     real = ("real images", "", "", "", f"{referee.accuracy:.1%}", f"{referee.floor_spread:.2f}", floor)
-    return markdown(HEAD, [*map(figures, lines), (*real, f"{full_ink(referee.real):.1%}")])
+    return markdown.table(HEAD, [*map(figures, lines), (*real, f"{full_ink(referee.real):.1%}")], figures=True)
 
 
 def saved(lines: Sequence[Line], interval: Sequence[Line]) -> str:
@@ -153,7 +156,7 @@ def saved(lines: Sequence[Line], interval: Sequence[Line]) -> str:
         right = (f"{best.guidance:g}", f"{best.accuracy:.1%}", f"{best.frechet:.1f}", f"{best.evaluations:.0f}")
         rows.append((*left, *right, f"{share:.0%}"))
     plain, within = ("CFG: guidance", "read right", "Frechet", "evaluations"), ("interval: guidance", "read right")
-    return markdown((*plain, *within, "Frechet", "evaluations", "saved"), rows)
+    return markdown.table((*plain, *within, "Frechet", "evaluations", "saved"), rows, figures=True)
 
 
 def plot(lines: Sequence[Line], referee: Referee, path: Path) -> None:
@@ -192,9 +195,8 @@ def write(lines: Sequence[Line], interval: Sequence[Line], referee: Referee) -> 
     plot(lines, referee, IMAGES / "guidance.png")
     text = PAGE.read_text(encoding="utf-8")
     for name, between in (("guidance", table(lines, referee)), ("saved", saved(lines, interval))):
-        text = filled(text, between, name)
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"written: {PAGE.relative_to(ROOT)}")
+        text = markdown.filled(text, between, name)
+    generated.write({PAGE: text})
 
 
 def main() -> None:

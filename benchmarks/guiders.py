@@ -9,7 +9,6 @@ masks or the like. Seen is one step in the middle of a run, from the network's o
 """
 
 import argparse
-import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,12 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from stepwise.benchmarks._host import load_host, node
-from stepwise.benchmarks.cost import README, ROOT, table
-from stepwise.tools.counting import Counts, Device
+from stepwise.tools.environment.folders import ROOT
+from stepwise.tools.generate import generated
+from stepwise.tools.generate.generated import Files
+from stepwise.tools.generate.markdown import filled, from_heading, table
+from stepwise.tools.measure.counting import Counts, Device
+from stepwise.tools.measure.host import load_host, node
 from torch import Tensor, nn
 
-PAGE = ROOT / "docs" / "guider_cost.md"
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "guider_cost.md"
 GUIDANCE = 7.0
 STEPS, MIDDLE = 20, 10
 SD_BETAS = {"beta_schedule": "linear", "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000}
@@ -264,16 +266,17 @@ ratio is of one repetition: median and quartiles, above 1 ours is faster. Times 
 holds them.
 
 """
-MARKED = re.compile(r"(?<=<!-- guiders -->\n).*?(?=<!-- /guiders -->)", re.DOTALL)
 
 
-def write(counts: str, times: str) -> None:
+def files(counts: str, times: str = "") -> Files:
     """The page, and what stands between the marks of the README. Without new times, those that the page has stay."""
-    README.write_text(MARKED.sub(lambda _: counts, README.read_text()))
-    title = "\n## Time\n"
-    kept = PAGE.read_text().partition(title)[1:] if PAGE.is_file() else ()
-    times = TIMES.format(repetitions=REPETITIONS) + times if times else "".join(kept)
-    PAGE.write_text(INTRODUCTION.format(shape=" x ".join(map(str, SHAPE))) + counts + HOLDS + times)
+    times = (
+        TIMES.format(repetitions=REPETITIONS) + times
+        if times
+        else from_heading(PAGE.read_text(encoding="utf-8"), "Time")
+    )
+    page = INTRODUCTION.format(shape=" x ".join(map(str, SHAPE))) + counts + HOLDS + times
+    return {PAGE: page, README: filled(README.read_text(encoding="utf-8"), counts, "guiders")}
 
 
 def main() -> None:
@@ -285,7 +288,7 @@ def main() -> None:
     print(counts)
     times = time_table() if known.time else ""
     print(times)
-    write(counts, times)
+    generated.write(files(counts, times))
     folder.cleanup()
 
 

@@ -7,21 +7,23 @@ torch.randn, both of our kinds and ComfyUI's tree in turn, for several rounds. A
 round, and the median of the rounds.
 """
 
-import re
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 
 import torch
-from stepwise.benchmarks._host import load_host, node, sample_digits
 from stepwise.samplers import VE, AddressedNoise, BrownianNoise, Noise
 from stepwise.samplers.schedules import karras
-from stepwise.tools.counting import HostMemory
+from stepwise.tools.environment.folders import ROOT
+from stepwise.tools.generate import generated
+from stepwise.tools.generate.markdown import filled, table
+from stepwise.tools.measure.counting import HostMemory
+from stepwise.tools.measure.digits import sample_digits
+from stepwise.tools.measure.host import load_host, node
 from torch import Tensor
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "noise.md"
+PAGE = ROOT / "docs" / "noise.md"
 STEPS = 20
 LEVELS = karras(STEPS)[:-1]
 SIZES = {"SD1.5": (1, 4, 64, 64), "SDXL": (1, 4, 128, 128), "Flux, 2048 x 2048": (1, 16, 256, 256)}
@@ -90,16 +92,16 @@ def timed(shape: tuple[int, ...]) -> dict[str, tuple[float, float]]:
 
 def cost_table() -> str:
     small = SIZES["SD1.5"]
-    lines = ["| | draws a step | latents of memory |", "| --- | ---: | ---: |"]
+    head, rows = ["", "draws a step", "latents of memory"], list[list[str]]()
     times = {name: timed(shape) for name, shape in SIZES.items()}
-    lines[0] += "".join(f" {name}: ms a step | times torch.randn |" for name in SIZES)
-    lines[1] += " ---: | ---: |" * len(SIZES)
+    for name in SIZES:
+        head += [f"{name}: ms a step", "times torch.randn"]
     for name, runner in RUNNERS.items():
-        cells = [f"{draws(runner, small):.1f}", f"{memory(runner, small):.1f}"]
+        row = [name, f"{draws(runner, small):.1f}", f"{memory(runner, small):.1f}"]
         for measured in times.values():
-            cells += [f"{measured[name][0]:.3g}", f"{measured[name][1]:.2f}"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            row += [f"{measured[name][0]:.3g}", f"{measured[name][1]:.2f}"]
+        rows.append(row)
+    return table(head, rows, figures=True)
 
 
 @torch.no_grad()
@@ -117,8 +119,8 @@ def batch_table() -> str:
         whole, _ = sample_digits(solver, "Karras", STEPS, "standard", 1.0, 0, 1)
         again, _ = sample_digits(solver, "Karras", STEPS, "standard", 1.0, 0, 8)
         rows.append((f"first image of a run of {STEPS} steps, {solver}", relative(again[:1], whole)))
-    lines = ["| Digits model, batch of 8 against alone | largest difference over rms |", "| --- | ---: |"]
-    return "\n".join([*lines, *(f"| {name} | {value:.1e} |" for name, value in rows)])
+    head = ("Digits model, batch of 8 against alone", "largest difference over rms")
+    return table(head, [(name, f"{value:.1e}") for name, value in rows], figures=True)
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -129,11 +131,11 @@ def main() -> None:
     torch.set_num_threads(1)
     load_host()
     tables = {"cost": cost_table(), "batch": batch_table()}
-    text = PAGE.read_text()
-    for name, table in tables.items():
-        print(table, end="\n\n")
-        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{table}\n\g<2>", text, flags=re.DOTALL)
-    PAGE.write_text(text)
+    text = PAGE.read_text(encoding="utf-8")
+    for name, made in tables.items():
+        print(made)
+        text = filled(text, made, name)
+    generated.write({PAGE: text})
 
 
 if __name__ == "__main__":

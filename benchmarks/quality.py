@@ -19,12 +19,16 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from stepwise.benchmarks._host import load_host, run_workflow, sample_digits
-from stepwise.benchmarks._judge import CHUNK, IMAGES, ROOT, SEED, Referee, Samples, enlarged, filled, full_ink, markdown
 from stepwise.demo.classifier import accuracy
+from stepwise.tools.environment.folders import ROOT
+from stepwise.tools.generate import generated
+from stepwise.tools.generate.markdown import filled, table
+from stepwise.tools.measure.digits import CHUNK, Samples, sample_digits
+from stepwise.tools.measure.host import load_host, run_workflow
+from stepwise.tools.measure.judge import SEED, Referee, enlarged, full_ink
 from torch import Tensor
 
-README, PAGE = ROOT / "README.md", ROOT / "docs" / "quality.md"
+README, PAGE, IMAGES = ROOT / "README.md", ROOT / "docs" / "quality.md", ROOT / "docs" / "images"
 FIRST = ROOT / "example_workflows" / "api" / "dpmpp_2m_karras_cfg.json"
 
 README_GUIDANCES = (1.0, 7.5)
@@ -202,7 +206,7 @@ def whole_table(lines: Sequence[Figures], referee: Referee) -> str:
     ]
     floor = f"{referee.floor:.1f} ± {referee.floor_deviation:.1f}"
     judged = (f"{referee.accuracy:.1%}", floor, f"{referee.floor_spread:.2f}", f"{full_ink(referee.real):.1%}")
-    return markdown(head, [*rows, ("real images", "", "", "", "", *judged)])
+    return table(head, [*rows, ("real images", "", "", "", "", *judged)], figures=True)
 
 
 def short_table(lines: Sequence[Figures], referee: Referee, guidances: Sequence[float]) -> str:
@@ -216,7 +220,8 @@ def short_table(lines: Sequence[Figures], referee: Referee, guidances: Sequence[
         ode = ["-" if line.ode is None else f"{line.ode:.3f}" for line in here]
         rows.append([method.label, f"{here[0].calls:.0f}", *ode, *(f"{line.frechet:.0f}" for line in here)])
     floor = f"{referee.floor:.0f} ± {referee.floor_deviation:.0f}"
-    return markdown(head, [*rows, ["real images", *[""] * (len(guidances) + 1), *[floor] * len(guidances)]])
+    real = ["real images", *[""] * (len(guidances) + 1), *[floor] * len(guidances)]
+    return table(head, [*rows, real], figures=True)
 
 
 def grid(runs: Runs, size: Size, shown: int = 5) -> Image.Image:
@@ -261,9 +266,8 @@ def write(runs: Runs, lines: Sequence[Figures], size: Size, referee: Referee, fi
     enlarged(first, 2).save(IMAGES / "first-picture.png", optimize=True)
     whole = f"{whole_table(lines, referee)}\n{convergence(runs, size)}\n"
     short = README_TEXT.format(table=short_table(lines, referee, README_GUIDANCES), count=10 * size.per_class)
-    for path, between in ((PAGE, whole), (README, short)):
-        path.write_text(filled(path.read_text(encoding="utf-8"), between, "quality"), encoding="utf-8")
-        print(f"written: {path.relative_to(ROOT)}")
+    texts = {PAGE: whole, README: short}
+    generated.write({path: filled(path.read_text(encoding="utf-8"), text, "quality") for path, text in texts.items()})
 
 
 def main() -> None:

@@ -8,20 +8,18 @@ the same run in two parts. The difference is rms over rms. With ComfyUI the two 
 the two halves of SplitSigmas, the second with DisableNoise, as its workflows have it.
 """
 
-import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from stepwise.benchmarks._host import digits, execute, load_host, node
+from stepwise.tools.environment.folders import ROOT
+from stepwise.tools.generate import generated, markdown
+from stepwise.tools.measure.digits import digits
+from stepwise.tools.measure.host import execute, load_host, node
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-TABLE = re.compile(r"(?<=<!-- resume -->\n).*?(?=<!-- /resume -->)", re.DOTALL)
 STEPS, SEED, GUIDANCE, COUNT = 20, 7, 3.0, 10
 HEAD = ("Stopped half-way and gone on", "ComfyUI", "ComfyUI, worst cut", "Stepwise, worst cut")
 
@@ -122,14 +120,13 @@ def percent(value: float) -> str:
     return f"{100.0 * value:.2g} %" if value < 0.1 else f"{100.0 * value:.0f} %"
 
 
-def row_of(lines: Lines) -> str:
+def row_of(lines: Lines) -> tuple[str, ...]:
     worst = max(lines.core.values())
-    cells = (lines.method.label, percent(lines.core[STEPS // 2]), percent(worst), percent(max(lines.ours.values())))
-    return f"| {' | '.join(cells)} |"
+    return lines.method.label, percent(lines.core[STEPS // 2]), percent(worst), percent(max(lines.ours.values()))
 
 
 def table(found: list[Lines]) -> str:
-    return "\n".join([f"| {' | '.join(HEAD)} |", "| --- | ---: | ---: | ---: |", *map(row_of, found)]) + "\n"
+    return markdown.table(HEAD, map(row_of, found), figures=True)
 
 
 def main() -> None:
@@ -139,11 +136,7 @@ def main() -> None:
     print(made)
     equal = sum(value == 0.0 for lines in found for value in lines.ours.values())
     print(f"{equal} of {len(found) * (STEPS - 1)} cuts of Stepwise equal the run in one piece bit for bit")
-    text = README.read_text()
-    if "--check" not in sys.argv[1:]:
-        README.write_text(TABLE.sub(lambda _: made, text))
-    elif TABLE.findall(text) != [made]:
-        raise SystemExit("README.md does not have this table: run python3 dev.py bench resume")
+    generated.main({README: markdown.filled(README.read_text(encoding="utf-8"), made, "resume")})
 
 
 if __name__ == "__main__":

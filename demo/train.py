@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from stepwise.tools.inprocess import load_comfyui
+from stepwise.tools.environment.inprocess import load_comfyui
 from torch import Tensor, nn
 
 PACK = Path(__file__).resolve().parent.parent

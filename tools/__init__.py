@@ -1,4 +1,4 @@
-"""What dev.py and the real-server tests are made of."""
+"""What the people who work on the pack run: dev.py's environment, generators, measuring instruments."""
 
 import sys
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 from stepwise.tests.e2e.harness import QUIET_SETTINGS, Editor
-from stepwise.tools.browser import CURE, find_browser
-from stepwise.tools.environment import DEV
-from stepwise.tools.server import Server
+from stepwise.tools.environment.browser import CURE, find_browser
+from stepwise.tools.environment.folders import DEV
+from stepwise.tools.environment.server import Server
 
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or DEV / "ComfyUI")
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 from playwright.sync_api import ConsoleMessage, Page
-from stepwise.tools.client import official_client
-from stepwise.tools.server import PACK, Server
+from stepwise.tools.environment.client import official_client
+from stepwise.tools.environment.server import PACK, Server
 
 # The page without tours, animations, dialogs and panels that would lie over what a test clicks on.
 QUIET_SETTINGS = {

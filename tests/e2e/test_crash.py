@@ -12,8 +12,8 @@ import torch
 from stepwise.samplers.checkpoint import peek
 from stepwise.tests.e2e.conftest import COMFYUI
 from stepwise.tests.e2e.harness import fetch, picture, run_prompt
-from stepwise.tools.process import signal_group
-from stepwise.tools.server import Server
+from stepwise.tools.environment.process import signal_group
+from stepwise.tools.environment.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = ROOT / "example_workflows" / "api" / "dpmpp_2m_karras_cfg.json"

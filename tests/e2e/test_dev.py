@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stepwise.tools.process import Failure
-from stepwise.tools.server import Server, free_port
+from stepwise.tools.environment.process import Failure
+from stepwise.tools.environment.server import Server, free_port
 
 DEV_PY = Path(__file__).resolve().parents[2] / "dev.py"
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}

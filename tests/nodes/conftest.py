@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import stepwise
 import torch
-from stepwise.tools.inprocess import ROOT, load_comfyui
+from stepwise.tools.environment.folders import ROOT
+from stepwise.tools.environment.inprocess import load_comfyui
 
 if Path(stepwise.__file__).parent != ROOT:
     raise pytest.UsageError(f"stepwise is {stepwise.__file__}, not this folder. Run: python3 dev.py test")

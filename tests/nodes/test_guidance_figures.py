@@ -9,7 +9,8 @@ from stepwise.samplers import VE
 from stepwise.samplers.schedules import karras
 
 guidance = importlib.import_module("stepwise.benchmarks.guidance")
-judge = importlib.import_module("stepwise.benchmarks._judge")
+judge = importlib.import_module("stepwise.tools.measure.judge")
+markdown = importlib.import_module("stepwise.tools.generate.markdown")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,4 +91,4 @@ def test_the_plot_is_drawn(measured, tmp_path):
 def test_the_page_has_its_marks_and_both_are_filled():
     text = guidance.PAGE.read_text(encoding="utf-8")
     for name in ("guidance", "saved"):
-        assert judge.marked(name).search(text)[0].count("\n") > 5
+        assert markdown.marked(name).search(text)[0].count("\n") > 5

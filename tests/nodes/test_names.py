@@ -1,11 +1,11 @@
-"""Every row of tools/names.py about ComfyUI: the sampler and our node make the same latent from the same noise."""
+"""Every twin of ComfyUI's in tools/generate/twins.py: the sampler and our node make one latent from one noise."""
 
 import importlib.util
 from pathlib import Path
 
 import comfy.samplers
 import pytest
-from stepwise.tools import names
+from stepwise.tools.generate import twins
 from toy_models import toy_model
 
 
@@ -18,7 +18,7 @@ def load_parity():
 
 parity = load_parity()
 PATHS = {"VE": "EPS", "FLOW": "FLOW"}
-ROWS = [(twin, path) for twin in names.COMFYUI if not twin.test for path in twin.paths]
+ROWS = [(twin, path) for twin in twins.COMFYUI if not twin.test for path in twin.paths]
 
 
 @pytest.mark.parametrize("cfg", [1.0, 5.0])
@@ -35,8 +35,8 @@ def test_twin(twin, path, cfg, monkeypatch, differences):
 
 def test_every_sampler_of_the_host_is_in_the_table_once():
     """Either as a twin or among those without one, so that a new one is noticed."""
-    twins = {twin.name for twin in names.COMFYUI}
-    singles = [name for one in names.NOT_COMFYUI for name in one.names]
+    paired = {twin.name for twin in twins.COMFYUI}
+    singles = [name for one in twins.NOT_COMFYUI for name in one.names]
     assert len(singles) == len(set(singles))
-    assert not twins & set(singles)
-    assert twins | set(singles) == set(comfy.samplers.SAMPLER_NAMES)
+    assert not paired & set(singles)
+    assert paired | set(singles) == set(comfy.samplers.SAMPLER_NAMES)

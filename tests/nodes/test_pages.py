@@ -1,25 +1,18 @@
 """Every node has a help page, and what is generated is as committed."""
 
 import asyncio
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
 from comfy_api.latest import io
+from stepwise.tools.generate import generated, pages
 
 import nodes as host_nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"^(.+): (\S+) +-> +(.+): (\S+)$")
-
-
-def load_pages():
-    spec = importlib.util.spec_from_file_location("stepwise_pages", ROOT / "tools" / "pages.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +24,7 @@ def nodes():
 
 @pytest.fixture(scope="module")
 def made(nodes):
-    pages = load_pages()
-    return pages, pages.files(nodes)
+    return pages.files(nodes)
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +86,7 @@ def node_sockets(node):
 
 
 def test_pages_and_the_readme_table_are_as_generated(made):
-    pages, files = made
-    assert pages.faults(files) == [], "run: python tools/pages.py"
+    assert [*generated.faults(made), *pages.orphans(made)] == [], "run: python -m tools.generate.pages"
 
 
 def test_every_node_has_a_page_with_its_tables(nodes):
@@ -133,8 +124,7 @@ def test_what_came_later_stands_last_and_may_be_missing(nodes):
 
 def test_every_output_says_what_it_is(made):
     """No table of a page ends in an empty cell."""
-    _, files = made
-    empty = [(path.name, line) for path, text in files.items() for line in text.splitlines() if line.endswith("|  |")]
+    empty = [(path.name, line) for path, text in made.items() for line in text.splitlines() if line.endswith("|  |")]
     assert empty == []
 
 

@@ -6,7 +6,8 @@ from functools import cache
 import pytest
 import torch
 
-judge = importlib.import_module("stepwise.benchmarks._judge")
+judge = importlib.import_module("stepwise.tools.measure.judge")
+markdown = importlib.import_module("stepwise.tools.generate.markdown")
 quality = importlib.import_module("stepwise.benchmarks.quality")
 
 KARRAS_5, KARRAS_10, KARRAS_20 = (m for m in quality.METHODS if m.schedule == "Karras")
@@ -134,11 +135,11 @@ def test_the_first_picture_is_ten_digits_in_order(referee):
 
 def test_the_readme_is_changed_between_its_marks_only():
     text = "before\n<!-- quality -->\nold\n<!-- /quality -->\nafter\n"
-    assert judge.filled(text, "new\n", "quality") == "before\n<!-- quality -->\nnew\n<!-- /quality -->\nafter\n"
+    assert markdown.filled(text, "new\n", "quality") == "before\n<!-- quality -->\nnew\n<!-- /quality -->\nafter\n"
     with pytest.raises(SystemExit, match="quality"):
-        judge.filled("no marks\n", "new\n", "quality")
+        markdown.filled("no marks\n", "new\n", "quality")
 
 
 def test_both_pages_have_the_marks():
     for path in (quality.README, quality.PAGE):
-        assert judge.marked("quality").search(path.read_text(encoding="utf-8"))
+        assert markdown.marked("quality").search(path.read_text(encoding="utf-8"))

@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "workflows.py"
+TOOL = "stepwise.tools.generate.workflows"
 
 
 def test_example_workflows_are_as_generated():
-    done = subprocess.run([sys.executable, str(TOOL), "--check"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", TOOL, "--check"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

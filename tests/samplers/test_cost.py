@@ -5,7 +5,7 @@ import torch
 from stepwise.benchmarks.cost import METHODS, Method, count_ours, extra_peak
 from stepwise.samplers import FLOW, VE, AddressedNoise
 from stepwise.samplers.registry import SOLVERS
-from stepwise.tools.counting import Device
+from stepwise.tools.measure.counting import Device
 
 SHAPE = (1, 4, 16, 16)
 # Kernels on latents, latents moved, and the most latents alive beyond x and denoised, in a step in the middle on VE.

@@ -10,7 +10,7 @@ from exact import mixture, relative_rms
 from stepwise.samplers import AddressedNoise, BrownianNoise, Noise, run, start, varied
 from stepwise.samplers.noise.brownian import POINTS, clock, draws_of, increment, point
 from stepwise.samplers.schedules import karras
-from stepwise.tools.counting import HostMemory
+from stepwise.tools.measure.counting import HostMemory
 
 KINDS = {"independent": lambda path, seeds, **more: AddressedNoise(seeds, **more), "brownian": BrownianNoise}
 SIZE = 140  # no multiple of a vector register

@@ -1,4 +1,4 @@
-"""Every row of tools/names.py about diffusers: the scheduler and our solver take the same steps.
+"""Every twin of a scheduler of diffusers' in tools/generate/twins.py: the scheduler and our solver take the same steps.
 
 The method and the bounds are those of test_references.py.
 """
@@ -19,7 +19,7 @@ from cases import FLOW, VE, solver
 from cases import Path as NoisePath
 from stepwise.samplers import run, start
 from stepwise.samplers.schedules import karras
-from stepwise.tools import names
+from stepwise.tools.generate import names, twins
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,10 +40,10 @@ Theirs, generator, set_sigmas, BETAS = (
     references.BETAS,
 )
 
-VARIANCE_PRESERVING = {names.MULTISTEP, names.UNIPC, "DEISMultistepScheduler", "DPMSolverSinglestepScheduler"}
+VARIANCE_PRESERVING = {twins.MULTISTEP, twins.UNIPC, "DEISMultistepScheduler", "DPMSolverSinglestepScheduler"}
 TWO_CALLS = {"HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"}
-DRAW_FLOAT32 = {names.MULTISTEP, "FlowMatchEulerDiscreteScheduler", "LTXEulerAncestralRFScheduler"}
-HAVE_KARRAS = {names.MULTISTEP, names.UNIPC, "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"}
+DRAW_FLOAT32 = {twins.MULTISTEP, "FlowMatchEulerDiscreteScheduler", "LTXEulerAncestralRFScheduler"}
+HAVE_KARRAS = {twins.MULTISTEP, twins.UNIPC, "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"}
 FLOW_SIGMAS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 ARGUMENTS = {"order"}
 
@@ -97,7 +97,7 @@ def theirs_of(twin, path, scheduler, plan):
 
 
 def cases():
-    rows = [(twin, path) for twin in names.DIFFUSERS if not twin.test for path in twin.paths]
+    rows = [(twin, path) for twin in twins.DIFFUSERS if not twin.test for path in twin.paths]
     return [pytest.param(*row, id=f"{label(row[0])}-{row[0].ours}-{row[1]}") for row in rows]
 
 
@@ -120,14 +120,14 @@ def test_twin(make, compare, monkeypatch, twin, path_name):
             compare(name, plan, theirs_of(twin, path, scheduler, plan), calls=calls)
 
 
-@pytest.mark.parametrize("twin", [t for t in (*names.DIFFUSERS, *names.COMFYUI) if t.test], ids=label)
+@pytest.mark.parametrize("twin", [t for t in (*twins.DIFFUSERS, *twins.COMFYUI) if t.test], ids=label)
 def test_the_test_of_a_row_exists(twin):
     file, function = twin.test.split("::")
     assert re.search(rf"^def {function}\(", (ROOT / file).read_text(), re.MULTILINE)
 
 
 def test_the_page_is_as_generated():
-    assert names.PAGE.read_text() == names.page(), "run: python tools/names.py"
+    assert names.PAGE.read_text() == names.page(), "run: python -m tools.generate.names"
 
 
 def singlestep(make, path, plan, **config):
@@ -209,8 +209,8 @@ def test_dpm_solver_sde(make, differences, steps):
 def test_sde_dpmsolver_3_has_a_sign_wrong(make, compare, monkeypatch, path):
     """diffusers weighs the second difference with (1 - e^-2h - 2h) / (2h)^2 - 1/2, which tends to -1 with h; half the
     integral, as its ODE form has it, is + 1/2 and tends to 0. With that sign it is our DPM++ 3M SDE."""
-    cls = getattr(references.diffusers, names.MULTISTEP)
-    twin = names.Twin(names.MULTISTEP, {**names.SDE, "solver_order": 3, "solver_type": "heun"}, "DPMpp3MSDE")
+    cls = getattr(references.diffusers, twins.MULTISTEP)
+    twin = twins.Twin(twins.MULTISTEP, {**twins.SDE, "solver_order": 3, "solver_type": "heun"}, "DPMpp3MSDE")
     scheduler, sigmas = prepared(make, twin, path, 20)
     plan = solver("DPMpp3MSDE")(path, sigmas, weights="published", final_order="full")
     theirs = theirs_of(twin, path, scheduler, plan)
@@ -242,13 +242,13 @@ def largest(plan, theirs) -> float:
 @pytest.mark.parametrize(
     ("name", "options", "ours", "params", "stated"),
     [
-        (names.MULTISTEP, {"solver_order": 3}, "DPMpp3M", names.PUBLISHED, 6e-3),
+        (twins.MULTISTEP, {"solver_order": 3}, "DPMpp3M", twins.PUBLISHED, 6e-3),
         ("DEISMultistepScheduler", {"solver_order": 2, "lower_order_final": False}, "DEIS", {"order": 2}, 1e-2),
         ("DEISMultistepScheduler", {"solver_order": 3, "lower_order_final": False}, "DEIS", {"order": 3}, 3e-2),
     ],
 )
 def test_those_without_a_twin_are_as_far_as_stated(make, name, options, ours, params, stated):
-    twin = names.Twin(name, options, ours, {**params, **names.COLD}, names.VE)
+    twin = twins.Twin(name, options, ours, {**params, **twins.COLD}, twins.VE)
     scheduler, sigmas = prepared(make, twin, VE, 10)
     plan = solver(ours)(VE, sigmas, **twin.params)
     assert stated / 2.0 < largest(plan, theirs_of(twin, VE, scheduler, plan)) < stated * 2.0
@@ -256,7 +256,7 @@ def test_those_without_a_twin_are_as_far_as_stated(make, name, options, ours, pa
 
 @pytest.mark.parametrize("path", [VE, FLOW])
 def test_bh1_of_diffusers_ends_in_nan(make, path):
-    twin = names.Twin(names.UNIPC, {"solver_type": "bh1"}, "UniPC")
+    twin = twins.Twin(twins.UNIPC, {"solver_type": "bh1"}, "UniPC")
     scheduler, sigmas = prepared(make, twin, path, 10)
     plan = solver("UniPC")(path, sigmas, order=2, variant="bh1", warm_up="multistep")
     x = references.DATA.sample(path, plan.sigmas[0], 16)

@@ -12,7 +12,7 @@ from stepwise.samplers import FLOW, VE
 from stepwise.samplers.guidance import Call, Descent, cfg, extra_names, guide, needs, scale_at
 from stepwise.samplers.parameters import InputError
 from stepwise.samplers.registry import GUIDANCE
-from stepwise.tools.counting import Device
+from stepwise.tools.measure.counting import Device
 
 RULES = {entry.id: entry for entry in GUIDANCE if entry.kind}
 SHAPES = {"4-D": ((8, 4, 6, 5), ()), "5-D": ((8, 4, 3, 6, 5), ()), "packed": ((8, 1, 300), (240, 60))}

@@ -8,7 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from .folders import DEV
+
 FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 
 
@@ -17,7 +18,7 @@ def load_comfyui(*options: str) -> tempfile.TemporaryDirectory[str]:
 
     The host reads its command line when it is imported, so it is shown one that says what is wanted here.
     """
-    tree = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".dev" / "ComfyUI")
+    tree = Path(os.environ.get("COMFYUI_PATH") or DEV / "ComfyUI")
     if not (tree / "comfy").is_dir():
         raise SystemExit(f"There is no ComfyUI in {tree}. Run: python3 dev.py test")
     base = tempfile.TemporaryDirectory(prefix="stepwise-comfyui-")

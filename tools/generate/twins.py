@@ -1,20 +1,13 @@
-"""Which solver of Stepwise is the sampler of another program: the table, and docs/names.md made from it.
-
-    python tools/names.py            writes docs/names.md
-    python tools/names.py --check    fails when the committed file differs
+"""Which solver of Stepwise is the sampler of another program, and which samplers are none of ours.
 
 Every `Twin` is run against its namesake by the tests: those of diffusers in tests/samplers/test_references_more.py,
 those of ComfyUI in tests/nodes/test_names.py. A twin that names a `test` is compared there instead.
 """
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "names.md"
 BOTH, VE, FLOW = ("VE", "FLOW"), ("VE",), ("FLOW",)
-MODELS = {BOTH: "all", VE: "all but flow", FLOW: "flow only"}
 
 
 @dataclass(frozen=True)
@@ -366,112 +359,3 @@ K_DIFFUSION = (
     "dpmpp_3m_sde",
     "lms",
 )
-
-INTRODUCTION = """\
-# Which one is it?
-
-One solver goes by many names. Here is what to choose in Stepwise for a sampler that you know from ComfyUI, k-diffusion
-or diffusers. Settings that are not named stay at their defaults.
-
-Each row is a test: both are run on one schedule from one starting noise, with the same added noise where there is any,
-and compared. Noise is drawn differently in each program, so a seed alone does not give the same picture where noise is
-added; without added noise it does in ComfyUI.
-"""
-OF_COMFYUI = """\
-## ComfyUI and k-diffusion
-
-Largest relative difference 1e-5, guidance included, where the note says nothing else. `_gpu` draws the noise on the
-device.
-
-On flow models the comparison begins at the level, a little below 1, to which ComfyUI moves the first one for its
-stochastic samplers.
-
-The names in the last column are functions of k-diffusion, in the copy that ComfyUI carries; they are meant for models
-other than flow.
-"""
-OF_DIFFUSERS = """\
-## diffusers
-
-After every model call of a run the difference is below 1e-9 with diffusers computed in float64, and below 1e-4
-as it is, in float32. The schedule is the scheduler's own or given to both.
-"""
-WITHOUT = "### Without a twin\n"
-
-
-def cell(text: object) -> str:
-    return " ".join(str(text).replace("|", "\\|").split())
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines) + "\n"
-
-
-def settings(values: Mapping[str, object]) -> str:
-    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()}
-    return ", ".join(f"`{name}` {value}" for name, value in shown.items())
-
-
-def solver_name(solver: str) -> str:
-    from stepwise.samplers.registry import SOLVERS
-
-    return next(entry.name for entry in SOLVERS if entry.id == solver)
-
-
-def without(singles: Sequence[Single]) -> str:
-    return "".join(f"- {', '.join(one.names)}: {one.why}\n" for one in singles)
-
-
-def of_k_diffusion(twin: Twin) -> str:
-    if twin.name == "dpmpp_2m_sde_heun":
-        return "`sample_dpmpp_2m_sde`, `solver_type` heun"
-    return f"`sample_{twin.name}`" if twin.name in K_DIFFUSION and "VE" in twin.paths else ""
-
-
-def page() -> str:
-    hosts = [
-        (
-            f"`{twin.name}`" + (f", {settings(twin.options)}" if twin.options else ""),
-            f"**{solver_name(twin.ours)}**",
-            settings(twin.params),
-            MODELS[twin.paths],
-            twin.note,
-            of_k_diffusion(twin),
-        )
-        for twin in COMFYUI
-    ]
-    theirs = [
-        (
-            twin.name.removesuffix("Scheduler"),
-            settings(twin.options),
-            f"**{solver_name(twin.ours)}**",
-            settings(twin.params),
-            MODELS[twin.paths],
-            twin.note,
-        )
-        for twin in DIFFUSERS
-    ]
-    parts = [
-        INTRODUCTION,
-        OF_COMFYUI,
-        table(("ComfyUI", "Stepwise", "Settings", "Models", "Note", "k-diffusion"), hosts),
-        WITHOUT,
-        without(NOT_COMFYUI),
-        OF_DIFFUSERS,
-        table(("Scheduler", "Its options", "Stepwise", "Settings", "Models", "Note"), theirs),
-        WITHOUT,
-        without(NOT_DIFFUSERS),
-    ]
-    return "\n".join(parts)
-
-
-def main() -> None:
-    if "--check" in sys.argv[1:]:
-        if not PAGE.exists() or PAGE.read_text() != page():
-            raise SystemExit(f"{PAGE.name} is not as generated: run python tools/names.py")
-    else:
-        PAGE.write_text(page())
-
-
-if __name__ == "__main__":
-    main()

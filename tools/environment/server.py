@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .folders import ROOT
 from .process import Command, Failure, spawn, stop, tail
 
-ROOT = Path(__file__).resolve().parents[1]
 PACK = "stepwise"
 # A pack that fails to import does not fail the boot: only these words in the log tell.
 COMPLAINTS = re.compile(r"\(IMPORT FAILED\)|Cannot import|Error while calling comfy_entrypoint")

@@ -1,38 +1,12 @@
-"""How well the digits are drawn: the classifier's verdict, and what the benchmark pages are made of."""
-
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+"""How well digits are drawn: the classifier's verdict, and the pictures as they are."""
 
 import torch
 from PIL import Image
 from stepwise.demo.classifier import accuracy, frechet_distance, load_split, train_classifier
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-IMAGES = ROOT / "docs" / "images"
-
 SEED = 0
-CHUNK = 40  # images sampled together, four of each class
 FLOOR_DRAWS = 20
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The images of one method at one guidance, as latents `[N, 1, 8, 8]`, and the network's evaluations for each."""
-
-    latents: Tensor
-    evaluations: float
-
-    @property
-    def images(self) -> Tensor:
-        """As the VAE decodes them: 0 = paper, 1 = ink, clamped."""
-        return ((self.latents + 1.0) / 2.0).clamp(0.0, 1.0)
-
-    @property
-    def labels(self) -> Tensor:
-        return torch.arange(len(self.latents)) % 10
 
 
 def full_ink(images: Tensor) -> float:
@@ -77,24 +51,7 @@ class Referee:
         return self.frechet(images, labels), self.spread(images, labels)
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def enlarged(image: Tensor, factor: int) -> Image.Image:
     """`[H, W]` or `[H, W, 3]` in [0, 1] as a picture, each pixel a square."""
     picture = Image.fromarray((image * 255.0).round().to(torch.uint8).numpy())
     return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
-
-
-def marked(name: str) -> re.Pattern[str]:
-    """What stands between a page's marks of this name."""
-    return re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
-
-
-def filled(text: str, between: str, name: str) -> str:
-    """`text` with `between` where its marks of this name are."""
-    if not marked(name).search(text):
-        raise SystemExit(f"There is no pair of marks <!-- {name} --> and <!-- /{name} --> to write between.")
-    return marked(name).sub(lambda _: between, text)

@@ -1,16 +1,15 @@
-"""ComfyUI in this process, this pack's nodes as functions, and workflows run without a server."""
+"""ComfyUI in this process: its nodes and this pack's as functions, and workflows run without a server."""
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from stepwise.tools.inprocess import load_comfyui
 from torch import Tensor
+
+from ..environment.inprocess import load_comfyui
 
 
 @cache
@@ -72,43 +71,3 @@ def run_workflow(path: Path) -> Tensor:
 
     (save,) = (key for key, entry in graph.items() if entry["class_type"] == "SaveImage")
     return inputs_of(save)["images"][0].clone()
-
-
-@cache
-def digits(variant: str) -> Any:
-    return node("StepwiseDigitsModel", variant=variant)[0]
-
-
-@torch.inference_mode()
-def sample_digits(
-    solver: str,
-    schedule: str,
-    steps: int,
-    variant: str,
-    guidance: float,
-    seed: int,
-    count: int,
-    rules: Sequence[tuple[str, Mapping[str, Any]]] = (),
-    params: Mapping[str, Any] = MappingProxyType({}),
-) -> tuple[Tensor, float]:
-    """Latents `[count, 1, 8, 8]` of the digits 0 to 9 in turn, and the evaluations of the network per image.
-
-    The evaluations are counted at the network. `rules` are rules of guidance, by registry id and with their parameters;
-    `params` are those of the solver.
-    """
-    model, evaluated = digits(variant), []
-    (positive,), (negative,) = node("StepwiseDigit", labels="0-9"), node("StepwiseDigit", labels="")
-    chain: Any = ()
-    for rule, settings in rules:
-        (chain,) = node(f"Stepwise{rule}Guidance", rule=chain, **settings)
-    given = {"model": model, "positive": positive, "negative": negative, "cfg": guidance, "rule": chain}
-    (guider,) = node("StepwiseCFGGuider", **given)
-    (sigmas,) = node(f"Stepwise{schedule}Schedule", model=model, steps=steps)
-    (noise,) = execute("RandomNoise", {"noise_seed": seed})
-    latent = {"samples": torch.zeros(count, 1, 8, 8)}
-    hook = model.model.diffusion_model.register_forward_hook(lambda *call: evaluated.append(len(call[-1])))
-    try:
-        output = node(f"Stepwise{solver}", guider=guider, noise=noise, latent_image=latent, sigmas=sigmas, **params)[0]
-    finally:
-        hook.remove()
-    return output["samples"].clone(), sum(evaluated) / count

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .environment import DEV, program
+from .folders import DEV, program
 from .server import Server
 
 

@@ -1,174 +1,8 @@
-"""Writes the example workflows from one description each: the editor's JSON and its API twin.
+"""The example workflows, each described once."""
 
-    python tools/workflows.py            (with COMFYUI_PATH set)
-    python tools/workflows.py --check    fails when a committed file differs
-
-The nodes' own schemas give the order of sockets and widgets, so a workflow cannot disagree with its nodes.
-"""
-
-import asyncio
-import json
-import sys
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from inprocess import load_comfyui
-
-ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "example_workflows"
-WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "CURVE"}
-COLUMN, ROW = 330, 60
-
-
-@dataclass
-class Link:
-    node: "Node"
-    output: int
-
-
-@dataclass
-class Node:
-    """A node of the description: its class, its place on a grid of columns, and its inputs, values or links."""
-
-    kind: str
-    place: tuple[float, float]
-    inputs: dict[str, Any]
-    title: str | None = None
-    size: tuple[int, int] | None = None
-    id: int = 0
-
-    def __getitem__(self, output: int) -> Link:
-        return Link(self, output)
-
-
-@dataclass
-class Workflow:
-    """`name` is the title in the template browser; `api` is the file for headless runs."""
-
-    name: str
-    api: str
-    note: str
-    nodes: list[Node] = field(default_factory=list)
-
-    def add(self, kind: str, place: tuple[float, float], title: str | None = None, size=None, **inputs: Any) -> Node:
-        node = Node(kind, place, inputs, title, size, len(self.nodes) + 1)
-        self.nodes.append(node)
-        return node
-
-
-def api_json(workflow: Workflow) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        return [str(value.node.id), value.output] if isinstance(value, Link) else value
-
-    return {
-        str(node.id): {
-            "class_type": node.kind,
-            "inputs": {name: plain(value) for name, value in node.inputs.items()},
-            "_meta": {"title": node.title},
-        }
-        for node in workflow.nodes
-    }
-
-
-def declared(info: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Every input of a node in the editor's order: its type and options."""
-    found = {}
-    for group in ("required", "optional"):
-        for name, (kind, *options) in info["input"].get(group, {}).items():
-            listed = {"options": kind} if isinstance(kind, list) else {}
-            found[name] = ("COMBO" if listed else kind, {**listed, **(options[0] if options else {})})
-    return found
-
-
-def is_widget(kind: str, options: dict[str, Any]) -> bool:
-    return kind in WIDGET_TYPES and not options.get("forceInput")
-
-
-def complete(node: Node, info: dict[str, Any]) -> None:
-    """Fills in the widgets that the description leaves at their defaults."""
-    inputs = declared(info)
-    if unknown := set(node.inputs) - set(inputs):
-        raise SystemExit(f"{node.kind} has no input {', '.join(sorted(unknown))}")
-    node.title = node.title or info["display_name"] or node.kind
-    widgets = {name: options for name, (kind, options) in inputs.items() if is_widget(kind, options)}
-    defaults = {
-        name: options.get("default", (options.get("options") or [None])[0]) for name, options in widgets.items()
-    }
-    node.inputs = {**defaults, **node.inputs}
-
-
-def default_of(options: dict[str, Any]) -> Any:
-    return options["default"] if "default" in options else (options.get("options") or [None])[0]
-
-
-def editor_node(node: Node, info: dict[str, Any], links: list[list[Any]]) -> dict[str, Any]:
-    sockets, values = [], []
-    for name, (kind, options) in declared(info).items():
-        value = node.inputs.get(name)
-        if is_widget(kind, options):
-            values.append(value)
-            if options.get("control_after_generate"):
-                values.append("fixed")
-            continue
-        socket = {"name": name, "type": kind, "link": None}
-        if isinstance(value, Link):
-            socket["link"] = len(links) + 1
-            links.append([len(links) + 1, value.node.id, value.output, node.id, len(sockets), kind])
-        sockets.append(socket)
-    width, height = node.size or (290, 0)
-    x, y = node.place
-    return {
-        "id": node.id,
-        "type": node.kind,
-        "title": node.title,
-        "pos": [x * COLUMN, y * ROW],
-        "size": [width, max(height, 60 + 24 * (len(sockets) + len(values)))],
-        "flags": {},
-        "order": node.id - 1,
-        "mode": 0,
-        "inputs": sockets,
-        "outputs": [
-            {"name": name, "type": kind, "links": []}
-            for kind, name in zip(info["output"], info["output_name"], strict=True)
-        ],
-        "properties": {"Node name for S&R": node.kind},
-        "widgets_values": values,
-    }
-
-
-def editor_json(workflow: Workflow, infos: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    links: list[list[Any]] = []
-    nodes = [editor_node(node, infos[node.kind], links) for node in workflow.nodes]
-    for link, source, output, *_ in links:
-        nodes[source - 1]["outputs"][output]["links"].append(link)
-    nodes.append(note_node(workflow, len(nodes) + 1))
-    return {
-        "last_node_id": len(nodes),
-        "last_link_id": len(links),
-        "nodes": nodes,
-        "links": links,
-        "groups": [],
-        "config": {},
-        "extra": {"ds": {"scale": 0.75, "offset": [110, 300]}},
-        "version": 0.4,
-    }
-
-
-def note_node(workflow: Workflow, number: int) -> dict[str, Any]:
-    return {
-        "id": number,
-        "type": "MarkdownNote",
-        "pos": [0, -190],
-        "size": [600, 120],
-        "flags": {},
-        "order": number - 1,
-        "mode": 0,
-        "inputs": [],
-        "outputs": [],
-        "properties": {},
-        "widgets_values": [workflow.note],
-    }
+from .graph import Link, Node, Workflow
 
 
 def first_picture() -> Workflow:
@@ -178,10 +12,7 @@ def first_picture() -> Workflow:
         "## The recommended default\nDPM++ 2M on the Karras schedule, 20 steps, guidance 7.5. "
         "The Digits model comes with the pack; wire any other MODEL, prompts and VAE in its place.",
     )
-    model = w.add("StepwiseDigitsModel", (0, 0), variant="standard")
-    positive = w.add("StepwiseDigit", (0, 3), "Digits to draw", labels="0-9")
-    negative = w.add("StepwiseDigit", (0, 5.4), "No class", labels="")
-    latent = w.add("EmptyLatentImage", (0, 8), width=64, height=64, batch_size=10)
+    model, positive, negative, latent = digits(w)
     run = default_run(w, model, positive, negative, latent)
     picture(w, run, model, 2)
     return w
@@ -241,18 +72,7 @@ def side_by_side() -> Workflow:
     for i, run in enumerate(runs):
         decoded = w.add("VAEDecode", (3, 5 * i), samples=run[0], vae=model[1])
         rows.append(w.add("StepwiseImageGrid", (3, 5 * i + 1.8), images=decoded[0]))
-    stack = rows[0]
-    for i, image in enumerate(rows[1:]):
-        stack = w.add(
-            "ImageStitch",
-            (4, 6 * i),
-            image1=stack[0],
-            image2=image[0],
-            direction="down",
-            spacing_width=8,
-            spacing_color="black",
-        )
-    w.add("SaveImage", (5, 0), images=stack[0], filename_prefix="stepwise", size=(720, 400))
+    stacked(w, rows, 4)
     return w
 
 
@@ -280,12 +100,18 @@ def on_a_checkpoint() -> Workflow:
     return w
 
 
-def digits_on_karras(w: Workflow, labels: str = "0-9") -> tuple[Node, dict[str, Any], dict[str, Any]]:
-    """The Digits model, its prompts, and what a run of 20 steps begins with: the left column."""
+def digits(w: Workflow) -> tuple[Node, Node, Node, Node]:
+    """The Digits model, the digits to draw, no class, and ten empty latents: the left column."""
     model = w.add("StepwiseDigitsModel", (0, 0), variant="standard")
-    positive = w.add("StepwiseDigit", (0, 3), "Digits to draw", labels=labels)
+    positive = w.add("StepwiseDigit", (0, 3), "Digits to draw", labels="0-9")
     negative = w.add("StepwiseDigit", (0, 5.4), "No class", labels="")
     latent = w.add("EmptyLatentImage", (0, 8), width=64, height=64, batch_size=10)
+    return model, positive, negative, latent
+
+
+def digits_on_karras(w: Workflow) -> tuple[Node, dict[str, Any], dict[str, Any]]:
+    """The Digits model, its prompts, and what a run of 20 steps begins with: the left column."""
+    model, positive, negative, latent = digits(w)
     noise = w.add("RandomNoise", (0, 11.5), noise_seed=7)
     sigmas = w.add("StepwiseKarrasSchedule", (0, 14.5), steps=20, model=model[0])
     prompts = {"positive": positive[0], "negative": negative[0]}
@@ -412,10 +238,7 @@ def cfg_by_hand() -> Workflow:
         "## Guidance, taken apart\nTwo predictions, combined at scale 7.5: the same picture as *DPM++ 2M Karras with "
         "CFG*, and the place where more prompts and other operations go. The report says what a run evaluates.",
     )
-    model = w.add("StepwiseDigitsModel", (0, 0), variant="standard")
-    positive = w.add("StepwiseDigit", (0, 3), "Digits to draw", labels="0-9")
-    negative = w.add("StepwiseDigit", (0, 5.4), "No class", labels="")
-    latent = w.add("EmptyLatentImage", (0, 8), width=64, height=64, batch_size=10)
+    model, positive, negative, latent = digits(w)
     leaves = [
         w.add("StepwisePrediction", (1, 3 + 2 * i), f"Prediction ({name})", conditioning=prompt[0])
         for i, (name, prompt) in enumerate((("positive", positive), ("negative", negative)))
@@ -479,63 +302,3 @@ WORKFLOWS = (
     cfg_by_hand,
     two_prompts,
 )
-
-
-def files(infos: dict[str, dict[str, Any]]) -> dict[Path, str]:
-    made = {}
-    for describe in WORKFLOWS:
-        workflow = describe()
-        for node in workflow.nodes:
-            complete(node, infos[node.kind])
-        made[FOLDER / f"{workflow.name}.json"] = json.dumps(editor_json(workflow, infos), indent=1) + "\n"
-        made[FOLDER / "api" / f"{workflow.api}.json"] = json.dumps(api_json(workflow), indent=1) + "\n"
-    return made
-
-
-def node_infos() -> dict[str, dict[str, Any]]:
-    """What the host's /object_info says of every node that an example uses."""
-    folders = load_comfyui()
-    from stepwise.nodes import all_nodes
-
-    import nodes as host_nodes
-
-    classes = {node.define_schema().node_id: node for node in all_nodes()}
-    asyncio.run(host_nodes.init_builtin_extra_nodes())
-    infos = {kind: info_of(kind, classes.get(kind) or host_nodes.NODE_CLASS_MAPPINGS[kind]) for kind in kinds()}
-    folders.cleanup()
-    return infos
-
-
-def kinds() -> set[str]:
-    return {node.kind for describe in WORKFLOWS for node in describe().nodes}
-
-
-def info_of(kind: str, node: Any) -> dict[str, Any]:
-    import nodes as host_nodes
-
-    if hasattr(node, "GET_NODE_INFO_V1"):
-        node.GET_SCHEMA()
-        return node.GET_NODE_INFO_V1()
-    return {
-        "input": node.INPUT_TYPES(),
-        "display_name": host_nodes.NODE_DISPLAY_NAME_MAPPINGS.get(kind, kind),
-        "output": list(node.RETURN_TYPES),
-        "output_name": list(getattr(node, "RETURN_NAMES", node.RETURN_TYPES)),
-    }
-
-
-def main() -> None:
-    made = files(node_infos())
-    stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
-    if "--check" in sys.argv[1:]:
-        if stale:
-            raise SystemExit("not as generated: " + ", ".join(path.name for path in stale))
-        return
-    for path in stale:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(made[path])
-        print(path.relative_to(ROOT))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,107 @@
+"""Writes docs/names.md, from the table of twins.
+
+python -m tools.generate.names
+python -m tools.generate.names --check    fails when the committed file differs
+"""
+
+from collections.abc import Mapping, Sequence
+
+from ..environment.folders import ROOT
+from . import generated
+from .markdown import table
+from .twins import BOTH, COMFYUI, DIFFUSERS, FLOW, K_DIFFUSION, NOT_COMFYUI, NOT_DIFFUSERS, VE, Single, Twin
+
+PAGE = ROOT / "docs" / "names.md"
+MODELS = {BOTH: "all", VE: "all but flow", FLOW: "flow only"}
+
+INTRODUCTION = """\
+# Which one is it?
+
+One solver goes by many names. Here is what to choose in Stepwise for a sampler that you know from ComfyUI, k-diffusion
+or diffusers. Settings that are not named stay at their defaults.
+
+Each row is a test: both are run on one schedule from one starting noise, with the same added noise where there is any,
+and compared. Noise is drawn differently in each program, so a seed alone does not give the same picture where noise is
+added; without added noise it does in ComfyUI.
+"""
+OF_COMFYUI = """\
+## ComfyUI and k-diffusion
+
+Largest relative difference 1e-5, guidance included, where the note says nothing else. `_gpu` draws the noise on the
+device.
+
+On flow models the comparison begins at the level, a little below 1, to which ComfyUI moves the first one for its
+stochastic samplers.
+
+The names in the last column are functions of k-diffusion, in the copy that ComfyUI carries; they are meant for models
+other than flow.
+"""
+OF_DIFFUSERS = """\
+## diffusers
+
+After every model call of a run the difference is below 1e-9 with diffusers computed in float64, and below 1e-4
+as it is, in float32. The schedule is the scheduler's own or given to both.
+"""
+WITHOUT = "### Without a twin\n"
+
+
+def settings(values: Mapping[str, object]) -> str:
+    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()}
+    return ", ".join(f"`{name}` {value}" for name, value in shown.items())
+
+
+def solver_name(solver: str) -> str:
+    from stepwise.samplers.registry import SOLVERS
+
+    return next(entry.name for entry in SOLVERS if entry.id == solver)
+
+
+def without(singles: Sequence[Single]) -> str:
+    return "".join(f"- {', '.join(one.names)}: {one.why}\n" for one in singles)
+
+
+def of_k_diffusion(twin: Twin) -> str:
+    if twin.name == "dpmpp_2m_sde_heun":
+        return "`sample_dpmpp_2m_sde`, `solver_type` heun"
+    return f"`sample_{twin.name}`" if twin.name in K_DIFFUSION and "VE" in twin.paths else ""
+
+
+def page() -> str:
+    hosts = [
+        (
+            f"`{twin.name}`" + (f", {settings(twin.options)}" if twin.options else ""),
+            f"**{solver_name(twin.ours)}**",
+            settings(twin.params),
+            MODELS[twin.paths],
+            twin.note,
+            of_k_diffusion(twin),
+        )
+        for twin in COMFYUI
+    ]
+    theirs = [
+        (
+            twin.name.removesuffix("Scheduler"),
+            settings(twin.options),
+            f"**{solver_name(twin.ours)}**",
+            settings(twin.params),
+            MODELS[twin.paths],
+            twin.note,
+        )
+        for twin in DIFFUSERS
+    ]
+    parts = [
+        INTRODUCTION,
+        OF_COMFYUI,
+        table(("ComfyUI", "Stepwise", "Settings", "Models", "Note", "k-diffusion"), hosts),
+        WITHOUT,
+        without(NOT_COMFYUI),
+        OF_DIFFUSERS,
+        table(("Scheduler", "Its options", "Stepwise", "Settings", "Models", "Note"), theirs),
+        WITHOUT,
+        without(NOT_DIFFUSERS),
+    ]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    generated.main({PAGE: page()})

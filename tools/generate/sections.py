@@ -1,0 +1,153 @@
+"""The sections of a help page."""
+
+import inspect
+import re
+from typing import Any
+
+from .docstrings import explained, paragraphs
+from .markdown import table
+from .subjects import Subject
+
+# What a socket carries, for outputs whose schema does not say.
+CARRIED = {
+    "SAMPLER": "The solver with these settings, for any node that takes a SAMPLER.",
+    "MODEL": "The model, for any node that takes a MODEL.",
+    "VAE": "Turns the model's latents into pictures and back.",
+    "CONDITIONING": "What the picture should show, for the positive or negative input of a guider.",
+    "IMAGE": "The picture.",
+}
+TWIN = {
+    True: "It takes the steps itself, and can stop and go on from a state. {other} is the same solver as a SAMPLER.",
+    False: "It is the solver as a SAMPLER, for SamplerCustomAdvanced, Sample (Stepwise) and other nodes that take one. "
+    "{other} is the same solver as a node that takes the steps itself.",
+}
+IN_PARTS = """\
+Lower `end_step` to stop early. Wire `state` into a second {name} node with the same settings, give that one a guider,
+and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with the state. The result equals the run
+in one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family.
+**Save State** and **Load State** keep the state on disk in between.
+
+What is wired beside a state must agree with it: `latent_image` is not looked at, a `noise` must have the state's
+seed, and `sigmas` must be the state's full schedule. Where one of these, the solver or its parameters differ,
+`on_mismatch` decides. `error` stops and says what differs. `fork` goes on from the present picture and says in the
+log what it dropped: another solver or other parameters begin anew from there, without the history; another seed
+changes the noise that is still to come; another `sigmas` gives its levels below the present one. A model of another
+family is refused in any case.
+
+With `autosave_every` above 0 the state is written after every so many steps, and on Cancel or an error in the middle,
+to `stepwise/autosave_<id of the node>.safetensors` in ComfyUI's output folder; the next run of the node moves it to
+`autosave_<id>_previous.safetensors` before it writes its own. After a crash load it with **Load State** and wire it
+into the same node: the picture is the one that the crash prevented. A file is complete or not there. Where nothing
+can be written the log says so and the run goes on."""
+ORDER = """\
+Order n means that steps half as long leave about 2^n times less error, without added noise. Each model call evaluates
+the prompt and, unless the guidance scale is 1, the negative prompt as well. A setting that looks ahead makes a step by
+where the schedule ends or how long it is: the two halves of a split schedule, wired to two nodes, may then refuse to be
+joined, where `end_step` on the full schedule always works."""
+
+
+def what(subject: Subject) -> str:
+    summary = subject.entry.summary if subject.entry else subject.schema.description
+    parts = [summary, subject.hand.intro]
+    if subject.solver:
+        other = f"**{subject.solver.name}{' Sampler' if subject.takes_steps else ''}**"
+        parts.append(TWIN[subject.takes_steps].format(other=other))
+    return "\n\n".join(part for part in parts if part)
+
+
+def number(value: float) -> str:
+    return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def input_row(declared: Any) -> list[str]:
+    """Name, type, default, range and meaning of one input."""
+    kind = "choice" if declared.io_type == "COMBO" else declared.io_type
+    if template := getattr(declared, "template", None):
+        kind = f"{template.input.io_type}, one or more"
+    default = getattr(declared, "default", None)
+    options = getattr(declared, "options", None)
+    low, high = getattr(declared, "min", None), getattr(declared, "max", None)
+    limits = ""
+    if options:
+        limits = ", ".join(f"`{option}`" for option in options)
+        default = options[0] if default is None else default
+    elif low is not None and high is not None:
+        limits = f"{number(low)} to {number(high)}"
+    shown = "" if default is None else f"`{default}`" if isinstance(default, str) else number(default)
+    return [
+        f"`{declared.id}`",
+        f"{kind}, optional" if declared.optional and default is None else kind,
+        shown,
+        limits,
+        declared.tooltip or "",
+    ]
+
+
+def inputs(subject: Subject) -> str:
+    if not subject.schema.inputs:
+        return "None: there is nothing to set.\n\n" + table(("Input", "Type", "Default", "Range", "Meaning"), [])
+    rows = [input_row(declared) for declared in subject.schema.inputs]
+    return table(("Input", "Type", "Default", "Range", "Meaning"), rows)
+
+
+def outputs(subject: Subject) -> str:
+    rows = [
+        (f"`{output.display_name or output.io_type}`", output.io_type, output.tooltip or CARRIED[output.io_type])
+        for output in subject.schema.outputs
+    ]
+    return table(("Output", "Type", "Meaning"), rows)
+
+
+def calls(setting: Any) -> str:
+    """Model calls a step, with those of the steps that are made otherwise."""
+    parts = [str(setting.calls)]
+    steps, each = setting.opening
+    if steps:
+        where = "the first step" if steps == 1 else f"the first {steps} steps"
+        later = "; one such step more where a flow schedule begins at 1" if setting.log_snr else ""
+        parts.append(f"{each} in {where}{later}")
+    if setting.extra_calls:
+        parts.append(f"{setting.extra_calls} more over the run")
+    return ", ".join(parts)
+
+
+def cost(subject: Subject) -> str:
+    if subject.solver is None:
+        return ""
+    rows = []
+    for setting in subject.solver.settings:
+        names = ", ".join(f"`{name}` {number(value)}" for name, value in setting.params.items()) or "as it comes"
+        order = setting.order or ("adds noise" if setting.noise else "none claimed")
+        kept = "yes" if setting.keeps_marginals else "no, on purpose"
+        models = "all" if len(setting.paths) == 2 else "all but flow" if setting.paths == ("VE",) else "flow only"
+        ahead = "yes" if setting.looks_ahead else "no"
+        rows.append((names, order, calls(setting), setting.calls_to_zero, kept, models, ahead))
+    calls_head = ("Model calls a step", "In a last step to 0")
+    head = ("Setting", "Order", *calls_head, "True noise level", "Models", "Looks ahead")
+    return table(head, rows) + "\n" + " ".join(ORDER.split())
+
+
+def in_parts(subject: Subject) -> str:
+    if not (subject.solver and subject.takes_steps):
+        return ""
+    parts = IN_PARTS.format(name=subject.name).split("\n\n")
+    return "\n\n".join(" ".join(part.split()) for part in parts)
+
+
+def method(subject: Subject) -> str:
+    from stepwise.samplers import solvers
+
+    if subject.function is None:
+        return ""
+    named = subject.hand.facts.get("formulas", "").replace(",", " ").split()
+    parts = list(paragraphs(subject.function))
+    for other in explained(subject.function, named):
+        parts += [f"**{other.__name__}**", *paragraphs(other)]
+    if subject.solver:
+        letters = next(part for part in inspect.getdoc(solvers).split("\n\n") if part.startswith("Letters"))
+        parts.append(" ".join(letters.split()))
+    return "\n\n".join(parts)
+
+
+def paper(text: str) -> str:
+    return "- " + re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
