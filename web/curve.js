@@ -1,6 +1,6 @@
 // Every schedule node shows its curve as soon as one of its widgets changes, before anything is queued.
 //
-// The numbers are the pack's own: the page sends the widgets' values to /stepwise/schedule (nodes/preview.py). What a
+// The numbers are the pack's own: the page sends the widgets' values to /stepwise/schedule (nodes/shared/preview.py). What a
 // wired model was trained on is known once a run has loaded it. The node then sends it along with its result, and it is
 // sent back with the next questions, as long as nothing changes in what the model comes from.
 import { app } from "../../scripts/app.js"
