@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from functools import partial
 
 import execution
 import folder_paths
@@ -26,6 +27,8 @@ CORE = {
     "PreviewAny": PreviewAny,
 }
 WHOLE = {"start_step": 0, "end_step": 10000, "autosave_every": 0, "on_mismatch": "error"}
+# Kernels without these round otherwise: there the numbers are only close to those of the files.
+EXACT = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 # What is listed when the page is loaded, and not part of the interface.
 LISTED = ("StepwiseLoadState", "file")
 
@@ -138,7 +141,8 @@ def loaded(name, folders):
 def same(made, name):
     parts = made.unbind() if made.is_nested else [made]
     keys = [f"{name}.{i}" for i in range(len(parts))] if made.is_nested else [name]
-    return all(torch.equal(part, FINALS[key]) for part, key in zip(parts, keys, strict=True))
+    alike = torch.equal if EXACT else partial(torch.allclose, rtol=1e-4, atol=1e-4)
+    return all(alike(part, FINALS[key]) for part, key in zip(parts, keys, strict=True))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,7 +1,7 @@
 """What version 0.1.0 left in tests/fixtures/v0_1_0, and what its states were made with.
 
-The nodes are found by their ids and the model is elementwise arithmetic, so that a state means the same wherever the
-modules of the pack lie and whatever a processor's kernels round.
+The nodes are found by their ids, so that it does not matter where the modules of the pack lie. The model is elementwise
+arithmetic: no matrix product, whose sums would be ordered by the processor.
 """
 
 import json
