@@ -27,6 +27,7 @@ class Setting:
     looks_ahead: how a step is made depends on the end or the length of the schedule beyond it.
     keeps_marginals: x has the noise level that the model is told, at every call.
     paths: names of the paths on which the setting exists.
+    in_cost_table: the tables of what a step costs have a row for it; the default of a solver always has one.
     """
 
     params: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
@@ -42,6 +43,7 @@ class Setting:
     looks_ahead: bool = False
     keeps_marginals: bool = True
     paths: tuple[str, ...] = ("VE", "FLOW")
+    in_cost_table: bool = False
 
 
 @dataclass(frozen=True)
@@ -293,7 +295,7 @@ SOLVERS: tuple[Solver, ...] = (
         (
             Setting({"order": "2"}, order=2, calls=2),
             Setting({"order": "1"}, order=1),
-            Setting({"order": "3"}, order=3, calls=3),
+            Setting({"order": "3"}, order=3, calls=3, in_cost_table=True),
         ),
         ("dpm_2", "dpm solver", "midpoint"),
     ),
@@ -306,7 +308,7 @@ SOLVERS: tuple[Solver, ...] = (
         (DPMPP_PAPER, KDIFFUSION),
         (
             Setting({"eta": 0.0}, order=2, calls=2),
-            Setting({"eta": 1.0}, noise=True, calls=2, reaches_below=True),
+            Setting({"eta": 1.0}, noise=True, calls=2, reaches_below=True, in_cost_table=True),
             Setting({"eta": 0.5}, noise=True, calls=2, reaches_below=True),
         ),
         ("dpmpp_2s_ancestral", "dpm++ 2s a"),
@@ -387,7 +389,7 @@ SOLVERS: tuple[Solver, ...] = (
         (UNIPC_PAPER,),
         (
             Setting({"order": 3}, order=4, opening=(2, 3), log_snr=True, looks_ahead=True),
-            Setting({"order": 2}, order=3, opening=(1, 2), log_snr=True),
+            Setting({"order": 2}, order=3, opening=(1, 2), log_snr=True, in_cost_table=True),
             Setting({"order": 2, "variant": "bh1"}, order=3, opening=(1, 2), log_snr=True),
             Setting({"order": 1}, order=2),
             Setting({"order": 3, "corrector": False}, order=3, opening=(1, 2), log_snr=True, looks_ahead=True),
