@@ -87,7 +87,7 @@ def staged(kind: str, family: str, x: Tensor, put: Callable[[Tensor], Tensor], r
     import comfy.samplers
     from comfy.latent_formats import LatentFormat
     from comfy.model_base import ModelType
-    from stepwise.nodes.demo import host_model
+    from stepwise.nodes.host.small_models import host_model
 
     form = LatentFormat()
     form.latent_channels, form.latent_dimensions = x.shape[1], x.ndim - 2
@@ -120,7 +120,8 @@ def sample(kind: str, stage: Stage, x: Tensor) -> None:
     """DPM++ 2M, as ComfyUI's sampler function and as our nodes run it."""
     import comfy.samplers
     from comfy.k_diffusion import sampling
-    from stepwise.nodes.host import make_plan, path_of, solve
+    from stepwise.nodes.host.models import path_of
+    from stepwise.nodes.host.sampler import make_plan, solve
     from stepwise.samplers import AddressedNoise, start
     from stepwise.samplers.registry import SOLVERS
 
@@ -159,7 +160,7 @@ class NoCheck:
 
 def never_idle() -> type:
     """The finite check on a device that always has work: it is read at the end of the run only."""
-    from stepwise.nodes.finite import FiniteCheck
+    from stepwise.nodes.host.finite import FiniteCheck
 
     return type("NeverIdle", (FiniteCheck,), {"idle": lambda self: False})
 
@@ -168,7 +169,7 @@ def count(
     kind: str, family: str, shape: Sequence[int], check: bool = False, rule: Any = (), sampler: str | None = None
 ) -> Counts:
     """One step on a pretended GPU: guider and sampler of one kind, unless a `sampler` of the other is asked for."""
-    from stepwise.nodes import host
+    from stepwise.nodes.host import sampler as host
 
     kept = host.FiniteCheck
     host.FiniteCheck = never_idle() if check else NoCheck

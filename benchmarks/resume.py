@@ -96,7 +96,7 @@ def core_parts(method: Method, cuts: list[int]) -> dict[int, float]:
 
 def our_parts(method: Method, cuts: list[int]) -> dict[int, float]:
     """Through a state that was written to bytes and read back."""
-    from stepwise.nodes.state_file import from_bytes, to_bytes
+    from stepwise.nodes.runs.files import from_bytes, to_bytes
 
     begins, kind = begin(method), f"Stepwise{method.solver}"
     whole = node(kind, **begins, sigmas=sigmas())[0]["samples"]

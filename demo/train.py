@@ -27,10 +27,11 @@ MIN_SNR = 5.0
 
 
 def load_pack():
-    """The pack's modules `nodes.demo` and `demo.classifier`, and the host's folders, which the caller keeps."""
+    """The pack's modules `nodes.host.digits` and `demo.classifier`, and the host's folders, which the caller keeps."""
     # PyTorch's attention is the one with a gradient here.
     folders = load_comfyui("--use-pytorch-cross-attention")
-    return importlib.import_module("stepwise.nodes.demo"), importlib.import_module("stepwise.demo.classifier"), folders
+    names = ("stepwise.nodes.host.digits", "stepwise.demo.classifier")
+    return *map(importlib.import_module, names), folders
 
 
 def initialise(module: nn.Module) -> None:
@@ -102,10 +103,10 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 class Network(nn.Module):
     """The UNet and its table of label embeddings, trained together; the weights file is its state."""
 
-    def __init__(self, demo):
+    def __init__(self, digits):
         super().__init__()
-        self.unet = demo.build_unet()
-        self.labels = nn.Parameter(torch.randn(demo.NO_CLASS + 1, demo.TOKENS, demo.CONTEXT))
+        self.unet = digits.build_unet()
+        self.labels = nn.Parameter(torch.randn(digits.NO_CLASS + 1, digits.TOKENS, digits.CONTEXT))
         initialise(self.unet)
 
     def denoise(self, sampling: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
@@ -114,9 +115,9 @@ class Network(nn.Module):
         return sampling.calculate_denoised(sigma, output, x)
 
 
-def train_teacher(demo, sampling: nn.Module, batches: Batches) -> Network:
+def train_teacher(digits, sampling: nn.Module, batches: Batches) -> Network:
     """Epsilon prediction; the loss of each noise level weighted by min(SNR, 5) / SNR (arXiv:2303.09556)."""
-    network = Network(demo)
+    network = Network(digits)
     average = frozen_copy(network)
     timesteps = torch.arange(len(sampling.sigmas))
 
@@ -139,7 +140,7 @@ def train_teacher(demo, sampling: nn.Module, batches: Batches) -> Network:
     return average
 
 
-def distil(demo, teacher: Network, sampling: nn.Module, lcm: nn.Module, batches: Batches) -> Network:
+def distil(digits, teacher: Network, sampling: nn.Module, lcm: nn.Module, batches: Batches) -> Network:
     """Latent consistency distillation (arXiv:2310.04378, algorithm 1) at guidance 1.
 
     A DDIM step of the teacher takes x from timestep t to t - 20; the student's prediction at t follows its own
@@ -170,7 +171,7 @@ def distil(demo, teacher: Network, sampling: nn.Module, lcm: nn.Module, batches:
     return average
 
 
-def save(demo, network: Network, path: Path, description: str) -> None:
+def save(digits, network: Network, path: Path, description: str) -> None:
     tensors = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {
         "format": "stepwise-digits-1",
@@ -182,9 +183,9 @@ def save(demo, network: Network, path: Path, description: str) -> None:
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
-def load(demo, path: Path) -> Network:
+def load(digits, path: Path) -> Network:
     """The network in a file of weights, in float32 and frozen."""
-    network = Network(demo)
+    network = Network(digits)
     network.load_state_dict(load_file(path))
     return network.requires_grad_(False)
 
@@ -195,22 +196,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--keep-teacher", action="store_true", help="distil the teacher that is there")
     arguments = parser.parse_args()
-    demo, classifier, _folders = load_pack()
+    digits, classifier, _folders = load_pack()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(SEED)
 
     (images, labels), _ = classifier.load_split()
-    latents = demo.DigitsLatent().process_in(images * 2.0 - 1.0)
-    sampling = demo.host_model(nn.Identity(), sampling_settings=demo.SAMPLING).model.model_sampling
-    lcm = demo.host_model(nn.Identity(), sampling_settings=demo.SAMPLING, model_sampling=demo.LCMSampling).model
-    teacher_file, lcm_file = (arguments.out / name for name in demo.WEIGHTS.values())
+    latents = digits.DigitsLatent().process_in(images * 2.0 - 1.0)
+    sampling = digits.host_model(nn.Identity(), sampling_settings=digits.SAMPLING).model.model_sampling
+    lcm = digits.host_model(nn.Identity(), sampling_settings=digits.SAMPLING, model_sampling=digits.LCMSampling).model
+    teacher_file, lcm_file = (arguments.out / name for name in digits.WEIGHTS.values())
     if not arguments.keep_teacher:
-        teacher = train_teacher(demo, sampling, Batches(latents, labels, demo.NO_CLASS, SEED))
-        save(demo, teacher, teacher_file, "Handwritten digits, 8x8, epsilon prediction")
+        teacher = train_teacher(digits, sampling, Batches(latents, labels, digits.NO_CLASS, SEED))
+        save(digits, teacher, teacher_file, "Handwritten digits, 8x8, epsilon prediction")
     # From the file, so that a kept teacher and a fresh one give the same student.
-    teacher = load(demo, teacher_file)
-    student = distil(demo, teacher, sampling, lcm.model_sampling, Batches(latents, labels, demo.NO_CLASS, SEED + 1))
-    save(demo, student, lcm_file, "Handwritten digits, 8x8, latent consistency model")
+    teacher = load(digits, teacher_file)
+    student = distil(digits, teacher, sampling, lcm.model_sampling, Batches(latents, labels, digits.NO_CLASS, SEED + 1))
+    save(digits, student, lcm_file, "Handwritten digits, 8x8, latent consistency model")
 
 
 if __name__ == "__main__":

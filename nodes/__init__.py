@@ -2,16 +2,15 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, sigmas, state_nodes
-from .guidance import StepwiseCFGGuider
+from . import demo, sigmas, state
+from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
 from .noise import StepwiseNoise
 from .plot import StepwisePlotSigmas
 from .predictions import prediction_nodes
-from .preview import serve_previews
-from .rules import rule_nodes
+from .samplers import solver_nodes
 from .schedules import schedule_nodes
-from .solvers import solver_nodes
+from .shared.preview import serve_previews
 
 
 def all_nodes() -> list[type[io.ComfyNode]]:
@@ -25,7 +24,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *prediction_nodes(),
         StepwisePlanTable,
         StepwisePlotSigmas,
-        *state_nodes.NODES,
+        *state.NODES,
         *demo.NODES,
     ]
 

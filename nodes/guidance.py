@@ -1,13 +1,16 @@
-"""Guidance nodes."""
+"""The guider, and one node per rule of guidance in the registry."""
 
+from typing import Any
+
+from comfy_api.input import CurveInput
 from comfy_api.latest import io, ui
 
-from ..samplers.registry import GUIDANCE
-from .guider import GuidedGuider
-from .patches import not_applied
-from .schema import description, widgets
-from .show import show_text
-from .types import GuidanceType
+from ..samplers.parameters import InputError
+from ..samplers.registry import GUIDANCE, Guidance
+from .host.cfg_patches import not_applied
+from .host.guider import GuidedGuider
+from .shared.messages import named, show_text
+from .shared.schema import GuidanceType, description, widgets
 
 
 class StepwiseCFGGuider(io.ComfyNode):
@@ -43,3 +46,46 @@ class StepwiseCFGGuider(io.ComfyNode):
         if dropped:
             show_text(cls, "\n".join(dropped))
         return io.NodeOutput(guider, ui=ui.PreviewText("\n".join(dropped)) if dropped else None)
+
+
+# No guidance at the ends, the guider's own scale in the middle.
+HUMP = ((0.0, 0.0), (0.3, 1.0), (0.7, 1.0), (1.0, 0.0))
+
+
+class RuleNode(io.ComfyNode):
+    """A rule as STEPWISE_GUIDANCE: a tuple of `guidance.Rule`, those of the wired `rule` first."""
+
+    RULE: Guidance
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        rule = cls.RULE
+        return io.Schema(
+            node_id=f"Stepwise{rule.id}Guidance",
+            display_name=rule.name,
+            category="stepwise/guidance",
+            description=description(rule.summary, rule.advice, rule.papers),
+            search_aliases=[*rule.aliases, "stepwise", "guidance", "cfg"],
+            inputs=[
+                *(io.Conditioning.Input(name, tooltip=meaning) for name, meaning in rule.others.items()),
+                *(io.Curve.Input(name, default=list(HUMP), tooltip=meaning) for name, meaning in rule.curves.items()),
+                *widgets(rule.function),
+                GuidanceType.Input("rule", optional=True, tooltip="Another rule, to act together with this one."),
+            ],
+            outputs=[GuidanceType.Output("guidance", tooltip="The rules, for a guider of Stepwise or another rule.")],
+        )
+
+    @classmethod
+    def execute(cls, rule: Any = (), **values: Any) -> io.NodeOutput:
+        for name in cls.RULE.curves:
+            values[name] = CurveInput.from_raw(values[name]).interp
+        with named(cls.RULE.name):
+            made = cls.RULE.rule(values)
+            if made.kind == "combine" and any(other.kind == "combine" for other in rule):
+                problem = f"holds another {cls.RULE.name} already, and there is but one positive prompt to combine"
+                raise InputError("rule", problem, "use Another Prompt for more prompts")
+            return io.NodeOutput((*rule, made))
+
+
+def rule_nodes() -> list[type[io.ComfyNode]]:
+    return [type(f"Stepwise{rule.id}Guidance", (RuleNode,), {"RULE": rule}) for rule in GUIDANCE if rule.kind]

@@ -4,8 +4,9 @@ from comfy_api.latest import io, ui
 
 from ..samplers import FLOW, VE
 from ..samplers.parameters import InputError
-from .errors import named
-from .host import PlanSampler, make_plan, path_of, sampling_of
+from .host.models import path_of, sampling_of
+from .host.sampler import PlanSampler, make_plan
+from .shared.messages import named
 
 
 class StepwisePlanTable(io.ComfyNode):

@@ -8,16 +8,16 @@ from comfy_api.input import CurveInput
 from comfy_api.latest import io, ui
 
 from ..samplers import Path
-from ..samplers.algebra import Leaf, Prediction, check_weight, needed
+from ..samplers.guidance.evaluation import check_weight, needed
+from ..samplers.guidance.expressions import Leaf, Prediction
 from ..samplers.parameters import checked
 from ..samplers.registry import OPERATIONS, Operation
-from .errors import named
-from .guider import PredictionGuider
-from .host import PlanSampler, make_plan, path_of, sampling_of
-from .patches import not_applied
-from .schema import description, widgets
-from .show import show_text
-from .types import GuidanceType, PredictionType
+from .host.cfg_patches import not_applied
+from .host.guider import PredictionGuider
+from .host.models import path_of, sampling_of
+from .host.sampler import PlanSampler, make_plan
+from .shared.messages import named, show_text
+from .shared.schema import GuidanceType, PredictionType, description, widgets
 
 PREDICTION_OUTPUT = PredictionType.Output("prediction", tooltip="For Guider (Stepwise) or another operation.")
 LEVELS = 200
@@ -160,12 +160,12 @@ def report(guider: PredictionGuider, path: Path, levels: Sequence[float], counte
             f"{len(levels)} model calls of the sampler: {made} of {possible} predictions evaluated, "
             f"{possible - made} saved"
         )
-    lines += [f"{name}: {place(used[leaf], levels)}" for leaf, name in names.items()]
+    lines += [f"{name}: {where_used(used[leaf], levels)}" for leaf, name in names.items()]
     lines += [f"not applied: {patch}" for patch in not_applied(guider.expression, guider.model_options)]
     return "\n".join(lines)
 
 
-def place(used: Sequence[float], levels: Sequence[float]) -> str:
+def where_used(used: Sequence[float], levels: Sequence[float]) -> str:
     if len(used) == len(levels):
         return "always"
     if not used:

@@ -7,9 +7,9 @@ from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..samplers import VE, Plan
-from ..samplers.checks import check_sigmas, faults, remarks
 from ..samplers.parameters import InputError
-from ..samplers.sigmas import (
+from ..samplers.schedules.checks import check_sigmas, faults, remarks
+from ..samplers.schedules.editing import (
     first_below,
     first_not_above,
     hand_over,
@@ -21,8 +21,9 @@ from ..samplers.sigmas import (
     split_at,
     step_of_calls,
 )
-from .errors import named
-from .host import PlanSampler, make_plan, path_of, sampling_of, trained_of
+from .host.models import path_of, sampling_of, trained_of
+from .host.sampler import PlanSampler, make_plan
+from .shared.messages import named
 
 CATEGORY = "stepwise/schedules/sigmas"
 SIGMAS = "Noise levels, from any schedule node."
@@ -113,7 +114,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
             elif at == "hand-over":
                 step = first_below(values, hand_over(trained_of(sampling_of(wired(model, "model", at))), boundary))
             elif at == "model calls":
-                step = step_of_calls(plan_of(wired(sampler, "sampler", at), values, model), calls)
+                step = step_of_calls(known_plan(wired(sampler, "sampler", at), values, model), calls)
             high, low = split_at(values, step, {"hand-over": "boundary", "model calls": "calls"}.get(at, at))
             return io.NodeOutput(torch.tensor(high), torch.tensor(low), step)
 
@@ -124,7 +125,7 @@ def wired(value: Any, name: str, at: str) -> Any:
     return value
 
 
-def plan_of(sampler: Any, sigmas: tuple[float, ...], model: Any) -> Plan:
+def known_plan(sampler: Any, sigmas: tuple[float, ...], model: Any) -> Plan:
     """What a SAMPLER of ours does on `sigmas`, on the path of the model if there is one."""
     if not isinstance(sampler, PlanSampler):
         cure = "wire a Stepwise Sampler node"
@@ -320,7 +321,7 @@ class StepwiseCheckSigmas(io.ComfyNode):
             found = list(faults(path, values))
             if not found:
                 trained = None if model is None else trained_of(sampling_of(model))
-                plan = None if sampler is None else plan_of(sampler, values, model)
+                plan = None if sampler is None else known_plan(sampler, values, model)
                 found = list(remarks(values, trained, plan))
         fault = next((each for each in found if each.fatal), None)
         head = "not sound" if fault else f"{len(values) - 1} steps, {values[0]:g} to {values[-1]:g}: sound"

@@ -1,79 +1,169 @@
-"""What a run leaves behind, and what lets it go on."""
+"""Nodes that keep a run: to disk, from disk, and as text."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
-from torch import Tensor
+import folder_paths
+from comfy_api.latest import io, ui
 
-from ..samplers import Path, State
-from ..samplers.parameters import InputError, Value
-from .noise import ImageSeeds
-
-Batching = tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class HeldRun:
-    """A run at a step boundary: STEPWISE_STATE.
-
-    `noise`, `latent` (samples and mask) and `seed` are what the run began with, exactly as they were handed to the
-    guider; with the full schedule they let the rest of the run see what it would have seen uncut. `state` is None for a
-    SAMPLER that is not ours: it has an output, but keeps nothing that could be resumed. `memory` is what the guidance
-    remembers from step to step, `patches` what those of others do.
-
-    sigmas, start_step: the full schedule, and where in it the run began.
-    solver_step: where the present solver began: later than `start_step` after a fork to another one.
-    step: where the run stands.
-    plan: fingerprint of the solver's plan, whatever version of Stepwise makes it.
-    model: what must agree in the model of every part, and what it was called.
-    denoised: the last prediction of the clean latent, as a LATENT has it.
-    batching: which prompts the host evaluated together in the last model call: by free memory, and with it change the
-        last bits of a prediction.
-    seeds, variation_seeds, variation_strength: those of `ImageSeeds`.
-    """
-
-    solver: str
-    params: Mapping[str, Value]
-    path: Path
-    sigmas: tuple[float, ...]
-    start_step: int
-    noise: Any
-    latent: Mapping[str, Any]
-    seed: int
-    state: State | None = None
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
-    solver_step: int = 0
-    step: int = 0
-    plan: str = ""
-    model: Mapping[str, Value] = field(default_factory=dict)
-    denoised: Any = None
-    batching: Batching = ()
-    patches: Mapping[str, Any] = field(default_factory=dict)
-    seeds: tuple[int, ...] = ()
-    variation_seeds: tuple[int, ...] = ()
-    variation_strength: float = 0.0
-
-    @property
-    def image_seeds(self) -> ImageSeeds:
-        return ImageSeeds(self.seeds, self.variation_seeds, self.variation_strength)
-
-    @property
-    def steps(self) -> int:
-        return len(self.sigmas) - 1
+from ..samplers.checkpoint import peek, write
+from ..samplers.parameters import InputError
+from .runs import files as state_file
+from .runs.held import HeldRun, described
+from .shared.messages import named
+from .shared.schema import StateType
 
 
-def described(solver: str, params: Mapping[str, Value]) -> str:
-    return f"{solver} ({', '.join(f'{name} = {value}' for name, value in params.items())})" if params else solver
+class StepwiseSaveState(io.ComfyNode):
+    """A state as a file in the host's output folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StepwiseSaveState",
+            display_name="Save State",
+            category="stepwise/state",
+            description="Saves a run to ComfyUI's output folder, to go on from later, after a restart or on another "
+            "computer.",
+            search_aliases=["checkpoint", "pause", "resume", "save run", "stepwise"],
+            inputs=[
+                StateType.Input("state", tooltip="What a step node of Stepwise gives beside the latent."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="stepwise/state",
+                    tooltip="Folder and beginning of the file name, as in Save Image; a number is added.",
+                ),
+            ],
+            outputs=[io.String.Output("file", tooltip="The file's name, as Load State lists it.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, state, filename_prefix) -> io.NodeOutput:
+        with named("Save State"):
+            data = state_file.to_bytes(state, state_file.about(cls.hidden))
+            folder, stem, number, subfolder, _ = save_path(filename_prefix)
+            name = f"{stem}_{number:05}_{state_file.SUFFIX}"
+            try:
+                write(Path(folder) / name, data)
+            except OSError as error:
+                problem = f"leads to {folder}, where nothing can be written ({error.strerror})"
+                raise InputError("filename_prefix", problem, "make room there, or choose another folder") from None
+        saved = f"{Path(subfolder, name).as_posix()} [output]"
+        return io.NodeOutput(saved, ui=ui.PreviewText(saved))
 
 
-def check_family(held: HeldRun, path: Path, model: Mapping[str, Value]) -> None:
-    """Raises InputError for a model whose latents mean something else than those of the state."""
-    cure = "wire a GUIDER whose model is of the same family"
-    if path is not held.path:
-        problem = f"comes from a model on the {held.path!r} path, and this model is on {path!r}"
-        raise InputError("state", problem, cure)
-    for what in ("latent", "channels"):
-        if held.model.get(what) != model.get(what):
-            ours, theirs = (f"{each.get('channels')} channels ({each.get('latent')})" for each in (held.model, model))
-            raise InputError("state", f"comes from a model with latents of {ours}, and this one has {theirs}", cure)
+def save_path(filename_prefix: str) -> tuple[str, str, int, str, str]:
+    """The host's rule for names of saved files. Raises InputError for a prefix that leads out of the output folder."""
+    try:
+        return folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
+    except OSError as error:
+        problem = f"is {filename_prefix!r}, and its folder cannot be made ({error.strerror})"
+        raise InputError("filename_prefix", problem, "choose another folder") from None
+    except Exception:
+        # The host raises this class itself, and nothing narrower.
+        problem = f"is {filename_prefix!r}, which leads out of ComfyUI's output folder"
+        raise InputError("filename_prefix", problem, "give a name without .. and without a drive") from None
+
+
+class StepwiseLoadState(io.ComfyNode):
+    """A state from a file in the host's output or input folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StepwiseLoadState",
+            display_name="Load State",
+            category="stepwise/state",
+            description="Loads a run that Save State or autosave_every has written, to go on with it.",
+            search_aliases=["checkpoint", "resume", "load run", "autosave", "stepwise"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=state_file.listed(),
+                    tooltip="The states in ComfyUI's output and input folders, newest first. Press R to list anew.",
+                )
+            ],
+            outputs=[StateType.Output("state", tooltip="Everything that the rest of the run needs.")],
+        )
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        with named("Load State"):
+            return io.NodeOutput(state_file.read(state_file.found(file)))
+
+    @classmethod
+    def validate_inputs(cls, file) -> bool | str:
+        """In the place of the check against the list, which is made when the page is loaded and misses newer files."""
+        try:
+            state_file.found(file)
+        except InputError as error:
+            return f"Load State: {error}"
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file) -> str:
+        """A file of the same name with another content is another state."""
+        return peek(state_file.found(file))["digest"]
+
+
+class StepwiseInspectState(io.ComfyNode):
+    """What a state holds, as text, and its picture so far."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StepwiseInspectState",
+            display_name="Inspect State",
+            category="stepwise/state",
+            description="Says what is in a state: solver, schedule, place, seed, model and memory. Its denoised latent "
+            "shows the picture so far.",
+            search_aliases=["debug", "state info", "preview state", "stepwise"],
+            inputs=[StateType.Input("state", tooltip="What a step node of Stepwise gives beside the latent.")],
+            outputs=[
+                io.String.Output("text", tooltip="What the state holds, a line for each thing."),
+                io.Latent.Output("denoised", tooltip="The last prediction of the clean latent."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, state) -> io.NodeOutput:
+        with named("Inspect State"):
+            if state.state is None:
+                cure = "use a Stepwise sampler in the node that made it"
+                raise InputError("state", f"comes from a sampler that keeps nothing to resume ({state.solver})", cure)
+            text = "\n".join(f"{name}: {value}" for name, value in summary(state).items())
+        return io.NodeOutput(text, {**state.latent, "samples": state.denoised}, ui=ui.PreviewText(text))
+
+
+def summary(held: HeldRun) -> dict[str, str]:
+    """What a state holds, in the words of its artist."""
+    registers = held.state.registers
+    size = sum(tensor.nbytes for tensor in {id(each): each for each in registers.values()}.values())
+    model = held.model
+    before = f", {held.solver} since step {held.solver_step}" if held.solver_step > held.start_step else ""
+    return {
+        "solver": described(held.solver, held.params),
+        "stands at": f"step {held.step} of {held.steps}, noise level {held.sigmas[held.step]:.6g}{before}",
+        "schedule": f"{held.steps} steps from {held.sigmas[0]:.6g} to {held.sigmas[-1]:.6g}",
+        "model": f"{model.get('model')} ({model.get('sampling')}), {held.path!r} path",
+        "latent": f"{form(held.latent['samples'])}, {model.get('latent')} of {model.get('channels')} channels",
+        "mask": "yes" if held.latent.get("noise_mask") is not None else "none",
+        "seed": str(held.image_seeds),
+        "registers": f"{', '.join(sorted(registers))} ({size / 2**20:.2f} MiB), {held.state.index} model calls done",
+        "guidance memory": ", ".join(sorted([*held.memory, *held.patches])) or "none",
+        "prompts evaluated": evaluated_together(held),
+    }
+
+
+def evaluated_together(held: HeldRun) -> str:
+    return " and ".join(str(len(group)) for group in held.batching) + " at a time" if held.batching else "not known"
+
+
+def form(samples) -> str:
+    components = samples.unbind() if samples.is_nested else [samples]
+    return " and ".join("x".join(map(str, part.shape)) for part in components)
+
+
+NODES = [StepwiseSaveState, StepwiseLoadState, StepwiseInspectState]

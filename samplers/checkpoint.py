@@ -31,17 +31,17 @@ HEADER_LIMIT = 100_000_000
 
 @dataclass(frozen=True)
 class Kind:
-    """How values of a type are written: `parts` takes one apart, `whole` puts it together again."""
+    """How values of a type are written: `apart` takes one to pieces, `whole` puts it together again."""
 
     type: type
-    parts: Callable[[Any], Any]
+    apart: Callable[[Any], Any]
     whole: Callable[[Any], Any]
 
 
 def kind_of(made: type) -> Kind:
     """The kind of a dataclass: its fields by name. A field that a file lacks has its default."""
 
-    def parts(value: Any) -> dict[str, Any]:
+    def apart(value: Any) -> dict[str, Any]:
         return {each.name: getattr(value, each.name) for each in fields(made)}
 
     def whole(values: Mapping[str, Any]) -> Any:
@@ -53,7 +53,7 @@ def kind_of(made: type) -> Kind:
             raise ValueError(f"it lacks the field {missing[0]}")
         return made(**values)
 
-    return Kind(made, parts, whole)
+    return Kind(made, apart, whole)
 
 
 KINDS: Mapping[str, Kind] = {"Path": Kind(Path, lambda path: path.value, Path), "State": kind_of(State)}
@@ -156,7 +156,7 @@ class _Writer:
             return {"tuple": [self.plain(each, f"{at}.{i}") for i, each in enumerate(cast(tuple[Any, ...], value))]}
         for name, kind in self.kinds.items():
             if isinstance(value, kind.type):
-                return {name: self.plain(kind.parts(value), at)}
+                return {name: self.plain(kind.apart(value), at)}
         if isinstance(value, Mapping):
             return {"map": dict(self.items(cast(Mapping[Any, Any], value), at))}
         raise TypeError(f"{at.lstrip('.') or 'value'} is of the type {type(value).__name__}, which cannot be written")
@@ -228,12 +228,12 @@ def fingerprint(plan: Plan) -> str:
     on every machine, whatever the last bits of its logarithms."""
     lines = [f"{plan.path.value} {' '.join(f'{sigma:.9g}' for sigma in plan.sigmas)}"]
     for stage in plan.stages:
-        rows = " / ".join(_told(each) for each in (*stage.opening, *stage.rows))
+        rows = " / ".join(_row_text(each) for each in (*stage.opening, *stage.rows))
         lines.append(f"{stage.step} {stage.sigma:.9g} {rows} {' '.join(stage.keeps)}")
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
-def _told(each: Row) -> str:
+def _row_text(each: Row) -> str:
     return f"{each.target} = " + " ".join(f"{value:.9g} {operand}" for operand, value in each.terms)
 
 

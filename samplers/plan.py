@@ -10,12 +10,12 @@ waits for the device.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, wraps
+from typing import Concatenate, NamedTuple, ParamSpec
 
 from torch import Tensor
 
-from .combine import accumulate, combine, total
+from .linear_combination import accumulate, combine, total
 from .path import Path
 
 
@@ -55,6 +55,7 @@ class Predicted(NamedTuple):
 # The operands that a model call makes.
 PREDICTED = ("denoised", "uncond")
 Operand = str | Noise
+Params = ParamSpec("Params")
 Denoiser = Callable[[Tensor, float], Tensor | Predicted]
 NoiseSource = Callable[[Noise, Tensor], Tensor]
 
@@ -122,7 +123,7 @@ class Plan:
     leaves: tuple[str, ...] = ("x",)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", _pruned(self.stages, self.leaves))
+        object.__setattr__(self, "stages", pruned(self.stages, self.leaves))
         weights = {"x": 1.0}
         for index, stage in enumerate(self.stages):
             weights = _checked(weights, stage.opening, f"opening of model call {index}")
@@ -152,7 +153,23 @@ class Plan:
         return "\n".join(lines)
 
 
-def _pruned(stages: Sequence[Stage], leaves: Iterable[str]) -> tuple[Stage, ...]:
+def planned(
+    stages: Callable[Concatenate[Path, Sequence[float], Params], Sequence[Stage]],
+) -> Callable[Concatenate[Path, Sequence[float], Params], Plan]:
+    """A solver: makes of a function that gives the stages of a schedule the one that gives their plan.
+
+    The former stays within reach of `inspect.unwrap`, for plans whose registers outlive them.
+    """
+
+    @wraps(stages)
+    def plan(path: Path, sigmas: Sequence[float], *args: Params.args, **kwargs: Params.kwargs) -> Plan:
+        return Plan(path, tuple(sigmas), tuple(stages(path, sigmas, *args, **kwargs)))
+
+    return plan
+
+
+def pruned(stages: Sequence[Stage], leaves: Iterable[str]) -> tuple[Stage, ...]:
+    """The stages without rows whose result nobody reads, where `leaves` are read at the end."""
     live, result = set(leaves), list[Stage]()
     for stage in reversed(stages):
         keeps = tuple(sorted(live))
@@ -181,9 +198,9 @@ def _checked(weights: Mapping[str, float], rows: Sequence[Row], where: str) -> d
             raise PlanError(f"{where}: '{r}' reads {', '.join(missing)}, which is not set")
         if not all(math.isfinite(value) for _, value in r.terms):
             raise PlanError(f"{where}: '{r}' has a coefficient that is not finite")
-        parts = [value * known[operand] for operand, value in r.terms if isinstance(operand, str)]
-        if not r.draws and abs(total(parts) - r.weight) > 1e-9 * (1.0 + sum(map(abs, parts))):
-            raise PlanError(f"{where}: '{r}' sums to {total(parts)!r}, must be {r.weight!r}")
+        summed = [value * known[operand] for operand, value in r.terms if isinstance(operand, str)]
+        if not r.draws and abs(total(summed) - r.weight) > 1e-9 * (1.0 + sum(map(abs, summed))):
+            raise PlanError(f"{where}: '{r}' sums to {total(summed)!r}, must be {r.weight!r}")
         known[r.target] = r.weight
     return known
 

@@ -19,13 +19,12 @@ state, cond, uncond and all other predictions are denoised (estimates of x0), si
 levels.
 """
 
-from .away import apg, perp_neg, zero_init_rests, zero_star
-from .chain import Chain, Kind, Rule, extra_names, guide, needs, scale_at
-from .combine import cfg
+from .chain import Chain, Kind, Rule, cfg, extra_names, guide, needs, scale_at
 from .model_call import Call, Descent
 from .prompts import another, another_reads, dual, dual_reads
-from .results import rescale, threshold
-from .scales import curve, drawn, interval
+from .repairs import rescale, threshold
+from .scales import curve, drawn_curve, interval
+from .unconditional import apg, perp_neg, zero_init_rests, zero_star
 
 __all__ = [
     "Call",
@@ -38,7 +37,7 @@ __all__ = [
     "apg",
     "cfg",
     "curve",
-    "drawn",
+    "drawn_curve",
     "dual",
     "dual_reads",
     "extra_names",

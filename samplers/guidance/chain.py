@@ -1,14 +1,32 @@
-"""A chain of rules: what it needs of the model, and what it makes of the predictions."""
+"""A chain of rules around classifier-free guidance: what it needs of the model, and what it makes of predictions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 from torch import Tensor
 
+from ..parameters import Param
 from ..path import Path
-from .combine import cfg
 from .model_call import Call
+
+
+def cfg(
+    cond: Tensor,
+    uncond: Tensor,
+    *,
+    cfg: Annotated[
+        float, Param("Guidance scale: 1 is the conditional prediction alone, 0 the unconditional.", 0.0, 100.0, 0.1)
+    ] = 7.5,
+) -> Tensor:
+    """Classifier-free guidance: uncond + cfg (cond - uncond)   (Ho and Salimans 2022, eq. 6).
+
+    Written with cfg = 1 + w of the paper, so that 1 is the conditional prediction and 0 the unconditional one. Any
+    shape; denoised and noise predictions give the same result, since the rule is affine.
+    """
+    return torch.lerp(uncond, cond, cfg)
+
 
 Kind = Literal["scale", "away", "combine", "prompt", "result"]
 

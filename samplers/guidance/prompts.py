@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from ..combine import combine
+from ..linear_combination import combine
 from ..parameters import Param
 from .model_call import Call
 

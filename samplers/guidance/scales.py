@@ -92,7 +92,7 @@ def curve(
     return along(scale, low, start + (end - start) * rise)
 
 
-def drawn(
+def drawn_curve(
     scale: float,
     sigma: float,
     path: Path,

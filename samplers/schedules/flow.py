@@ -4,7 +4,7 @@ import math
 from typing import Annotated, Literal
 
 from ..parameters import Param
-from .finish import Denoise, LastSigma, Steps, finished, fractions
+from .ends import Denoise, LastSigma, Steps, finished, fractions
 
 Pixels = Annotated[int, Param("Of the picture, for shift_from = resolution.", 16, 16384, 16)]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from ..parameters import InputError, Param
 from ..path import VE, Path
-from .finish import Denoise, LastSigma, SigmaMax, SigmaMin, Steps, check_range, finished, fractions, pinned
+from .ends import Denoise, LastSigma, SigmaMax, SigmaMin, Steps, check_range, finished, fractions, pinned
 
 # Stable Diffusion 1.5's and SDXL's range.
 SIGMA_MIN, SIGMA_MAX = 0.0291675, 14.614642

@@ -3,10 +3,33 @@
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ..parameters import InputError, Param
-from .finish import Denoise, LastSigma, Steps, finished, fractions
+from ..path import Path
+from .ends import Denoise, LastSigma, Steps, finished, fractions
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The noise levels of a model, ascending, one for each trained timestep, and the path they belong to.
+
+    `shift` is the one of a flow model's time, sigma = shift u / (1 + (shift - 1) u).
+    """
+
+    path: Path
+    table: tuple[float, ...]
+    shift: float = 1.0
+
+    @property
+    def sigma_min(self) -> float:
+        return self.table[0]
+
+    @property
+    def sigma_max(self) -> float:
+        return self.table[-1]
+
 
 # Stands for infinite noise at the last timestep of a zero-terminal-SNR model, as ComfyUI has it: sigma = 4518.8.
 LAST_ABAR = 4.8973451890853435e-08
@@ -199,8 +222,8 @@ def beta(
     """
     from scipy.special import betaincinv  # pyright: ignore[reportMissingTypeStubs]
 
-    def quantiles(n: int, parts: int) -> list[float]:
-        return [float(value) for value in betaincinv(alpha, beta, [1.0 - i / parts for i in range(n)])]
+    def quantiles(n: int, of: int) -> list[float]:
+        return [float(value) for value in betaincinv(alpha, beta, [1.0 - i / of for i in range(n)])]
 
     def indices(n: int) -> list[int]:
         return [round((len(table) - 1) * value) for value in quantiles(n, n)]

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from ..parameters import InputError, Param
 from ..path import Path
-from ..plan import Noise, Plan, Row, Stage, row
-from .cfg_pp import CfgPP, finished
+from ..plan import Noise, Row, Stage, planned, row
+from .cfg_pp import CfgPP, with_cfg_pp
 
 Eta = Annotated[
     float,
@@ -28,12 +28,21 @@ def renewing_row(path: Path, s: float, t: float, fresh: float) -> Row:
     return row("x", {"denoised": path.alpha(t) - path.alpha(s) * kept, "x": kept, Noise("step", s, t): fresh})
 
 
-def one_call_plan(path: Path, sigmas: Sequence[float], rows: Sequence[Row], cfg_pp: bool = False) -> Plan:
-    """A plan of one model call and one row per step."""
-    stages = [Stage(s, (r,), step) for step, (s, r) in enumerate(zip(sigmas, rows, strict=False))]
-    return finished(path, sigmas, stages, cfg_pp)
+def one_call_stages(sigmas: Sequence[float], rows: Sequence[Row]) -> list[Stage]:
+    """One model call and one row per step."""
+    return [Stage(s, (r,), step) for step, (s, r) in enumerate(zip(sigmas, rows, strict=False))]
 
 
+def renewing_stages(path: Path, sigmas: Sequence[float], eta: float) -> list[Stage]:
+    """DDIM's steps."""
+    rows: list[Row] = []
+    for s, t in pairwise(sigmas):
+        q = path.posterior(s, t)
+        rows.append(renewing_row(path, s, t, eta * t * math.sqrt((1.0 - q) * (1.0 + q))))
+    return one_call_stages(sigmas, rows)
+
+
+@planned
 def ddim(
     path: Path,
     sigmas: Sequence[float],
@@ -43,7 +52,7 @@ def ddim(
         Param("Share of the noise that is made anew at each step: 0 is deterministic, 1 is DDPM.", 0.0, 1.0, 0.01),
     ] = 0.0,
     cfg_pp: CfgPP = False,
-) -> Plan:
+) -> list[Stage]:
     """DDIM: fresh = eta t sqrt(1 - (alpha_s t / (alpha_t s))^2)   (Song, Meng and Ermon 2021, eqs. 12 and 16).
 
     With eta = 0 it is Euler on the probability-flow ODE (their eq. 13), order 1. With eta = 1 it is ancestral DDPM
@@ -55,13 +64,10 @@ def ddim(
         sigmas: descending noise levels, the last may be 0.
         eta: 0 to 1.
     """
-    rows: list[Row] = []
-    for s, t in pairwise(sigmas):
-        q = path.posterior(s, t)
-        rows.append(renewing_row(path, s, t, eta * t * math.sqrt((1.0 - q) * (1.0 + q))))
-    return one_call_plan(path, sigmas, rows, cfg_pp)
+    return with_cfg_pp(path, renewing_stages(path, sigmas, eta), cfg_pp)
 
 
+@planned
 def ddpm(
     path: Path,
     sigmas: Sequence[float],
@@ -70,7 +76,7 @@ def ddpm(
         Literal["small", "large"],
         Param("Variance of each step: small is the posterior's (beta-tilde), large the forward process's (beta)."),
     ] = "small",
-) -> Plan:
+) -> list[Stage]:
     """DDPM ancestral sampling   (Ho, Jain and Abbeel 2020, eqs. 6, 7 and section 3.2).
 
     The mean is that of the posterior q(x_t | x_s, x0). Its variance is `small`, beta-tilde of eq. 7, which equals
@@ -81,7 +87,7 @@ def ddpm(
         InputError: `large` on FLOW, where the variance-preserving beta has no counterpart.
     """
     if variance == "small":
-        return ddim(path, sigmas, eta=1.0)
+        return renewing_stages(path, sigmas, eta=1.0)
     if path is not Path.VE:
         raise InputError("variance", "is 'large', which flow models do not have", "choose small")
     rows: list[Row] = []
@@ -89,7 +95,7 @@ def ddpm(
         mean = {"denoised": 1.0 - t * t / (s * s), "x": t * t / (s * s)}
         beta = (s - t) * (s + t) * (1.0 + t * t) / (1.0 + s * s)
         rows.append(row("x", {**mean, Noise("step", s, t): math.sqrt(beta) if t > 0.0 else 0.0}))
-    return one_call_plan(path, sigmas, rows)
+    return one_call_stages(sigmas, rows)
 
 
 def ancestral_split(path: Path, s: float, t: float, eta: float) -> tuple[float, float, float]:
@@ -107,6 +113,7 @@ def ancestral_split(path: Path, s: float, t: float, eta: float) -> tuple[float, 
     return down, rescale, math.sqrt(max((t - rescale * down) * (t + rescale * down), 0.0))
 
 
+@planned
 def euler_ancestral(
     path: Path,
     sigmas: Sequence[float],
@@ -114,7 +121,7 @@ def euler_ancestral(
     eta: Eta = 1.0,
     s_noise: SNoise = 1.0,
     cfg_pp: CfgPP = False,
-) -> Plan:
+) -> list[Stage]:
     """Euler to a lower level, then noise back up to t; see `ancestral_split`   (k-diffusion, sample_euler_ancestral).
 
     On VE it is DDIM with the same eta, so that eta = 1 is DDPM. On FLOW it is ComfyUI's euler_ancestral_RF, another
@@ -125,9 +132,10 @@ def euler_ancestral(
         down, rescale, up = ancestral_split(path, s, t, eta)
         terms = {"denoised": rescale * path.gain(s, down), "x": rescale * down / s}
         rows.append(row("x", {**terms, Noise("step", s, t): s_noise * up}))
-    return one_call_plan(path, sigmas, rows, cfg_pp)
+    return with_cfg_pp(path, one_call_stages(sigmas, rows), cfg_pp)
 
 
+@planned
 def lcm(
     path: Path,
     sigmas: Sequence[float],
@@ -139,7 +147,7 @@ def lcm(
     noise_clip_std: Annotated[
         float, Param("Clip the noise at this many standard deviations; 0 does not clip.", 0.0, 10.0, 0.01)
     ] = 0.0,
-) -> Plan:
+) -> list[Stage]:
     """Multistep consistency sampling: x_t = alpha_t denoised + t noise   (Luo et al. 2023, algorithm 3).
 
     For models distilled to jump to the clean image from any noise level (LCM, Turbo, Lightning-style): every step
@@ -153,4 +161,4 @@ def lcm(
     for i, (s, t) in enumerate(pairwise(sigmas)):
         strength = s_noise + (s_noise_end - s_noise) * (i / (steps - 1) if steps > 1 else 0.0)
         rows.append(row("x", {"denoised": path.alpha(t), Noise("step", s, t, clip=clip, fresh=True): strength * t}))
-    return one_call_plan(path, sigmas, rows)
+    return one_call_stages(sigmas, rows)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from ..parameters import Param
 from ..path import Path
-from ..plan import Operand, Plan, Row, Stage, row
+from ..plan import Operand, Row, Stage, row
 
 CfgPP = Annotated[
     bool,
@@ -17,9 +17,9 @@ CfgPP = Annotated[
 ]
 
 
-def finished(path: Path, sigmas: Sequence[float], stages: Sequence[Stage], cfg_pp: bool) -> Plan:
-    """The plan of a solver, with CFG++ where it is asked for."""
-    return Plan(path, tuple(sigmas), tuple(guided_stages(path, stages) if cfg_pp else stages))
+def with_cfg_pp(path: Path, stages: list[Stage], wanted: bool) -> list[Stage]:
+    """The stages of a solver, with CFG++ where it is wanted."""
+    return guided_stages(path, stages) if wanted else stages
 
 
 def guided_stages(path: Path, stages: Sequence[Stage]) -> list[Stage]:
@@ -35,7 +35,7 @@ def guided_stages(path: Path, stages: Sequence[Stage]) -> list[Stage]:
     result: list[Stage] = []
     for stage in stages:
         opens = not result or result[-1].step != stage.step
-        rows = moved(stage.rows, path.alpha(stage.sigma)) if opens else stage.rows
+        rows = with_jump(stage.rows, path.alpha(stage.sigma)) if opens else stage.rows
         result.append(replace(stage, rows=rows))
     return result
 
@@ -45,7 +45,7 @@ def jump(alpha: float) -> Row:
     return row("x", {"x": 1.0, "denoised": alpha, "uncond": -alpha})
 
 
-def moved_past(path: Path, sigmas: Sequence[float], step: int, names: Sequence[str]) -> tuple[Row, ...]:
+def jumped_past(path: Path, sigmas: Sequence[float], step: int, names: Sequence[str]) -> tuple[Row, ...]:
     """`jump`, and what it does to the past of a trajectory: kept as x - denoised at the levels before, newest first.
 
     A state that jumps by d at s has come along another trajectory of the same denoised image, at every level sigma
@@ -59,7 +59,7 @@ def moved_past(path: Path, sigmas: Sequence[float], step: int, names: Sequence[s
     return tuple(rows)
 
 
-def moved(rows: Sequence[Row], alpha: float) -> tuple[Row, ...]:
+def with_jump(rows: Sequence[Row], alpha: float) -> tuple[Row, ...]:
     """`rows` with `jump` before the first of them that reads x; put into it where it alone does."""
     readers = [i for i, r in enumerate(rows) if "x" in r.reads]
     if not readers:

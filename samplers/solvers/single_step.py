@@ -1,29 +1,21 @@
-"""Solvers without memory from step to step: Euler, Heun, DPM-Solver, DPM++ 2S, DPM++ SDE, Restart."""
+"""Solvers without memory from step to step: Euler, Heun, DPM-Solver, DPM++ 2S."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from ..parameters import InputError, Param
+from ..parameters import Param
 from ..path import Path
 from ..phi import phi
-from ..plan import Noise, Operand, Plan, Row, Stage, row
+from ..plan import Noise, Operand, Row, Stage, planned, row
 from .ancestral import Eta, SNoise, ancestral_split
-from .cfg_pp import CfgPP, finished
+from .cfg_pp import CfgPP, with_cfg_pp
+from .runge_kutta import KEEP_START, Point, euler_row, runge_kutta_stages
 
 SChurn = Annotated[float, Param("Noise added before the steps, spread over the run; 0 adds none.", 0.0, 100.0, 0.1)]
 STmin = Annotated[float, Param("Lowest noise level at which noise is added.", 0.0, 1000.0, 0.01)]
 STmax = Annotated[float, Param("Highest noise level at which noise is added.", 0.0, 1000.0, 0.01)]
-
-
-def euler_row(path: Path, s: float, t: float) -> Row:
-    """x + (t - s) (x - denoised) / s, which is also DDIM without noise and DPM-Solver of order 1."""
-    return row("x", {"denoised": path.gain(s, t), "x": t / s})
-
-
-KEEP_START = row("start", {"x": 1.0})
 
 
 def churned(path: Path, s: float, gamma: float, s_noise: float) -> tuple[float, tuple[Row, ...]]:
@@ -48,6 +40,7 @@ def churn_factor(sigmas: Sequence[float], s_churn: float) -> float:
     return min(s_churn / max(len(sigmas) - 1, 1), math.sqrt(2.0) - 1.0)
 
 
+@planned
 def euler(
     path: Path,
     sigmas: Sequence[float],
@@ -57,7 +50,7 @@ def euler(
     s_tmax: STmax = 1000.0,
     s_noise: SNoise = 1.0,
     cfg_pp: CfgPP = False,
-) -> Plan:
+) -> list[Stage]:
     """Euler's method on dx/dsigma = (x - denoised) / sigma   (Karras et al. 2022, algorithm 2 without line 9).
 
     Order 1, one model call a step. With `s_churn` each step between `s_tmin` and `s_tmax` first raises the noise level
@@ -69,7 +62,7 @@ def euler(
     for step, (s, t) in enumerate(pairwise(sigmas)):
         raised, opening = churned(path, s, gamma if s_tmin <= s <= s_tmax else 0.0, s_noise)
         stages.append(Stage(raised, (euler_row(path, raised, t),), step, opening))
-    return finished(path, sigmas, stages, cfg_pp)
+    return with_cfg_pp(path, stages, cfg_pp)
 
 
 def heun_stages(path: Path, s: float, t: float, step: int, opening: tuple[Row, ...] = ()) -> list[Stage]:
@@ -87,6 +80,7 @@ def heun_stages(path: Path, s: float, t: float, step: int, opening: tuple[Row, .
     ]
 
 
+@planned
 def heun(
     path: Path,
     sigmas: Sequence[float],
@@ -96,7 +90,7 @@ def heun(
     s_tmax: STmax = 1000.0,
     s_noise: SNoise = 1.0,
     cfg_pp: CfgPP = False,
-) -> Plan:
+) -> list[Stage]:
     """Heun's method on dx/dsigma = (x - denoised) / sigma   (Karras et al. 2022, algorithm 2).
 
     Order 2, two model calls a step, one in the step to 0. Churn as in Euler.
@@ -106,10 +100,7 @@ def heun(
     for step, (s, t) in enumerate(pairwise(sigmas)):
         raised, opening = churned(path, s, gamma if s_tmin <= s <= s_tmax else 0.0, s_noise)
         stages += heun_stages(path, raised, t, step, opening)
-    return finished(path, sigmas, stages, cfg_pp)
-
-
-Point = tuple[Operand, Operand, float]
+    return with_cfg_pp(path, stages, cfg_pp)
 
 
 def noise_step(path: Path, s: float, t: float, weights: Sequence[tuple[Point, float]]) -> Row:
@@ -119,35 +110,6 @@ def noise_step(path: Path, s: float, t: float, weights: Sequence[tuple[Point, fl
         terms[denoised] = terms.get(denoised, 0.0) + t * weight * path.alpha(sigma) / sigma
         terms[x] = terms.get(x, 0.0) - t * weight / sigma
     return row("x", terms)
-
-
-def slope_step(s: float, t: float, weights: Sequence[tuple[Point, float]]) -> Row:
-    """start + (t - s) sum w (x - denoised) / sigma, an explicit Runge-Kutta step in sigma."""
-    terms: dict[Operand, float] = {"start": 1.0}
-    for (x, denoised, sigma), weight in weights:
-        terms[denoised] = terms.get(denoised, 0.0) + (s - t) * weight / sigma
-        terms[x] = terms.get(x, 0.0) - (s - t) * weight / sigma
-    return row("x", terms)
-
-
-def runge_kutta_stages(order: int, path: Path, s: float, t: float, step: int) -> list[Stage]:
-    """A step from s to t > 0 by an explicit Runge-Kutta method in sigma: the midpoint rule (2), Heun's method (3).
-
-    dx/dsigma is smooth at every noise level, alpha = 0 included, so this is how a run opens where half log-SNR cannot.
-    """
-    first: Point = ("start", "first", s)
-    inner = [s + c * (t - s) for c in ((0.5,) if order == 2 else (1.0 / 3.0, 2.0 / 3.0))]
-    keep = (KEEP_START, row("first", {"denoised": 1.0}))
-    if order == 2:
-        rows = [euler_row(path, s, inner[0]), slope_step(s, t, [(("x", "denoised", inner[0]), 1.0)])]
-    else:
-        rows = [
-            euler_row(path, s, inner[0]),
-            slope_step(s, inner[1], [(("x", "denoised", inner[0]), 1.0)]),
-            slope_step(s, t, [(first, 0.25), (("x", "denoised", inner[1]), 0.75)]),
-        ]
-    calls = zip((s, *inner), rows, strict=True)
-    return [Stage(sigma, (*keep, r) if i == 0 else (r,), step) for i, (sigma, r) in enumerate(calls)]
 
 
 def second_order_stages(path: Path, s: float, t: float, step: int) -> list[Stage]:
@@ -192,6 +154,7 @@ def order_stages(order: int, path: Path, s: float, t: float, step: int) -> list[
     return second_order_stages(path, s, t, step) if order == 2 else third_order_stages(path, s, t, step)
 
 
+@planned
 def dpm_solver(
     path: Path,
     sigmas: Sequence[float],
@@ -200,7 +163,7 @@ def dpm_solver(
         Literal["1", "2", "3"], Param("Order of accuracy, which is also the number of model calls a step.")
     ] = "2",
     cfg_pp: CfgPP = False,
-) -> Plan:
+) -> list[Stage]:
     """DPM-Solver, singlestep: exponential integrators of the noise prediction   (Lu et al. 2022a, algorithms 1, 2).
 
     Order 1 is DDIM without noise. Order 2 takes two model calls a step, the second at the midpoint of the step in half
@@ -211,9 +174,10 @@ def dpm_solver(
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         stages += order_stages(int(order), path, s, t, step)
-    return finished(path, sigmas, stages, cfg_pp)
+    return with_cfg_pp(path, stages, cfg_pp)
 
 
+@planned
 def dpmpp_2s(
     path: Path,
     sigmas: Sequence[float],
@@ -221,7 +185,7 @@ def dpmpp_2s(
     eta: Eta = 0.0,
     s_noise: SNoise = 1.0,
     cfg_pp: CfgPP = False,
-) -> Plan:
+) -> list[Stage]:
     """DPM-Solver++(2S), r = 1/2   (Lu et al. 2022b, algorithm 1), with ancestral noise (k-diffusion).
 
     u = the order-1 step to the midpoint m in half log-SNR;  x_t = t / s x + alpha_t (1 - e^-h) denoised(u, m).
@@ -241,109 +205,4 @@ def dpmpp_2s(
         m = path.between(s, down, 0.5)
         last = row("x", {"denoised": rescale * path.gain(s, down), "start": rescale * down / s, **noise})
         stages += [Stage(s, (KEEP_START, euler_row(path, s, m)), step), Stage(m, (last,), step)]
-    return finished(path, sigmas, stages, cfg_pp)
-
-
-@dataclass(frozen=True)
-class SDEStep:
-    """An ancestral step from s to t in rho = sigma / alpha: carry x + gain prediction + up noise.
-
-    up = eta t sqrt(1 - q^2), down = sqrt(t^2 - up^2), carry = down / s, gain = alpha_t (1 - q down / t), with
-    q = sigma_t alpha_s / (sigma_s alpha_t). All are finite from alpha_s = 0 on.
-    """
-
-    carry: float
-    gain: float
-    up: float
-
-    @staticmethod
-    def of(path: Path, s: float, t: float, eta: float) -> "SDEStep":
-        q = path.posterior(s, t)
-        fresh = eta * math.sqrt((1.0 - q) * (1.0 + q))
-        down = math.sqrt((1.0 - fresh) * (1.0 + fresh))
-        return SDEStep(t / s * down, path.alpha(t) * (1.0 - q * down), t * fresh)
-
-
-def dpmpp_sde(
-    path: Path,
-    sigmas: Sequence[float],
-    *,
-    eta: Eta = 1.0,
-    s_noise: SNoise = 1.0,
-    r: Annotated[
-        float, Param("Where in the step, in half log-SNR, the second model call is made.", 0.1, 0.9, 0.01)
-    ] = 0.5,
-    cfg_pp: CfgPP = False,
-) -> Plan:
-    """DPM-Solver++ SDE   (k-diffusion, sample_dpmpp_sde; Lu et al. 2022b, section 5 for the SDE).
-
-    Two ancestral steps of `SDEStep` from x: u to the inner level m with denoised and noise[s, m], and x_t with
-    (1 - 1/2r) denoised + 1/2r denoised(u, m) and noise[s, t].
-
-    Two model calls a step, one in the step to 0. noise[s, t] contains noise[s, m]: it is that, shrunk as the step from
-    m to t shrinks x, plus noise[m, t], together of the variance that the step needs. Independent draws would lose the
-    correlation, and with it more than a quarter of the variance. From sigma = 1 on FLOW the inner point is a fraction
-    of the step in sigma.
-    """
-    mix = 1.0 / (2.0 * r)
-    stages: list[Stage] = []
-    for step, (s, t) in enumerate(pairwise(sigmas)):
-        if t == 0.0:
-            stages.append(Stage(s, (euler_row(path, s, t),), step))
-            continue
-        m = path.between(s, t, r)
-        to_m, to_t, rest = SDEStep.of(path, s, m, eta), SDEStep.of(path, s, t, eta), SDEStep.of(path, m, t, eta)
-        shrunk = to_m.up * rest.carry
-        share = s_noise * to_t.up / (math.hypot(shrunk, rest.up) or 1.0)
-        inner, outer = Noise("step", s, m), Noise("step", m, t)
-        first = row("x", {"denoised": to_m.gain, "x": to_m.carry, inner: s_noise * to_m.up})
-        terms = {"denoised": to_t.gain * mix, "first": to_t.gain * (1.0 - mix), "start": to_t.carry}
-        last = row("x", {**terms, inner: share * shrunk, outer: share * rest.up})
-        stages += [Stage(s, (KEEP_START, row("first", {"denoised": 1.0}), first), step), Stage(m, (last,), step)]
-    return finished(path, sigmas, stages, cfg_pp)
-
-
-def restart(
-    path: Path,
-    sigmas: Sequence[float],
-    *,
-    restarts: Annotated[int, Param("How often the interval is run again.", 0, 20, 1)] = 1,
-    t_min: Annotated[
-        float, Param("Lower end of the interval, moved up to the next level of the schedule.", 0.001, 1000.0, 0.01)
-    ] = 0.1,
-    t_max: Annotated[float, Param("Upper end of the interval: noise is added up to here.", 0.001, 1000.0, 0.01)] = 2.0,
-    restart_steps: Annotated[int, Param("Steps of each repetition, on Karras's schedule with rho 7.", 1, 100, 1)] = 4,
-) -> Plan:
-    """Restart sampling: Heun, and noise added back from t_min to t_max, K times   (Xu et al. 2023, algorithm 1).
-
-    Two model calls a step, and 2 restarts restart_steps more. When the run has come down to the last level of the
-    schedule that is not below t_min, x is noised up to t_max with fresh noise and solved down again. t_min and t_max
-    are sigma / alpha: on VE the noise level itself, on FLOW sigma / (1 - sigma).
-
-    Raises:
-        InputError: t_max not above t_min.
-    """
-    if restarts and not t_min < t_max:
-        raise InputError("t_max", f"is {t_max:g}", f"give a value above t_min = {t_min:g}")
-    low, high = path.sigma(-math.log(t_min)), path.sigma(-math.log(t_max))
-    reached = max((i for i, sigma in enumerate(sigmas) if sigma >= low), default=0)
-    stages: list[Stage] = []
-    for step, (s, t) in enumerate(pairwise(sigmas)):
-        stages += heun_stages(path, s, t, step)
-        if step + 1 == reached and 0.0 < t < high:
-            for repetition in range(restarts):
-                stages += repeated(path, t, high, restart_steps, step, repetition)
-    return Plan(path, tuple(sigmas), tuple(stages))
-
-
-def repeated(path: Path, low: float, high: float, steps: int, step: int, repetition: int) -> list[Stage]:
-    """Noise from `low` up to `high`, and Heun back down on a Karras grid."""
-    root = 1.0 / 7.0
-    grid = [(high**root + i / steps * (low**root - high**root)) ** 7.0 for i in range(steps)]
-    levels = [high, *grid[1:], low]
-    opening = (noised(path, low, high, Noise("restart", low, high, repetition, fresh=True)),)
-    stages: list[Stage] = []
-    for s, t in pairwise(levels):
-        stages += heun_stages(path, s, t, step, opening)
-        opening = ()
-    return stages
+    return with_cfg_pp(path, stages, cfg_pp)

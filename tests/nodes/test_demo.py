@@ -15,6 +15,11 @@ def demo():
 
 
 @pytest.fixture(scope="module")
+def digits():
+    return importlib.import_module("stepwise.nodes.host.digits")
+
+
+@pytest.fixture(scope="module")
 def referee():
     return importlib.import_module("stepwise.demo.classifier")
 
@@ -80,23 +85,23 @@ def test_the_host_can_load_it_anew(loaded):
         assert torch.equal(a, b)
 
 
-def test_weights_are_small_and_say_what_they_are(demo):
+def test_weights_are_small_and_say_what_they_are(digits):
     from safetensors import safe_open
 
     tables = []
-    for variant in demo.WEIGHTS:
-        path = demo.weights_file(variant)
+    for variant in digits.WEIGHTS:
+        path = digits.weights_file(variant)
         assert path.stat().st_size < 3_000_000
         with safe_open(path, framework="pt") as file:
             assert {"format", "description", "license", "seed"} <= file.metadata().keys()
-            tables.append(file.get_tensor(demo.LABELS))
+            tables.append(file.get_tensor(digits.LABELS))
     assert torch.equal(*tables)
 
 
-def test_latents_of_the_data_have_unit_variance(demo, referee):
+def test_latents_of_the_data_have_unit_variance(digits, referee):
     (images, _), _ = referee.load_split()
     ink = images * 2 - 1
-    latent_format = demo.DigitsLatent()
+    latent_format = digits.DigitsLatent()
     x = latent_format.process_in(ink)
     assert abs(x.mean()) < 1e-3
     assert abs(x.std() - 1) < 1e-3
@@ -166,8 +171,8 @@ def test_labels_that_are_no_digits(demo, text, entry, index):
         demo.StepwiseDigit.execute(labels=text)
 
 
-def test_missing_weights_name_the_cure(demo, monkeypatch, tmp_path):
-    monkeypatch.setattr(demo, "DEMO", tmp_path)
+def test_missing_weights_name_the_cure(demo, digits, monkeypatch, tmp_path):
+    monkeypatch.setattr(digits, "DEMO", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"digits\.safetensors.*Install the pack again"):
         demo.StepwiseDigit.execute(labels="3")
 

@@ -61,7 +61,7 @@ def test_another_solver_goes_on_from_the_present_x_as_if_it_began_there(caplog):
 @pytest.mark.parametrize("then", ["UniPC", "DPMppSDE", "Restart", "LMS"])
 def test_a_fork_can_be_cut_again_and_goes_on_exactly(then):
     """The step where the new solver began is part of the state, in memory and on disk."""
-    from stepwise.nodes.state_file import from_bytes, to_bytes
+    from stepwise.nodes.runs.files import from_bytes, to_bytes
 
     whole = call(f"Stepwise{then}", guider=guider_of(), state=cut(2), on_mismatch="fork")[0]
     state = call(f"Stepwise{then}", guider=guider_of(), state=cut(2), on_mismatch="fork", end_step=4)[2]
@@ -269,7 +269,7 @@ def test_two_halves_of_a_split_schedule_are_the_whole_where_the_solver_does_not_
 
 
 def test_the_first_half_may_lie_on_disk_and_the_second_be_cut_again():
-    from stepwise.nodes.state_file import from_bytes, to_bytes
+    from stepwise.nodes.runs.files import from_bytes, to_bytes
 
     whole, second = split("DPMpp2M", 2)
     second["state"] = from_bytes(to_bytes(second["state"], {}))

@@ -1,4 +1,4 @@
-"""ComfyUI's own flow networks, as miniatures with random weights, take what the lean path gives them: in float32 the
+"""ComfyUI's own flow networks, as miniatures with random weights, take what the plain path gives them: in float32 the
 very x of the sampler, without a copy for each prompt."""
 
 import comfy.ops

@@ -1,4 +1,4 @@
-"""Our GUIDER beside the host's: the same predictions, from the lean path where conditioning is plain and from the
+"""Our GUIDER beside the host's: the same predictions, from the plain path where conditioning is plain and from the
 host's own wherever it is not."""
 
 import inspect
@@ -9,28 +9,28 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from guided_models import CONDITIONINGS, SHAPES, TAKEN_OVER, context_windows, guiders, largest, model_of, predicted
-from stepwise.nodes import lean
+from stepwise.nodes.host import plain_calls
 from toy_models import prompt
 
 
 @pytest.fixture
-def lean_calls(monkeypatch):
-    """How many model calls took the lean path."""
-    calls, inner = [], lean.Prepared.called
-    monkeypatch.setattr(lean.Prepared, "called", lambda self, *args: (calls.append(1), inner(self, *args))[1])
+def plain_path_calls(monkeypatch):
+    """How many model calls took the plain path."""
+    calls, inner = [], plain_calls.Prepared.called
+    monkeypatch.setattr(plain_calls.Prepared, "called", lambda self, *args: (calls.append(1), inner(self, *args))[1])
     return calls
 
 
 @pytest.mark.parametrize("cfg", [7.0, 1.0, 0.5])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", ["EPS", "V_PREDICTION", "EDM", "FLOW", "FLUX"])
-def test_the_lean_path_predicts_what_the_host_does(kind, shape, cfg, lean_calls, differences):
+def test_the_plain_path_predicts_what_the_host_does(kind, shape, cfg, plain_path_calls, differences):
     model = model_of(kind, len(SHAPES[shape]) - 2)
     ours, host = guiders(model, prompt(0.4), prompt(-0.3), cfg)
     theirs = predicted(host, SHAPES[shape])
-    assert not lean_calls
+    assert not plain_path_calls
     found = predicted(ours, SHAPES[shape])
-    assert len(lean_calls) == 1
+    assert len(plain_path_calls) == 1
     off = largest(found, theirs)
     differences("ComfyUI's CFGGuider, one call", off)
     assert off < 1e-6
@@ -78,33 +78,33 @@ def test_the_model_is_called_as_the_host_calls_it(cfg, tokens, memory, monkeypat
 
 @pytest.mark.parametrize("cfg", [7.0, 1.0])
 @pytest.mark.parametrize("feature", CONDITIONINGS)
-def test_special_conditioning_goes_the_hosts_way(feature, cfg, lean_calls):
+def test_special_conditioning_goes_the_hosts_way(feature, cfg, plain_path_calls):
     model = model_of()
     plain, _ = guiders(model, prompt(0.4), prompt(-0.3), cfg)
     without = predicted(plain)
-    lean_calls.clear()
+    plain_path_calls.clear()
     special = CONDITIONINGS[feature](model, prompt(0.4))
     ours, host = guiders(model, special, prompt(-0.3), cfg)
     found = predicted(ours)
     assert torch.equal(found, predicted(host))
-    assert not lean_calls
+    assert not plain_path_calls
     if feature != "gligen":
         assert largest(found, without) > 1e-3
 
 
 @pytest.mark.parametrize("cfg", [7.0, 1.0])
 @pytest.mark.parametrize("feature", TAKEN_OVER, ids=lambda feature: feature.__name__)
-def test_what_takes_over_the_hosts_evaluation_gets_it(feature, cfg, lean_calls):
+def test_what_takes_over_the_hosts_evaluation_gets_it(feature, cfg, plain_path_calls):
     model = model_of()
     plain, _ = guiders(model, prompt(0.4), prompt(-0.3), cfg)
     without = predicted(plain)
-    lean_calls.clear()
+    plain_path_calls.clear()
     patched = model.clone()
     feature(patched)
     ours, host = guiders(patched, prompt(0.4), prompt(-0.3), cfg)
     found = predicted(ours)
     assert torch.equal(found, predicted(host))
-    assert not lean_calls
+    assert not plain_path_calls
     if feature is not context_windows:
         assert largest(found, without) > 1e-3
 
@@ -135,15 +135,15 @@ def guidance_wrapper(executor, *args, **kwargs):
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_wrappers_run_on_the_lean_path_and_may_write_to_their_input(where, wrapper, kind, shape, lean_calls):
+def test_wrappers_run_on_the_lean_path_and_may_write_to_their_input(where, wrapper, kind, shape, plain_path_calls):
     model = model_of(kind)
     without = predicted(guiders(model, prompt(0.4), prompt(-0.3), 7.0)[0], SHAPES[shape])
-    lean_calls.clear()
+    plain_path_calls.clear()
     patched = model.clone()
     patched.add_wrapper(where, wrapper)
     ours, host = guiders(patched, prompt(0.4), prompt(-0.3), 7.0)
     found = predicted(ours, SHAPES[shape])
-    assert len(lean_calls) == 1
+    assert len(plain_path_calls) == 1
     assert largest(found, predicted(host, SHAPES[shape])) < 1e-6
     if where != WrappersMP.DIFFUSION_MODEL:
         assert largest(found, without) > 1e-3
@@ -164,8 +164,8 @@ def test_the_lists_of_what_is_special_are_the_hosts():
     text = "\n".join(map(inspect.getsource, evaluation))
     conds = set(re.findall(r"""\bconds(?:\.get\(|\[)["'](\w+)["']""", text))
     conds |= set(re.findall(r"""["'](\w+)["'] (?:not )?in (?:conds|x)\b""", text))
-    assert conds - {"mask_strength", "model_conds", "uuid"} == lean.SPECIAL
+    assert conds - {"mask_strength", "model_conds", "uuid"} == plain_calls.SPECIAL
     options = set(re.findall(r"""\bmodel_options(?:\.get\(|\[)["'](\w+)["']""", text))
     options |= set(re.findall(r"""["'](\w+)["'] in model_options""", text))
-    known = {"transformer_options", "disable_cfg1_optimization", *lean.CFG_PATCHES, *lean.TAKEN_OVER}
+    known = {"transformer_options", "disable_cfg1_optimization", *plain_calls.CFG_PATCHES, *plain_calls.TAKEN_OVER}
     assert options == known

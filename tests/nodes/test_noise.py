@@ -48,12 +48,12 @@ def noise_of(**inputs):
     return call("StepwiseNoise", **inputs)[0]
 
 
-def parts_of(samples):
+def components_of(samples):
     return samples.unbind() if samples.is_nested else [samples]
 
 
 def image(samples, i):
-    return [part[i : i + 1] for part in parts_of(samples)]
+    return [part[i : i + 1] for part in components_of(samples)]
 
 
 def equal(a, b):
@@ -83,9 +83,11 @@ def test_an_image_starts_from_what_core_gives_for_its_seed_alone(form, seeds):
     noise = noise_of(seed=seeds[0], seed_step=steps.get(seeds[1], 1), **listed)
     made = noise.generate_noise(FORMS[form](3))
     for i, seed in enumerate(seeds):
-        assert equal(image(made, i), parts_of(random(seed).generate_noise(FORMS[form](1))))
+        assert equal(image(made, i), components_of(random(seed).generate_noise(FORMS[form](1))))
     assert noise.seed == seeds[0]
-    assert [part.shape for part in parts_of(made)] == [part.shape for part in parts_of(FORMS[form](3)["samples"])]
+    assert [part.shape for part in components_of(made)] == [
+        part.shape for part in components_of(FORMS[form](3)["samples"])
+    ]
 
 
 def test_the_images_of_an_earlier_batch_keep_their_seeds():
@@ -102,10 +104,10 @@ def test_a_variation_is_spherical_interpolation_between_the_two_seeds(form):
     latent = FORMS[form](2)
     for strength, seed in ((0.0, 7), (1.0, 100)):
         made = noise_of(seed=7, variation_seed=100, variation_strength=strength).generate_noise(latent)
-        assert equal(image(made, 1), parts_of(random(seed + 1).generate_noise(FORMS[form](1))))
+        assert equal(image(made, 1), components_of(random(seed + 1).generate_noise(FORMS[form](1))))
     made = noise_of(seed=7, variation_seed=100, variation_strength=0.3).generate_noise(latent)
     for part, a, b in zip(
-        image(made, 1), *(parts_of(random(s).generate_noise(FORMS[form](1))) for s in (8, 101)), strict=True
+        image(made, 1), *(components_of(random(s).generate_noise(FORMS[form](1))) for s in (8, 101)), strict=True
     ):
         a, b, part = a.double().flatten(), b.double().flatten(), part.double().flatten()
         angle = math.acos(a @ b / (a.norm() * b.norm()))

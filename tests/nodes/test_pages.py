@@ -112,7 +112,7 @@ def test_every_input_says_what_it_is_for(nodes):
 
 def test_what_came_later_stands_last_and_may_be_missing(nodes):
     """Workflows saved before know widgets by position, and prompts saved before do not have it."""
-    from stepwise.nodes.schema import LATER
+    from stepwise.nodes.shared.schema import LATER
 
     for node in nodes:
         declared = node.GET_SCHEMA().inputs

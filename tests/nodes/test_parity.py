@@ -59,7 +59,7 @@ def test_same_seed_same_picture_as_core(kind, node, params, name, cfg, bound, di
 @pytest.mark.parametrize("kind", ["EPS", "FLOW"])
 def test_lcm_equals_core_when_it_is_given_the_same_noise(kind, monkeypatch):
     """Core draws the noise of the whole batch from its global generator, so ours is made to hand out the same."""
-    from stepwise.nodes import host
+    from stepwise.nodes.host import sampler as host
 
     model = toy_model(kind)
     sigmas = schedule(model)

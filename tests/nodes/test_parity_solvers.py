@@ -8,7 +8,7 @@ import comfy.k_diffusion.sampling as host_sampling
 import comfy.samplers
 import pytest
 import torch
-from stepwise.nodes import host
+from stepwise.nodes.host import sampler as host
 from stepwise.samplers.registry import SOLVERS
 from toy_models import call, prompt, toy_model
 

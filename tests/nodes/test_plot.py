@@ -7,23 +7,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from stepwise.nodes.demo import digits_model, host_model
-from stepwise.nodes.plot import (
-    COLOURS,
-    GROUNDS,
-    LINEAR,
-    LOG,
-    LOG_SNR,
-    MOST,
-    Look,
-    StepwisePlotSigmas,
-    draw,
-    levels,
-    titled,
-)
+from stepwise.nodes.host.digits import digits_model
+from stepwise.nodes.host.small_models import host_model
+from stepwise.nodes.plot import MOST, StepwisePlotSigmas, levels, titled
+from stepwise.nodes.shared.drawing import COLOURS, GROUNDS, LINEAR, LOG, LOG_SNR, Look, draw
 from stepwise.samplers import FLOW, VE
 from stepwise.samplers.schedules import exponential, flow, karras, trained_sigmas
-from stepwise.samplers.trained import Trained
+from stepwise.samplers.schedules.tables import Trained
 
 SCALES = (LOG, LINEAR, LOG_SNR)
 TABLE = Trained(VE, tuple(torch.tensor(trained_sigmas()).tolist()))
@@ -47,7 +37,7 @@ def colour(text):
 
 def near(pixels, drawing, axes, x, y, wanted, reach=2):
     """Whether a pixel of the wanted colour lies within `reach` pixels of the place (x, y) of the axes."""
-    row, column = drawing.place(axes, x, y)
+    row, column = drawing.pixel_of(axes, x, y)
     part = pixels[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
     return bool((np.abs(part.astype(int) - wanted).max(-1) <= 12).any())
 
@@ -133,7 +123,7 @@ def test_the_models_range_is_marked_where_it_is(scale):
     ink = colour(GROUNDS["dark"][1])
     for sigma in (TABLE.sigma_min, TABLE.sigma_max):
         y = -2.0 * math.log(sigma) if scale == LOG_SNR else sigma
-        row, _ = drawing.place(drawing.levels, 0.0, y)
+        row, _ = drawing.pixel_of(drawing.levels, 0.0, y)
         inside = slice(pixels.shape[1] // 3, pixels.shape[1] // 2)
         found = [(np.abs(pixels[r, inside].astype(int) - ink).max(-1) < 60).sum() for r in range(row - 1, row + 2)]
         assert max(found) > 20, sigma

@@ -14,7 +14,7 @@ from comfy_extras.nodes_model_advanced import RescaleCFG
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_tcfg import TCFG
 from guided_models import CONDITIONINGS, SHAPES, TAKEN_OVER, guiders, largest, model_of, predicted
-from stepwise.nodes.guider import PredictionGuider
+from stepwise.nodes.host.guider import PredictionGuider
 from stepwise.samplers.guidance import Rule
 from toy_models import SmoothNet, call, prompt, refused, toy_model
 

@@ -7,13 +7,13 @@ import json
 import pytest
 import torch
 from aiohttp.test_utils import make_mocked_request
-from stepwise.nodes import preview
-from stepwise.nodes.preview import answer, packed, unpacked
-from stepwise.nodes.schedules import schedule_nodes, schedule_values
+from stepwise.nodes.schedules import schedule_nodes
+from stepwise.nodes.shared import preview
+from stepwise.nodes.shared.preview import answer, as_json, schedule_values, trained_from
 from stepwise.samplers import FLOW, VE
 from stepwise.samplers.registry import SCHEDULES
 from stepwise.samplers.schedules import trained_sigmas
-from stepwise.samplers.trained import Trained
+from stepwise.samplers.schedules.tables import Trained
 
 TABLE = tuple(torch.tensor(trained_sigmas()).tolist())
 TRAINED = {"VE": Trained(VE, TABLE), "FLOW": Trained(FLOW, tuple(torch.linspace(0.001, 1.0, 1000).tolist()), 3.0)}
@@ -34,11 +34,11 @@ def defaults(schedule):
 @pytest.mark.parametrize("path", TRAINED)
 def test_a_model_survives_json_bit_for_bit(path):
     trained = TRAINED[path]
-    assert unpacked(json.loads(json.dumps(packed(trained)))) == trained
+    assert trained_from(json.loads(json.dumps(as_json(trained)))) == trained
 
 
 def test_what_was_not_packed_is_refused():
-    good = packed(TRAINED["VE"])
+    good = as_json(TRAINED["VE"])
     for name, value in [
         ("table", "no base64!"),
         ("table", ""),
@@ -48,9 +48,9 @@ def test_what_was_not_packed_is_refused():
         ("shift", "three"),
     ]:
         with pytest.raises(ValueError, match=r"\w"):
-            unpacked({**good, name: value})
+            trained_from({**good, name: value})
     with pytest.raises(KeyError):
-        unpacked({name: good[name] for name in ("path", "table")})
+        trained_from({name: good[name] for name in ("path", "table")})
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda each: each.id)
@@ -60,7 +60,7 @@ def test_the_answer_is_what_the_node_gives(schedule):
     told = answer({"node": node_id(schedule), "values": values})["sigmas"]
     assert torch.equal(torch.tensor(told), sigmas)
     trained = TRAINED[schedule.paths[-1]]
-    question = {"node": node_id(schedule), "values": values, "trained": packed(trained)}
+    question = {"node": node_id(schedule), "values": values, "trained": as_json(trained)}
     assert answer(json.loads(json.dumps(question)))["sigmas"] == schedule_values(schedule, trained, values)
 
 

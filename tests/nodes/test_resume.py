@@ -15,8 +15,8 @@ from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_advanced import RescaleCFG
-from stepwise.nodes import host
-from stepwise.nodes.state_file import from_bytes, to_bytes
+from stepwise.nodes.host import sampler as host
+from stepwise.nodes.runs.files import from_bytes, to_bytes
 from stepwise.samplers import Path
 from stepwise.samplers.registry import SOLVERS
 from toy_models import Latent4, Latent5D, MixtureNet, SmoothNet, call, prompt, toy_model
@@ -133,12 +133,12 @@ def begun(kind, condition):
     return guider, {"noise": noise, "latent_image": condition.latent}
 
 
-def parts_of(samples):
+def components_of(samples):
     return samples.unbind() if samples.is_nested else [samples]
 
 
 def same(one, other):
-    pairs = zip(parts_of(one["samples"]), parts_of(other["samples"]), strict=True)
+    pairs = zip(components_of(one["samples"]), components_of(other["samples"]), strict=True)
     return all(torch.equal(a, b) for a, b in pairs) and one.keys() == other.keys()
 
 

@@ -4,6 +4,7 @@ import comfy.model_management
 import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
+from stepwise.samplers import Plan
 from toy_models import THROUGH, SmoothNet, call, prompt, sample, toy_model
 
 STEPS = 6
@@ -110,7 +111,7 @@ def test_under_a_foreign_guider_only_the_combined_prediction_is_known():
 
 def test_the_check_costs_one_kernel_a_call_and_reads_the_device_once_at_the_end(monkeypatch):
     """As on a GPU that is never idle: then the sums are read once, and a failure is still found at the right call."""
-    from stepwise.nodes.finite import FiniteCheck
+    from stepwise.nodes.host.finite import FiniteCheck
 
     monkeypatch.setattr(FiniteCheck, "idle", lambda self: False)
     reads = []
@@ -167,3 +168,21 @@ def test_image_in_a_batch_has_the_in_sampler_noise_of_its_own_seed():
     pair = call("StepwiseDDPM", **{**inputs_of(model, batch=2), "noise": Fixed(7, noise)}, sigmas=sigmas)[0]
     one = call("StepwiseDDPM", **{**inputs_of(model), "noise": Fixed(8, noise[1:])}, sigmas=sigmas)[0]
     assert torch.allclose(pair["samples"][1:], one["samples"], atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["whole", "first part", "rest", "of another pack's split"])
+@pytest.mark.parametrize("solver", ["DPMpp2M", "UniPC", "Restart"])
+def test_a_plan_is_made_once_a_run(solver, part, monkeypatch):
+    inputs, sigmas = inputs_of(toy_model("EPS")), schedule_of("EPS")
+    node = f"Stepwise{solver}"
+    window = {"whole": {}, "first part": {"end_step": 3}, "rest": {}, "of another pack's split": {}}[part]
+    if part == "rest":
+        inputs = {"guider": inputs["guider"], "state": call(node, **inputs, sigmas=sigmas, end_step=3)[2]}
+    elif part == "of another pack's split":
+        inputs["sigmas"] = sigmas[:4]
+    else:
+        inputs["sigmas"] = sigmas
+    made, check = [], Plan.__post_init__
+    monkeypatch.setattr(Plan, "__post_init__", lambda self: (made.append(self), check(self))[1])
+    call(node, **inputs, **window)
+    assert len(made) == 1

@@ -7,7 +7,7 @@ import torch
 from comfy.k_diffusion import sampling as k_diffusion
 from comfy_extras import nodes_custom_sampler as core
 from comfy_extras.nodes_align_your_steps import AlignYourStepsScheduler
-from stepwise.nodes.schedules import schedule_values
+from stepwise.nodes.shared.preview import schedule_values
 from stepwise.samplers.parameters import InputError
 from stepwise.samplers.registry import SCHEDULES
 from toy_models import call, refused, toy_model

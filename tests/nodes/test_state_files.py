@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from comfy_extras import nodes_custom_sampler as core
-from stepwise.nodes.state_file import from_bytes, to_bytes
+from stepwise.nodes.runs.files import from_bytes, to_bytes
 from stepwise.samplers import checkpoint
 from toy_models import SmoothNet, call, nodes_by_id, prompt, refused, toy_model
 
@@ -124,7 +124,7 @@ def test_nested_latents_come_back_nested():
 
 
 def kinds():
-    from stepwise.nodes.state_file import KINDS
+    from stepwise.nodes.runs.files import KINDS
 
     return KINDS
 
@@ -379,7 +379,7 @@ def test_the_next_run_of_a_node_moves_the_last_one_aside(folders):
 
 def test_the_name_of_an_autosave_stays_in_its_folder(folders):
     """Whatever a client calls its nodes: an id may be any text."""
-    from stepwise.nodes.autosave import Autosave
+    from stepwise.nodes.runs.autosave import Autosave
 
     for name in ("../../x", "12:3", "a/b", "..", "C:\\x"):
         assert Autosave(1, name, {}).file.parent == Path(folders / "output" / "stepwise")

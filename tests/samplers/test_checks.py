@@ -4,8 +4,8 @@ import math
 
 import pytest
 from cases import FLOW, VE, schedules
-from stepwise.samplers.checks import check_sigmas
 from stepwise.samplers.parameters import InputError
+from stepwise.samplers.schedules.checks import check_sigmas
 
 BAD = {
     "empty": (VE, (), None, "sigmas is empty", "with at least 1 step"),

@@ -10,7 +10,7 @@ from exact import mixture, relative_rms
 from follow import FIRST_DRAW, draws_of, follow_gaussian
 from kernels import Kernels
 from stepwise.samplers import AddressedNoise, Noise, Plan, PlanError, Stage, State, advance, row, run, start
-from stepwise.samplers.combine import combine
+from stepwise.samplers.linear_combination import combine
 from stepwise.samplers.schedules import karras
 
 SIGMAS = {VE: karras(7), FLOW: flow_line(7, 3.0)}

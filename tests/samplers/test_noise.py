@@ -8,7 +8,7 @@ import torch
 from cases import CASES, FLOW, VE, each_case
 from exact import mixture, relative_rms
 from stepwise.samplers import AddressedNoise, BrownianNoise, Noise, run, start, varied
-from stepwise.samplers.brownian import POINTS, clock, increment, point, terms
+from stepwise.samplers.noise.brownian import POINTS, clock, draws_of, increment, point
 from stepwise.samplers.schedules import karras
 from stepwise.tools.measure.counting import HostMemory
 
@@ -43,7 +43,7 @@ def made_of(start_point, end_point):
     """W(end) - W(start) on paper: coefficients of independent standard normal draws."""
     found = {}
     for sign, place in ((1.0, end_point), (-1.0, start_point)):
-        for draw, value in terms(place):
+        for draw, value in draws_of(place):
             found[draw] = found.get(draw, 0.0) + sign * value
     for cell in range(start_point // POINTS, end_point // POINTS):
         draw, value = increment(cell)

@@ -36,7 +36,7 @@ def test_imports(path):
 
 
 def test_every_file_is_scanned():
-    assert {path.name for path in FILES} >= {"plan.py", "registry.py", "ancestral.py", "multistep.py", "single_step.py"}
+    assert {path.name for path in FILES} >= {"plan.py", "entries.py", "ancestral.py", "unipc.py", "single_step.py"}
 
 
 def test_this_interpreter_has_no_comfyui():

@@ -4,7 +4,7 @@ import comfy.latent_formats
 import pytest
 import torch
 from comfy.model_base import ModelType
-from stepwise.nodes.demo import host_model
+from stepwise.nodes.host.small_models import host_model
 from stepwise.samplers import Path
 from stepwise.samplers.schedules import trained_sigmas
 from stepwise.tests.samplers.support.exact import mixture

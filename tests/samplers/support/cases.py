@@ -10,7 +10,7 @@ from stepwise.samplers import FLOW, VE, Path, Plan
 from stepwise.samplers.parameters import InputError, parameters
 from stepwise.samplers.registry import SCHEDULES, SOLVERS, Schedule, Setting, Solver
 from stepwise.samplers.schedules import trained_sigmas
-from stepwise.samplers.trained import Trained
+from stepwise.samplers.schedules.tables import Trained
 
 TABLE = trained_sigmas()
 STABLE_DIFFUSION = Trained(VE, TABLE)

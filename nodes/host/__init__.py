@@ -1,0 +1,1 @@
+"""The adapter to ComfyUI: its models, samplers and guiders, and ours in their terms."""

@@ -1,0 +1,86 @@
+"""Finds the first prediction that is not finite, and who made it, without ever waiting for the device."""
+
+import math
+from typing import Any
+
+import torch
+
+from ...samplers import Predicted, State, run
+from ...samplers.plan import NoiseSource
+from .denoiser import HostDenoiser
+
+
+class FiniteCheck:
+    """Sums every prediction into a vector that stays on the device, one kernel a model call.
+
+    A NaN or an infinity makes its sum one. The vector is read where reading makes nobody wait: on the CPU after every
+    step, elsewhere when the device happens to be idle (as after a preview) and at the end. When a sum is not finite,
+    the run is repeated from the last state that was known to be good up to the bad call, which is then made again with
+    an eye on the predictions that guidance combines.
+    """
+
+    def __init__(self, denoiser: HostDenoiser, state: State):
+        self.denoiser, self.plan = denoiser, denoiser.plan
+        self.good, self.memory = state, dict(denoiser.progress.memory)
+        self.sums = torch.zeros(len(self.plan.stages), dtype=torch.float32, device=state.x.device)
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor | Predicted:
+        """The denoiser's prediction, noted."""
+        call = self.denoiser.calls
+        predicted = self.denoiser(x, sigma)
+        denoised = predicted.denoised if isinstance(predicted, Predicted) else predicted
+        torch.sum(denoised, dim=tuple(range(denoised.ndim)), dtype=torch.float32, out=self.sums[call])
+        return predicted
+
+    def look(self, state: State, noise: NoiseSource, final: bool) -> None:
+        """Raises ValueError, saying what went wrong where, if a prediction up to `state` was not finite."""
+        if not (final or self.idle()):
+            return
+        seen = self.good.index
+        sums = self.sums[seen : state.index].tolist()
+        bad = next((call for call, value in enumerate(sums, seen) if not math.isfinite(value)), None)
+        if bad is None:
+            self.good, self.memory = state, dict(self.denoiser.progress.memory)
+            return
+        stage = self.plan.stages[bad]
+        raise ValueError(
+            f"{self.denoiser.name}: the model's output is not finite at step {stage.step + 1} of {self.plan.steps}, "
+            f"sigma {stage.sigma:.6g}: {self.culprit(bad, noise)}"
+        )
+
+    def idle(self) -> bool:
+        device = self.sums.device
+        return device.type == "cpu" or (device.type == "cuda" and torch.cuda.current_stream(device).query())
+
+    def culprit(self, call: int, noise: NoiseSource) -> str:
+        """Who had it, from predictions that a guider of ours shows by itself, and others in a post-CFG function."""
+        progress, seen = self.denoiser.progress, dict[str, torch.Tensor]()
+
+        def witness(args: dict[str, Any]) -> torch.Tensor:
+            given = {"positive": args["cond_denoised"], "negative": args["uncond_denoised"]}
+            seen.update({name: value for name, value in given.items() if value is not None})
+            return args["denoised"]
+
+        self.denoiser.go_back(self.good.index, self.memory)
+        state = run(self.plan, self.denoiser, self.good, noise, stop=call)
+        memory = dict(progress.memory)
+        progress.witness = seen.__setitem__
+        run(self.plan, self.denoiser, state, noise, stop=call + 1)
+        progress.witness = None
+        if not seen:
+            self.denoiser.go_back(call, memory)
+            changes = self.denoiser.watched_by(witness)
+            run(self.plan, lambda x, sigma: self.denoiser(x, sigma, **changes), state, noise, stop=call + 1)
+        guilty = [name for name, value in seen.items() if not torch.isfinite(value).all()]
+        if guilty:
+            kinds = {"positive": "the conditional prediction", "negative": "the unconditional prediction"}
+            return (
+                f"{' and '.join(kinds.get(name, name) for name in guilty)} had it. Run the model in a wider number "
+                f"format (start ComfyUI with --force-fp32 to see whether that is it), or check its file and its patches"
+            )
+        if seen:
+            return "the combined prediction had it, all its parts were finite. Lower the guidance or remove a CFG patch"
+        return (
+            "the combined prediction had it. Only that one is known under this GUIDER; wire CFG Guider (Stepwise) to "
+            "see which part is to blame"
+        )

@@ -1,0 +1,243 @@
+"""GUIDER objects: the host's guider for any expression of predictions, with a shorter way where conditioning is plain.
+
+A run goes the host's own way up to `predict_noise`, so models are loaded, hooks registered and wrappers called as under
+the host's guider.
+"""
+
+import logging
+import math
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import comfy.samplers
+import node_helpers
+from torch import Tensor
+
+from ...samplers.guidance import Call, Chain, Descent, scale_at
+from ...samplers.guidance.evaluation import evaluate, flat, guided_in, needed, varies
+from ...samplers.guidance.expressions import Guided, Leaf, Prediction, guided, subexpressions
+from ...samplers.linear_combination import combine
+from .cfg_patches import asked, guided_with_patches, not_applied, pair_of
+from .models import path_of
+from .plain_calls import CFG_PATCHES, Prepared, is_plain
+from .progress import progress_of
+
+Options = Mapping[str, Any]
+
+
+@dataclass
+class Run:
+    """What a guider keeps for the length of one run.
+
+    It has `evaluated` so many predictions of those that were `possible`; `fixed` are the factors of a sum of
+    leaves that is the same at all calls; `descent` is the memory under a foreign sampler.
+    """
+
+    components: tuple[int, ...] = ()
+    prepared: Prepared | None = None
+    descent: Descent = field(default_factory=Descent)
+    evaluated: int = 0
+    possible: int = 0
+    fixed: tuple[Prediction, Mapping[int, float]] | None = None
+    warned: bool = False
+
+
+class PredictionGuider(comfy.samplers.CFGGuider):
+    """Evaluates an expression: all leaves of a call in one batch, and none whose factor is zero there.
+
+    Where the expression is guidance, `cfg` is its scale, and who sets it (as the host's CFG Override does) changes it.
+    """
+
+    def __init__(self, model_patcher: Any):
+        super().__init__(model_patcher)
+        self.leaves: tuple[Leaf | None, ...] = ()
+        self.keys: tuple[str, ...] = ()
+        self.run = Run()
+
+    def set_prediction(self, expression: Prediction) -> None:
+        self.wired = expression
+        self.cfg = expression.scale if isinstance(expression, Guided) else 1.0
+        self.varies = varies(expression)
+        leaves = [part for part in subexpressions(expression) if isinstance(part, Leaf)]
+        negatives = {part.negative for part in subexpressions(expression) if isinstance(part, Guided)}
+        self.leaves = in_host_order(leaves, negatives)
+        self.keys = ("positive", "negative", *(f"prediction {i + 1}" for i in range(2, len(self.leaves))))
+        self.original_conds = {}
+        conds = {key: leaf.conditioning for key, leaf in zip(self.keys, self.leaves, strict=True) if leaf is not None}
+        # What is neither the host's positive nor its negative says which of them it is like.
+        for key, leaf in list(zip(self.keys, self.leaves, strict=True))[2:]:
+            role = "negative" if leaf in negatives else "positive"
+            conds[key] = node_helpers.conditioning_set_values(conds[key], {"prompt_type": role})
+        self.inner_set_conds(conds)
+
+    @property
+    def expression(self) -> Prediction:
+        if isinstance(self.wired, Guided) and self.wired.scale != self.cfg:
+            self.wired = replace(self.wired, scale=self.cfg)
+        return self.wired
+
+    def inner_sample(self, *args: Any, latent_shapes: Sequence[Any] | None = None, **kwargs: Any) -> Tensor:
+        packed = latent_shapes is not None and len(latent_shapes) > 1
+        self.run = Run(tuple(math.prod(shape[1:]) for shape in latent_shapes) if packed else ())
+        try:
+            return super().inner_sample(*args, latent_shapes=latent_shapes, **kwargs)
+        finally:
+            if self.run.evaluated < self.run.possible:
+                logging.info("Stepwise: %d of %d predictions evaluated", self.run.evaluated, self.run.possible)
+            self.run = Run()
+
+    def predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None
+    ) -> Tensor:
+        options, expression = model_options or {}, self.expression
+        if not self.run.warned:
+            self.warn(expression, options)
+        conds = [self.conds.get(key) for key in self.keys]
+        plain = is_plain([cond for cond in conds if cond is not None], options)
+        if plain and self.run.fixed is not None and self.run.fixed[0] is expression:
+            return self.summed(self.run.fixed[1], conds, plain, x, timestep, options)
+        call = self.call(x, timestep, options)
+        if not plain and expression is pair_of(expression) and expression.linear:
+            return self.hosts_own(expression, call, conds, timestep, options, seed)
+        pair = pair_of(expression) if any(map(options.get, CFG_PATCHES)) else None
+        if pair is not None:
+            return self.with_patches(expression, pair, call, conds, timestep, options)
+        atoms = flat(expression, call.sigma, call.path)
+        if atoms and all(isinstance(atom, Leaf) for atom in atoms):
+            factors = {self.leaves.index(leaf): factor for leaf, factor in atoms.items()}
+            if not self.varies:
+                self.run.fixed = (expression, factors)
+            return self.summed(factors, conds, plain, x, timestep, options)
+        indices = self.indices(needed(expression, call.sigma, call.path))
+        found = self.predictions(indices, conds, plain, x, timestep, options)
+        return evaluate(expression, call, {self.leaves[index]: found[index] for index in indices})
+
+    def summed(
+        self,
+        factors: Mapping[int, float],
+        conds: Sequence[Any],
+        plain: bool,
+        x: Tensor,
+        timestep: Tensor,
+        options: Options,
+    ) -> Tensor:
+        """The value of an expression that is a sum of leaves and no more, from their indices and factors."""
+        found = self.predictions(tuple(sorted(factors)), conds, plain, x, timestep, options)
+        return combine([(found[index], factor) for index, factor in factors.items()])
+
+    def indices(self, leaves: Iterable[Prediction]) -> tuple[int, ...]:
+        return tuple(sorted({self.leaves.index(leaf) for leaf in leaves}))
+
+    def call(self, x: Tensor, timestep: Tensor, options: Options) -> Call:
+        """The model call as guidance sees it. Only under a foreign sampler is its noise level read from the device."""
+        path = path_of(self.inner_model.model_sampling)
+        if not self.varies:
+            return Call(x, math.nan, path, components=self.run.components)
+        progress, components = progress_of(options), self.run.components
+        if progress is not None:
+            return Call(x, progress.sigma, path, components=components, advances=progress.first, memory=progress.memory)
+        sigma, descent = float(timestep[0]), self.run.descent
+        return Call(x, sigma, path, components=components, advances=descent.advances(sigma), memory=descent.memory)
+
+    def hosts_own(
+        self, pair: Guided, call: Call, conds: Sequence[Any], timestep: Tensor, options: Options, seed: int | None
+    ) -> Tensor:
+        """Classifier-free guidance by the host itself, with the scale of this noise level."""
+        scale = scale_at(pair.rules, pair.scale, call.sigma, call.path)
+        alone = math.isclose(scale, 1.0) and not options.get("disable_cfg1_optimization")
+        self.note(1 if alone else 2)
+        positive, negative = (conds[self.leaves.index(leaf)] for leaf in (pair.positive, pair.negative))
+        return comfy.samplers.sampling_function(
+            self.inner_model, call.x, timestep, negative, positive, scale, model_options=options, seed=seed
+        )
+
+    def with_patches(
+        self, expression: Prediction, pair: Guided, call: Call, conds: Sequence[Any], timestep: Tensor, options: Options
+    ) -> Tensor:
+        """The expression, with the host's CFG patches acting on one guidance in it."""
+        wanted = dict.fromkeys(needed(expression, call.sigma, call.path, {pair}))
+        named = {"cond": pair.positive, "uncond": pair.negative, **pair.others}
+        names = asked(pair, call, options) if pair in wanted else ()
+        named = {name: leaf for name, leaf in named.items() if name in names}
+        wanted.pop(pair, None)
+        indices = self.indices((*wanted, *named.values()))
+        found = self.predictions(indices, conds, False, call.x, timestep, options)
+        predictions: dict[Prediction, Tensor] = {self.leaves[index]: found[index] for index in indices}
+        predictions[pair] = guided_with_patches(
+            pair,
+            replace(call, scale=pair.scale, key=guided_in(expression)[pair]),
+            {name: predictions[leaf] for name, leaf in named.items()},
+            (conds[self.leaves.index(pair.positive)], conds[self.leaves.index(pair.negative)]),
+            self.inner_model,
+            timestep,
+            options,
+        )
+        return evaluate(expression, call, predictions)
+
+    def predictions(
+        self,
+        indices: tuple[int, ...],
+        conds: Sequence[Any],
+        plain: bool,
+        x: Tensor,
+        timestep: Tensor,
+        options: Options,
+    ) -> Mapping[int, Tensor]:
+        """The denoised predictions of these leaves, of one model call if the host's rules for batches allow it."""
+        self.note(len(indices))
+        if plain:
+            found = self.prepared(conds, x)(x, timestep, options, indices)
+        else:
+            wanted = [cond if index in indices else None for index, cond in enumerate(conds)]
+            found = dict(enumerate(self.by_host(wanted, x, timestep, options)))
+        progress = progress_of(options)
+        if progress is not None and progress.witness is not None:
+            for index in indices:
+                progress.witness(self.keys[index], found[index])
+        return found
+
+    def prepared(self, conds: Sequence[Any], x: Tensor) -> Prepared:
+        known = self.run.prepared
+        if known is None or not known.fits(conds, x):
+            known = self.run.prepared = Prepared(self.inner_model, conds, x)
+        return known
+
+    def by_host(self, conds: list[Any], x: Tensor, timestep: Tensor, options: Options) -> Sequence[Tensor]:
+        if "sampler_calc_cond_batch_function" in options:
+            args = {"conds": conds, "input": x, "sigma": timestep, "model": self.inner_model, "model_options": options}
+            return options["sampler_calc_cond_batch_function"](args)
+        return comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, options)
+
+    def note(self, evaluated: int) -> None:
+        self.run.evaluated += evaluated
+        self.run.possible += len(self.leaves) - self.leaves.count(None)
+
+    def warn(self, expression: Prediction, options: Options) -> None:
+        """Names, once a run, what was asked for and has no effect."""
+        self.run.warned = True
+        for patch in not_applied(expression, options):
+            logging.warning("Stepwise: not applied: %s", patch)
+        if not isinstance(expression, Guided) and self.cfg != 1.0:
+            logging.warning(
+                "Stepwise: a guidance scale was set to %g, and the expression has none of its own", self.cfg
+            )
+
+
+class GuidedGuider(PredictionGuider):
+    """Classifier-free guidance of two conditionings with rules: made and set like the host's CFGGuider."""
+
+    rules: Chain = ()
+
+    def set_conds(self, positive: Any, negative: Any) -> None:
+        self.set_prediction(guided(Leaf(positive), Leaf(negative), scale=self.cfg, rules=self.rules))
+
+    def set_rules(self, rules: Chain) -> None:
+        self.rules = tuple(rules)
+
+
+def in_host_order(leaves: Sequence[Leaf], negatives: Container[Prediction]) -> tuple[Leaf | None, ...]:
+    """First the leaf that is the host's `positive`, then its `negative` (None where there is none), then the others."""
+    wanted = [leaf for leaf in leaves if leaf not in negatives]
+    unwanted = [leaf for leaf in leaves if leaf in negatives]
+    return (*(wanted[:1] or [None]), *(unwanted[:1] or [None]), *wanted[1:], *unwanted[1:])

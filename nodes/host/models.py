@@ -1,0 +1,49 @@
+"""ComfyUI's models as paths, families and tables of noise levels."""
+
+import math
+from typing import Any
+
+import comfy.model_sampling
+import comfy.samplers
+
+from ...samplers import FLOW, VE, Path
+from ...samplers.parameters import InputError, Value
+from ...samplers.schedules.tables import Trained
+
+
+def path_of(model_sampling: Any) -> Path:
+    """FLOW for the host's CONST family, VE for all others: they are sampled in k-diffusion's scaling."""
+    return FLOW if isinstance(model_sampling, comfy.model_sampling.CONST) else VE
+
+
+def sampling_of(model_patcher: Any) -> Any:
+    return model_patcher.get_model_object("model_sampling")
+
+
+def family_of(model_patcher: Any) -> dict[str, Value]:
+    """What must agree between the models of one run (the meaning of their latents), and their names."""
+    form = model_patcher.get_model_object("latent_format")
+    return {
+        "latent": type(form).__name__,
+        "channels": form.latent_channels,
+        "model": type(model_patcher.model).__name__,
+        "sampling": sampling_name(sampling_of(model_patcher)),
+    }
+
+
+def sampling_name(model_sampling: Any) -> str:
+    """The host's names for a model's noise levels and its prediction, which it puts together anew for every model."""
+    bases = [base.__name__ for base in type(model_sampling).__mro__ if base.__module__ == comfy.model_sampling.__name__]
+    return " ".join(bases)
+
+
+def trained_of(model_sampling: Any) -> Trained:
+    """The noise levels that a model was trained on; raises InputError for a model that has no table of them."""
+    table = getattr(model_sampling, "sigmas", None)
+    if table is None:
+        cure = "leave it unwired, and set the noise levels by the widgets"
+        raise InputError("model", "has no table of trained noise levels", cure)
+    shift = float(getattr(model_sampling, "shift", 1.0))
+    if isinstance(model_sampling, comfy.model_sampling.ModelSamplingFlux):
+        shift = math.exp(shift)
+    return Trained(path_of(model_sampling), tuple(table.tolist()), shift)

@@ -1,0 +1,203 @@
+"""Our plans as ComfyUI's SAMPLER objects.
+
+Nothing here goes around the host: the guider calls the model, the inpaint wrapper applies masks, and the callback
+draws previews and carries Cancel, as for the host's own samplers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import comfy.model_sampling
+import comfy.samplers
+import torch
+from tqdm.auto import trange
+
+from ...samplers import FLOW, Path, Plan, State, run, start
+from ...samplers.parameters import InputError, Value, checked
+from ...samplers.plan import NoiseSource
+from ...samplers.registry import Solver
+from ...samplers.schedules.checks import check_sigmas
+from ...samplers.solvers.open_end import open_ended
+from .batching import Batching, BatchingWatch
+from .denoiser import HostDenoiser
+from .finite import FiniteCheck
+from .models import path_of, sampling_of
+from .patch_memory import PatchMemory, warn_of_what_forgets
+from .progress import Progress
+from .seeds import ImageSeeds, in_sampler_noise, packed_sizes
+
+
+def make_plan(
+    solver: Solver, params: Mapping[str, Value], path: Path, sigmas: Sequence[float], open_end: bool = False
+) -> Plan:
+    """The plan, with every input checked first; with an `open_end` it leaves what a longer one would go on with."""
+    check_sigmas(path, sigmas)
+    complete = checked(solver.plan, params)
+    return open_ended(solver.plan, path, sigmas, complete) if open_end else solver.plan(path, sigmas, **complete)
+
+
+def solve(
+    name: str,
+    plan: Plan,
+    model: Any,
+    state: State,
+    noise: NoiseSource,
+    extra_args: Mapping[str, Any],
+    report: Callable[[int, State], None],
+    *,
+    progress: Progress | None = None,
+    stop_step: int | None = None,
+    disable: bool | None = None,
+) -> State:
+    """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
+    denoiser = HostDenoiser(name, plan, model, extra_args, progress or Progress(), state.index)
+    finite = FiniteCheck(denoiser, state)
+    first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
+    last = plan.steps if stop_step is None else min(stop_step, plan.steps)
+    for step in trange(first, last, disable=disable):
+        state = run(plan, finite, state, noise, stop=plan.first_stage(step + 1))
+        report(step, state)
+        finite.look(state, noise, final=step + 1 == last)
+    return state
+
+
+class PlanSampler(comfy.samplers.KSAMPLER):
+    """A SAMPLER of ours: a solver and its parameters. It holds no run, so it can be shared and cached."""
+
+    def __init__(
+        self,
+        solver: Solver,
+        params: Mapping[str, Value],
+        noise_device: str = "cpu",
+        noise_kind: str = "independent",
+    ):
+        super().__init__(self.integrate)
+        self.solver = solver
+        self.params = checked(solver.plan, params)
+        self.noise_device, self.noise_kind = noise_device, noise_kind
+
+    @property
+    def settings(self) -> dict[str, Value]:
+        """All that decides what a run does: the parts of one run must agree in it."""
+        ours = {"noise_kind": self.noise_kind, "noise_device": self.noise_device} if self.solver.stochastic else {}
+        return {**self.params, **ours}
+
+    def noise(
+        self, seeds: ImageSeeds, like: torch.Tensor, model_sampling: Any, components: Sequence[int] = ()
+    ) -> NoiseSource:
+        """What this sampler adds to a batch `like` on the way."""
+        path, place = path_of(model_sampling), like.device if self.noise_device == "gpu" else torch.device("cpu")
+        scale = float(getattr(model_sampling, "noise_scale", 1.0)) if path is FLOW else 1.0
+        return in_sampler_noise(self.noise_kind, path, seeds, place, scale, components)
+
+    @torch.no_grad()
+    def integrate(
+        self, model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback=None, disable=None
+    ) -> torch.Tensor:
+        """The host's sampler function: x comes noised, and the result goes back to its guider."""
+        extra_args = extra_args or {}
+        sampling = sampling_of(model.inner_model.model_patcher)
+        try:
+            plan = make_plan(self.solver, self.params, path_of(sampling), sigmas.tolist())
+        except InputError as error:
+            raise ValueError(f"{self.solver.name} Sampler: {error}") from None
+
+        def report(step: int, state: State) -> None:
+            if callback is not None:
+                sigma = sigmas[step]
+                callback({"i": step, "x": state.x, "denoised": state.denoised, "sigma": sigma, "sigma_hat": sigma})
+
+        seeds = ImageSeeds.counted(extra_args.get("seed") or 0, len(x))
+        noise = self.noise(seeds, x, sampling, packed_sizes(model.inner_model))
+        return solve(self.solver.name, plan, model, start(x), noise, extra_args, report, disable=disable).x
+
+
+class PlanRun(comfy.samplers.Sampler):
+    """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
+    `step` the steps of the plan that are done, `memory` what the guidance remembers there, `patches` what those of
+    others do, and `batching` how the host grouped the prompts of the last model call.
+
+    The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
+    whatever looks at them sees what it would in one go. `before` counts its steps that lie before the plan's own.
+    """
+
+    def __init__(
+        self,
+        sampler: PlanSampler,
+        plan: Plan,
+        state: State | None,
+        stop_step: int,
+        memory: Mapping[str, torch.Tensor] = MappingProxyType({}),
+        *,
+        seeds: ImageSeeds,
+        components: Sequence[int] = (),
+        before: int = 0,
+        batching: Batching = (),
+        patches: Mapping[str, Any] = MappingProxyType({}),
+        turn: Callable[[], None] = lambda: None,
+    ):
+        self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
+        self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
+        self.seeds, self.components = seeds, components
+        self.step, self.patches = 0, patches
+
+    @property
+    def batching(self) -> Batching:
+        return self.watch.last
+
+    @torch.no_grad()
+    def sample(
+        self, guider: Any, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+    ) -> torch.Tensor:
+        extra_args["denoise_mask"] = denoise_mask
+        model = comfy.samplers.KSamplerX0Inpaint(guider, sigmas)
+        model.latent_image, model.noise = latent_image, noise
+        sampling = guider.inner_model.model_sampling
+
+        progress = Progress(self.before, memory={name: value.to(noise.device) for name, value in self.memory.items()})
+        self.watch.attach(extra_args["model_options"], progress)
+        carried = PatchMemory(extra_args["model_options"])
+
+        def report(step: int, state: State) -> None:
+            self.state, self.memory, self.step = state, dict(progress.memory), step + 1
+            self.patches = carried.now()
+            self.watch.compare()
+            if callback is not None:
+                callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
+            self.turn()
+
+        if self.state is None:
+            x = sampling.noise_scaling(sigmas[0], noise, latent_image, self.max_denoise(guider, sigmas))
+            self.state = start(x)
+        else:
+            self.state = state_on(self.state, noise.device)
+            warn_of_what_forgets(extra_args["model_options"], getattr(guider, "conds", {}))
+        with carried.lent(self.patches, noise.device):
+            self.state = solve(
+                self.sampler.solver.name,
+                self.plan,
+                model,
+                self.state,
+                self.sampler.noise(self.seeds, noise, sampling, self.components),
+                extra_args,
+                report,
+                progress=progress,
+                stop_step=self.stop_step,
+                disable=disable_pbar,
+            )
+        sigma = self.plan.sigmas[min(self.stop_step, self.plan.steps)]
+        if path_of(sampling).alpha(sigma) == 0.0:
+            return self.state.x
+        return sampling.inverse_noise_scaling(sigmas.new_tensor(sigma), self.state.x)
+
+
+def state_on(state: State, device: torch.device) -> State:
+    """The same state on another device: bit for bit, since moving does not round. What is shared stays shared."""
+    there: dict[int, torch.Tensor] = {}
+
+    def at(tensor: torch.Tensor) -> torch.Tensor:
+        return there.setdefault(id(tensor), tensor.to(device))
+
+    registers = {name: at(value) for name, value in state.registers.items()}
+    return State(registers, state.index, None if state.denoised is None else at(state.denoised))

@@ -1,0 +1,142 @@
+"""The seeds of the images of a batch, their starting noise, and what samplers add on the way."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.nested_tensor
+import torch
+
+from ...samplers import AddressedNoise, BrownianNoise, Path, varied
+from ...samplers.noise import SEEDS, arc
+from ...samplers.parameters import InputError
+from ...samplers.plan import NoiseSource
+from ..shared.messages import named
+
+NOISE_KINDS = {"independent": lambda path, *rest: AddressedNoise(*rest), "brownian": BrownianNoise}
+
+
+@dataclass(frozen=True)
+class ImageSeeds:
+    """The seeds of the images of a batch, and those of their variations with the strength of these."""
+
+    seeds: tuple[int, ...]
+    variation_seeds: tuple[int, ...] = ()
+    variation_strength: float = 0.0
+
+    def __str__(self) -> str:
+        varied = f", {self.variation_strength:g} of the way to {shown(self.variation_seeds)}"
+        return shown(self.seeds) + (varied if self.variation_strength else "")
+
+    @staticmethod
+    def counted(seed: int, images: int) -> "ImageSeeds":
+        return ImageSeeds(tuple((seed + i) % SEEDS for i in range(images)))
+
+
+def shown(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def in_sampler_noise(
+    kind: str,
+    path: Path,
+    seeds: ImageSeeds,
+    device: torch.device | str = "cpu",
+    scale: float = 1.0,
+    components: Sequence[int] = (),
+) -> NoiseSource:
+    """What a sampler adds, image by image; a variation is turned towards its own noise, as the starting noise is."""
+    make = NOISE_KINDS[kind]
+    first = make(path, seeds.seeds, device, scale, components)
+    if not seeds.variation_strength:
+        return first
+    return varied(first, make(path, seeds.variation_seeds, device, scale, components), seeds.variation_strength)
+
+
+def indices(latent: Mapping[str, Any]) -> list[int]:
+    """Which image of its original batch each one is: what Latent From Batch notes down, else its place."""
+    noted = latent.get("batch_index")
+    return list(range(components_of(latent["samples"])[0].shape[0])) if noted is None else [int(i) for i in noted]
+
+
+def image_seeds(noise: Any, latent: Mapping[str, Any]) -> ImageSeeds:
+    """The seeds of the images under any NOISE: ours knows them, for others image i has seed + i."""
+    if isinstance(noise, SeededNoise):
+        return noise.image_seeds(latent)
+    return ImageSeeds(tuple((noise.seed + i) % SEEDS for i in indices(latent)))
+
+
+def components_of(samples: Any) -> list[torch.Tensor]:
+    """The components of a latent: video and audio, or the latent alone."""
+    return list(samples.unbind()) if samples.is_nested else [samples]
+
+
+def component_sizes(samples: Any) -> tuple[int, ...]:
+    """Numbers of an image in each component of a nested latent, which the host packs into one row; else nothing."""
+    return tuple(part[0].numel() for part in samples.unbind()) if samples.is_nested else ()
+
+
+def packed_sizes(guider: Any) -> tuple[int, ...]:
+    """`component_sizes` of what a guider is sampling, for models that are told the shapes of what was packed."""
+    for conds in getattr(guider, "conds", {}).values():
+        for cond in conds:
+            shapes = cond.get("model_conds", {}).get("latent_shapes")
+            if shapes is not None and len(shapes.cond) > 1:
+                return tuple(torch.Size(shape[1:]).numel() for shape in shapes.cond)
+    return ()
+
+
+class SeededNoise:
+    """A NOISE whose images have seeds of their own: by count from `seed`, or written out."""
+
+    def __init__(
+        self,
+        seed: int,
+        seed_step: int = 1,
+        listed: Sequence[int] = (),
+        variation_seed: int = 0,
+        variation_strength: float = 0.0,
+    ):
+        self.seed = listed[0] if listed else seed
+        self.first, self.seed_step, self.listed = seed, seed_step, tuple(listed)
+        self.variation_seed, self.variation_strength = variation_seed, variation_strength
+
+    def image_seeds(self, latent: Mapping[str, Any]) -> ImageSeeds:
+        """Raises InputError where the list is too short."""
+        places = indices(latent)
+        if self.listed and max(places) >= len(self.listed):
+            problem = f"has {len(self.listed)} numbers, and there is an image {max(places)}, counted from 0"
+            raise InputError("seeds", problem, "write a seed for every image, or leave it empty")
+        own = tuple(self.listed[i] if self.listed else (self.first + i * self.seed_step) % SEEDS for i in places)
+        if not self.variation_strength:
+            return ImageSeeds(own)
+        others = tuple((self.variation_seed + i) % SEEDS for i in places)
+        return (
+            ImageSeeds(others) if self.variation_strength == 1.0 else ImageSeeds(own, others, self.variation_strength)
+        )
+
+    def generate_noise(self, input_latent: Mapping[str, Any]) -> Any:
+        """What core's RandomNoise makes for each image's seed on a batch of that image alone."""
+        samples = input_latent["samples"]
+        with named("Noise (Stepwise)"):
+            seeds = self.image_seeds(input_latent)
+        first = starting_noise(seeds.seeds, samples)
+        if not seeds.variation_strength:
+            return first
+        near, far = arc(seeds.variation_strength)
+        second = starting_noise(seeds.variation_seeds, samples)
+        return nested([a * near + b * far for a, b in zip(components_of(first), components_of(second), strict=True)])
+
+
+def starting_noise(seeds: Sequence[int], samples: Any) -> Any:
+    """Standard normal noise like `samples`, each image from its own generator; its components one after the other."""
+    images = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        shapes = [((1, *part.shape[1:]), part.dtype) for part in components_of(samples)]
+        images.append([torch.randn(shape, generator=generator).to(dtype) for shape, dtype in shapes])
+    return nested([torch.cat(components) for components in zip(*images, strict=True)])
+
+
+def nested(components: Sequence[torch.Tensor]) -> Any:
+    return components[0] if len(components) == 1 else comfy.nested_tensor.NestedTensor(components)

@@ -1,0 +1,1 @@
+"""A run, whole or in part, in memory and on disk."""

@@ -1,0 +1,78 @@
+"""What a run leaves behind, and what lets it go on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ...samplers import Path, State
+from ...samplers.parameters import InputError, Value
+from ..host.batching import Batching
+from ..host.seeds import ImageSeeds
+
+
+@dataclass(frozen=True)
+class HeldRun:
+    """A run at a step boundary: STEPWISE_STATE.
+
+    `noise`, `latent` (samples and mask) and `seed` are what the run began with, exactly as they were handed to the
+    guider; with the full schedule they let the rest of the run see what it would have seen uncut. `state` is None for a
+    SAMPLER that is not ours: it has an output, but keeps nothing that could be resumed. `memory` is what the guidance
+    remembers from step to step, `patches` what those of others do.
+
+    sigmas, start_step: the full schedule, and where in it the run began.
+    solver_step: where the present solver began: later than `start_step` after a fork to another one.
+    step: where the run stands.
+    plan: fingerprint of the solver's plan, whatever version of Stepwise makes it.
+    model: what must agree in the model of every part, and what it was called.
+    denoised: the last prediction of the clean latent, as a LATENT has it.
+    batching: which prompts the host evaluated together in the last model call: by free memory, and with it change the
+        last bits of a prediction.
+    seeds, variation_seeds, variation_strength: those of `ImageSeeds`.
+    """
+
+    solver: str
+    params: Mapping[str, Value]
+    path: Path
+    sigmas: tuple[float, ...]
+    start_step: int
+    noise: Any
+    latent: Mapping[str, Any]
+    seed: int
+    state: State | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    solver_step: int = 0
+    step: int = 0
+    plan: str = ""
+    model: Mapping[str, Value] = field(default_factory=dict)
+    denoised: Any = None
+    batching: Batching = ()
+    patches: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    variation_seeds: tuple[int, ...] = ()
+    variation_strength: float = 0.0
+
+    @property
+    def image_seeds(self) -> ImageSeeds:
+        return ImageSeeds(self.seeds, self.variation_seeds, self.variation_strength)
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+
+def described(solver: str, params: Mapping[str, Value]) -> str:
+    return f"{solver} ({', '.join(f'{name} = {value}' for name, value in params.items())})" if params else solver
+
+
+def check_family(held: HeldRun, path: Path, model: Mapping[str, Value]) -> None:
+    """Raises InputError for a model whose latents mean something else than those of the state."""
+    cure = "wire a GUIDER whose model is of the same family"
+    if path is not held.path:
+        problem = f"comes from a model on the {held.path!r} path, and this model is on {path!r}"
+        raise InputError("state", problem, cure)
+    for what in ("latent", "channels"):
+        if held.model.get(what) != model.get(what):
+            ours, theirs = (f"{each.get('channels')} channels ({each.get('latent')})" for each in (held.model, model))
+            raise InputError("state", f"comes from a model with latents of {ours}, and this one has {theirs}", cure)

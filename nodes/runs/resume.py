@@ -1,0 +1,148 @@
+"""How a run goes on from a state: exactly, or as a fork that says what it dropped."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from ...samplers import Plan, State
+from ...samplers.checkpoint import check_state, fingerprint
+from ...samplers.parameters import InputError, Value
+from ...samplers.schedules.checks import check_sigmas
+from ...samplers.solvers.open_end import carried_over
+from ..host.sampler import PlanSampler, make_plan
+from ..host.seeds import image_seeds
+from .held import HeldRun, described
+
+OR_FORK = "or set on_mismatch to fork"
+
+
+def resumed(
+    held: HeldRun, sampler: Any, noise: Any, sigmas: tuple[float, ...] | None, start_step: int, on_mismatch: str
+) -> tuple[HeldRun, Plan]:
+    """`held`, ready to go on under `sampler`, and the plan of that.
+
+    Latent, noise and mask always come from the state. Where solver, parameters, the seed of `noise` or `sigmas` differ
+    from the state's, `on_mismatch` decides: error raises InputError, fork goes on from the present x and says what it
+    dropped.
+    """
+    if held.state is None:
+        cure = "use a Stepwise sampler in the node that made it"
+        raise InputError("state", f"comes from a sampler that keeps nothing to resume ({held.solver})", cure)
+    if not isinstance(sampler, PlanSampler):
+        problem = "is not one of Stepwise, so it cannot go on from a state"
+        raise InputError("sampler", problem, "wire a Sampler node of Stepwise")
+    if start_step not in (0, held.step):
+        raise InputError("start_step", f"is {start_step}, and the state stands at step {held.step}", "set it to 0")
+    fork = Fork(on_mismatch)
+    if held.solver == sampler.solver.name:
+        # A parameter that is newer than the state had no other value then.
+        defaults = {name: parameter.default for name, parameter in sampler.solver.parameters.items()}
+        held = replace(held, params={**defaults, **held.params})
+    held = fork.solver(held, sampler.solver.name, sampler.settings)
+    held = fork.seed(held, noise)
+    held = fork.schedule(held, sampler, sigmas)
+    return fork.plan(held, sampler)
+
+
+class Fork:
+    """What does not agree with the state, one thing at a time; `restarts` once the solver's history is of no use."""
+
+    def __init__(self, on_mismatch: str):
+        self.allowed = on_mismatch == "fork"
+        self.restarts = False
+        self.plans: dict[tuple[float, ...], Plan] = {}
+
+    def refuse(self, name: str, problem: str, cure: str, instead: str) -> None:
+        """Raises InputError, or says what is done instead."""
+        if not self.allowed:
+            raise InputError(name, problem, f"{cure}, {OR_FORK}")
+        logging.warning("Stepwise: fork: %s %s: %s.", name, problem, instead)
+
+    def solver(self, held: HeldRun, solver: str, settings: Mapping[str, Value]) -> HeldRun:
+        if (solver, dict(settings)) == (held.solver, dict(held.params)):
+            return held
+        problem = f"was made by {described(held.solver, held.params)}, and this is {described(solver, settings)}"
+        instead = f"{solver} begins anew from the present x, without the history of {held.solver}"
+        self.refuse("state", problem, "use the same solver and parameters", instead)
+        self.restarts = True
+        return replace(held, solver=solver, params=settings)
+
+    def seed(self, held: HeldRun, noise: Any) -> HeldRun:
+        if noise is None:
+            return held
+        seeds = image_seeds(noise, held.latent)
+        if seeds == held.image_seeds:
+            return held
+        problem = f"has the seed {seeds}, and the state was made with {held.image_seeds}"
+        instead = "noise that the sampler adds from here on is of the new seed; the starting noise stays"
+        self.refuse("noise", problem, "leave noise unwired", instead)
+        return replace(held, seed=noise.seed, **asdict(seeds))
+
+    def schedule(self, held: HeldRun, sampler: PlanSampler, sigmas: tuple[float, ...] | None) -> HeldRun:
+        """The state's schedule, the wired one below the present level, or both parts of one that was split there."""
+        if sigmas is None or sigmas == held.sigmas:
+            return held
+        check_sigmas(held.path, sigmas)
+        level, split = held.sigmas[held.step], held.step == held.steps and sigmas[0] == held.sigmas[-1]
+        # Two float32 schedules may round one level differently: that is no step.
+        below = tuple(sigma for sigma in sigmas if sigma < level * (1.0 - 1e-6))
+        joined = replace(held, sigmas=(*held.sigmas[: held.step + 1], *below))
+        kept = None if self.restarts or not below else self.kept_history(held, joined, sampler)
+        if split and kept is not None:
+            return kept
+        instead = f"the run goes on with the levels of the wired schedule below the present one, {level:.6g}"
+        if split and not self.restarts:
+            problem = (
+                f"goes on where the state's schedule ends, and {held.solver} plans by the end or the length of all"
+            )
+            cure = (
+                f"wire the full schedule into the first node and stop it with end_step {held.step}; leave sigmas "
+                f"unwired and start_step 0 in the second"
+            )
+            self.refuse("sigmas", problem, cure, f"{instead}, without the history of the first part")
+        else:
+            cure = "wire the full schedule of the first part, or leave sigmas unwired"
+            self.refuse("sigmas", "is not the schedule that the state was made on", cure, instead)
+        if not below:
+            problem = f"has no level below the present one, {level:.6g}"
+            raise InputError("sigmas", problem, "wire a schedule that goes on from there")
+        self.restarts = self.restarts or kept is None
+        return kept or joined
+
+    def plan(self, held: HeldRun, sampler: PlanSampler) -> tuple[HeldRun, Plan]:
+        """The state checked against its plan, or the beginning of a new plan."""
+        if not self.restarts:
+            plan = self.plan_of(held, sampler)
+            if held.plan == fingerprint(plan):
+                check_state(plan, held.state)
+                return held, plan
+            problem = f"was made by another version of Stepwise, whose {held.solver} takes other steps"
+            instead = f"{held.solver} begins anew from the present x"
+            self.refuse("state", problem, "finish it with the version that made it", instead)
+        if held.step == held.steps:
+            problem = "stands at the end of its schedule, where nothing is left to do for another solver"
+            raise InputError("state", problem, "wire a state of an earlier step")
+        state = State({"x": held.state.x}, 0, held.state.denoised)
+        held = replace(held, state=state, solver_step=held.step)
+        plan = self.plan_of(held, sampler)
+        return replace(held, plan=fingerprint(plan)), plan
+
+    def kept_history(self, held: HeldRun, joined: HeldRun, sampler: PlanSampler) -> HeldRun | None:
+        """`joined`, at the place of `held` with all that the solver remembers; None where the solver, had it known that
+        schedule, would have come there in another way."""
+        plan = self.plan_of(joined, sampler)
+        state = carried_over(held.state, self.plan_of(held, sampler), plan)
+        return None if state is None else replace(joined, state=state, plan=fingerprint(plan))
+
+    def plan_of(self, held: HeldRun, sampler: PlanSampler) -> Plan:
+        """`plan_of`, made once for each schedule."""
+        levels = held.sigmas[held.solver_step :]
+        if levels not in self.plans:
+            self.plans[levels] = plan_of(held, sampler)
+        return self.plans[levels]
+
+
+def plan_of(held: HeldRun, sampler: PlanSampler) -> Plan:
+    """What the present solver does with its part of the schedule."""
+    return make_plan(sampler.solver, sampler.params, held.path, held.sigmas[held.solver_step :], open_end=True)

@@ -1,0 +1,211 @@
+"""A run of a sampler under a guider, whole or in part: what every step node does."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import comfy.model_management
+import comfy.nested_tensor
+import comfy.sample
+import comfy.utils
+import latent_preview
+import torch
+
+from ...samplers import Plan
+from ...samplers.checkpoint import fingerprint
+from ...samplers.parameters import InputError
+from ...samplers.schedules.checks import check_sigmas
+from ..host.models import family_of, path_of, sampling_of
+from ..host.sampler import PlanRun, PlanSampler, state_on
+from ..host.seeds import component_sizes, image_seeds
+from .autosave import Autosave
+from .held import HeldRun, check_family
+from .resume import plan_of, resumed
+
+
+def sample(
+    guider: Any,
+    sampler: Any,
+    noise: Any,
+    latent_image: Mapping[str, Any] | None,
+    sigmas: torch.Tensor | None,
+    state: HeldRun | None,
+    start_step: int,
+    end_step: int,
+    on_mismatch: str = "error",
+    autosave: Autosave | None = None,
+) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
+    """Runs the steps from `start_step` (or from where `state` stands) up to `end_step`.
+
+    Returns the latent at that point, the last prediction of the clean latent, and the state.
+    Raises InputError for an input that cannot be used, before the model is touched.
+    """
+    schedule = None if sigmas is None else tuple(sigmas.tolist())
+    if autosave is not None and not isinstance(sampler, PlanSampler):
+        problem = f"is {autosave.every}, and this SAMPLER is not one of Stepwise: it keeps nothing to save on the way"
+        raise InputError("autosave_every", problem, "set it to 0, or wire a Sampler node of Stepwise")
+    if state is None:
+        held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step)
+    else:
+        check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
+        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch)
+    return go(guider, sampler, held, plan, end_step, autosave)
+
+
+def fresh(
+    guider: Any,
+    sampler: Any,
+    noise: Any,
+    latent_image: Mapping[str, Any] | None,
+    sigmas: tuple[float, ...] | None,
+    start_step: int,
+) -> tuple[HeldRun, Plan | None]:
+    """The beginning of a run, its inputs checked, and the plan of a SAMPLER of ours."""
+    for name, value in (("noise", noise), ("latent_image", latent_image), ("sigmas", sigmas)):
+        if value is None:
+            raise InputError(name, "is not wired", "wire it, or wire a state to go on from")
+    path = path_of(sampling_of(guider.model_patcher))
+    check_sigmas(path, sigmas)
+    if start_step >= len(sigmas) - 1:
+        problem = f"is {start_step}, and the schedule has the steps 0 to {len(sigmas) - 2}"
+        raise InputError("start_step", problem, "lower it, or wire a longer schedule")
+    latent = fitting(guider, latent_image)
+    held = HeldRun(
+        *("other", {}) if not isinstance(sampler, PlanSampler) else (sampler.solver.name, sampler.settings),
+        path,
+        sigmas,
+        start_step,
+        noise.generate_noise(latent),
+        latent,
+        noise.seed,
+        solver_step=start_step,
+        step=start_step,
+        model=family_of(guider.model_patcher),
+        **asdict(image_seeds(noise, latent)),
+    )
+    if not isinstance(sampler, PlanSampler):
+        return held, None
+    plan = plan_of(held, sampler)
+    return replace(held, plan=fingerprint(plan)), plan
+
+
+def fitting(guider: Any, latent_image: Mapping[str, Any]) -> dict[str, Any]:
+    """`latent_image` with an empty latent in the model's own shape; raises InputError where it cannot fit the model."""
+    if not isinstance(latent_image, Mapping) or "samples" not in latent_image:
+        raise InputError("latent_image", "is not a LATENT", "wire Empty Latent Image or VAE Encode")
+    latent = dict(latent_image)
+    scales = (latent.pop("downscale_ratio_spacial", None), latent.pop("downscale_ratio_temporal", None))
+    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent["samples"], *scales)
+    if not samples.is_nested:
+        form = guider.model_patcher.get_model_object("latent_format")
+        if samples.ndim != form.latent_dimensions + 2 or samples.shape[1] != form.latent_channels:
+            problem = (
+                f"has the shape {tuple(samples.shape)}, and the model takes {form.latent_channels} channels "
+                f"in {form.latent_dimensions} dimensions"
+            )
+            raise InputError("latent_image", problem, "encode the picture with this model's own VAE")
+    latent["samples"] = samples
+    return latent
+
+
+def go(
+    guider: Any, sampler: Any, held: HeldRun, plan: Plan | None, end_step: int, autosave: Autosave | None = None
+) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
+    """Lets the host's guider run the part, and takes the results out of it."""
+    end = min(end_step, held.steps)
+    if held.state is None and end <= held.start_step:
+        problem = f"is {end_step}, and the run begins at step {held.start_step}"
+        raise InputError("end_step", problem, "raise it above the step where the run begins")
+    if end < held.step:
+        problem = f"is {end_step}, and the state stands at step {held.step}"
+        raise InputError("end_step", problem, "raise it above that step")
+    if plan is None:
+        return foreign(guider, sampler, held, end)
+
+    def present() -> HeldRun:
+        return standing(guider, held, run)
+
+    def turn() -> None:
+        if autosave is not None:
+            autosave.turn(held.solver_step + run.step, present)
+
+    run = PlanRun(
+        sampler,
+        plan,
+        held.state,
+        end - held.solver_step,
+        held.memory,
+        before=held.solver_step - held.start_step,
+        seeds=held.image_seeds,
+        components=component_sizes(held.latent["samples"]),
+        batching=held.batching,
+        patches=held.patches,
+        turn=turn,
+    )
+    try:
+        samples, _ = hosted(guider, run, held, torch.tensor(held.sigmas[held.start_step :]))
+    except BaseException:
+        # Cancel is one of these. What the run has reached is worth keeping.
+        if autosave is not None and run.step:
+            autosave.save(present())
+        raise
+    held = present()
+    return {**held.latent, "samples": samples}, {**held.latent, "samples": held.denoised}, held
+
+
+def hosted(guider: Any, sampler: Any, held: HeldRun, sigmas: torch.Tensor) -> tuple[Any, dict[str, Any]]:
+    """The latent that the host's guider makes of the run's own inputs, and what its callback has seen."""
+    seen: dict[str, Any] = {}
+    samples = guider.sample(
+        held.noise,
+        held.latent["samples"],
+        sampler,
+        sigmas,
+        denoise_mask=held.latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1, seen),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=held.seed,
+    )
+    return samples.to(comfy.model_management.intermediate_device()), seen
+
+
+def foreign(guider: Any, sampler: Any, held: HeldRun, end: int) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
+    """A SAMPLER that is not ours runs on its part of the schedule alone, as in the host."""
+    samples, seen = hosted(guider, sampler, held, torch.tensor(held.sigmas[held.start_step : end + 1]))
+    output = {**held.latent, "samples": samples}
+    if seen.get("x0") is None:
+        return output, output, held
+    return output, {**held.latent, "samples": as_latent(guider, seen["x0"])}, held
+
+
+def standing(guider: Any, held: HeldRun, run: PlanRun) -> HeldRun:
+    """`held` as the run has left it, off the device. A part of no steps leaves it as it was."""
+    if not run.step:
+        return held
+    state = state_on(run.state, torch.device("cpu"))
+    return replace(
+        held,
+        state=state,
+        memory=on_cpu(run.memory),
+        patches=on_cpu(run.patches),
+        step=held.solver_step + run.step,
+        denoised=as_latent(guider, unpacked(state.denoised, held.latent["samples"])),
+        batching=run.batching,
+    )
+
+
+def on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+
+
+def as_latent(guider: Any, x0: Any) -> Any:
+    """A prediction as a LATENT has it."""
+    return guider.model_patcher.model.process_latent_out(x0.cpu())
+
+
+def unpacked(x0: torch.Tensor, like: Any) -> Any:
+    """A prediction in the shape of the latent: the host packs nested latents into one row for its samplers."""
+    if not like.is_nested:
+        return x0
+    shapes = [part.shape for part in like.unbind()]
+    return comfy.nested_tensor.NestedTensor(comfy.utils.unpack_latents(x0, shapes))

@@ -1,0 +1,173 @@
+"""Two nodes per solver of the registry, and the step node for any SAMPLER."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..samplers.registry import SOLVERS, Solver
+from .host.sampler import PlanSampler
+from .host.seeds import NOISE_KINDS
+from .runs import run
+from .runs.autosave import Autosave
+from .shared.messages import named
+from .shared.schema import StateType, description, later_last, widgets
+
+STEP_INPUTS = (
+    io.Guider.Input("guider", tooltip="Model and prompts, for example from CFG Guider (Stepwise)."),
+    io.Noise.Input("noise", optional=True, tooltip="Starting noise. Not needed when a state is wired."),
+    io.Latent.Input("latent_image", optional=True, tooltip="What to begin from. Not needed when a state is wired."),
+    io.Sigmas.Input("sigmas", optional=True, tooltip="The full schedule, also when only a part of it is run."),
+    StateType.Input("state", optional=True, tooltip="Go on from where another step node stopped."),
+)
+NOISE_INPUTS = (
+    io.Combo.Input(
+        "noise_kind",
+        options=list(NOISE_KINDS),
+        tooltip="independent: new noise at every step. brownian: one path of noise per image, the same for every "
+        "schedule, so that more steps refine the picture instead of changing it; it costs about 8 draws for one.",
+    ),
+    io.Combo.Input(
+        "noise_device",
+        options=["cpu", "gpu"],
+        tooltip="Where the sampler's own noise is drawn. On the CPU a picture is the same on every machine.",
+    ),
+)
+WINDOW_INPUTS = (
+    io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step of the schedule to take."),
+    io.Int.Input(
+        "end_step",
+        default=10000,
+        min=1,
+        max=10000,
+        tooltip="Stop after this many steps of the schedule; the state then goes on from there.",
+    ),
+    io.Int.Input(
+        "autosave_every",
+        optional=True,
+        default=0,
+        min=0,
+        max=10000,
+        tooltip="Save the state to ComfyUI's output folder after every so many steps, and on Cancel; 0 never.",
+    ),
+    io.Combo.Input(
+        "on_mismatch",
+        optional=True,
+        options=["error", "fork"],
+        tooltip="When solver, parameters, seed or schedule are not those of the wired state: error stops, "
+        "fork goes on from where the state stands and says in the log what it dropped.",
+    ),
+)
+HIDDEN = (io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo)
+STEP_OUTPUTS = (
+    io.Latent.Output("output", tooltip="The latent where the run stopped."),
+    io.Latent.Output("denoised_output", tooltip="The model's last prediction of the clean latent."),
+    StateType.Output("state", tooltip="Everything that the rest of the run needs."),
+)
+
+
+class StepwiseSample(io.ComfyNode):
+    """Runs any SAMPLER."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        guider, *sockets = STEP_INPUTS
+        sampler = io.Sampler.Input("sampler", tooltip="Any SAMPLER. Those of Stepwise can be stopped and resumed.")
+        return io.Schema(
+            node_id="StepwiseSample",
+            display_name="Sample (Stepwise)",
+            category="stepwise/samplers",
+            description="Takes the steps of any SAMPLER. With one of Stepwise it can stop, and go on from a state.",
+            search_aliases=["sampler custom advanced", "resume", "stepwise"],
+            inputs=[guider, sampler, *sockets, *WINDOW_INPUTS],
+            outputs=list(STEP_OUTPUTS),
+            hidden=list(HIDDEN),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        guider,
+        sampler,
+        start_step,
+        end_step,
+        autosave_every=0,
+        on_mismatch="error",
+        noise=None,
+        latent_image=None,
+        sigmas=None,
+        state=None,
+    ) -> io.NodeOutput:
+        autosave = Autosave.of(autosave_every, cls.hidden)
+        with named(cls.define_schema().display_name):
+            made = run.sample(
+                guider, sampler, noise, latent_image, sigmas, state, start_step, end_step, on_mismatch, autosave
+            )
+        return io.NodeOutput(*made)
+
+
+class SolverNode(StepwiseSample):
+    """`StepwiseSample` with the solver fixed."""
+
+    SOLVER: Solver
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        solver = cls.SOLVER
+        return io.Schema(
+            node_id=f"Stepwise{solver.id}",
+            display_name=solver.name,
+            category="stepwise/samplers",
+            description=description(solver.summary, solver.advice, solver.papers),
+            search_aliases=[*solver.aliases, "stepwise", "sampler"],
+            inputs=later_last(
+                [
+                    *STEP_INPUTS,
+                    *widgets(solver.plan),
+                    *(NOISE_INPUTS if solver.stochastic else ()),
+                    *WINDOW_INPUTS,
+                ]
+            ),
+            outputs=list(STEP_OUTPUTS),
+            hidden=list(HIDDEN),
+        )
+
+    @classmethod
+    def execute(cls, guider, noise_kind="independent", noise_device="cpu", **inputs: Any) -> io.NodeOutput:
+        ours = {name: inputs.pop(name) for name in cls.SOLVER.parameters if name in inputs}
+        with named(cls.SOLVER.name):
+            return super().execute(guider, PlanSampler(cls.SOLVER, ours, noise_device, noise_kind), **inputs)
+
+
+class SamplerNode(io.ComfyNode):
+    """A solver as a SAMPLER, for Sampler Custom Advanced and every other node that takes one."""
+
+    SOLVER: Solver
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        solver = cls.SOLVER
+        return io.Schema(
+            node_id=f"Stepwise{solver.id}Sampler",
+            display_name=f"{solver.name} Sampler",
+            category="stepwise/samplers/sampler objects",
+            description=description(solver.summary, solver.advice, solver.papers),
+            search_aliases=[*solver.aliases, "stepwise", "sampler"],
+            inputs=later_last(widgets(solver.plan)),
+            outputs=[
+                io.Sampler.Output("sampler", tooltip="The solver with these settings, for any node that takes one.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, **params: Any) -> io.NodeOutput:
+        with named(f"{cls.SOLVER.name} Sampler"):
+            return io.NodeOutput(PlanSampler(cls.SOLVER, params))
+
+
+def solver_nodes() -> list[type[io.ComfyNode]]:
+    pairs = [
+        (type(f"Stepwise{solver.id}{suffix}", (base,), {"SOLVER": solver}))
+        for solver in SOLVERS
+        for suffix, base in (("", SolverNode), ("Sampler", SamplerNode))
+    ]
+    return [*pairs, StepwiseSample]

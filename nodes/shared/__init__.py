@@ -1,0 +1,1 @@
+"""What all nodes share: schemas from the registry, messages, previews and drawings."""

@@ -1,0 +1,51 @@
+"""From the registry to node schemas: where a parameter becomes a widget; and the types of our own that links carry."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...samplers.parameters import Parameter, parameters
+
+StateType = io.Custom("STEPWISE_STATE")
+GuidanceType = io.Custom("STEPWISE_GUIDANCE")
+PredictionType = io.Custom("STEPWISE_PREDICTION")
+
+# Inputs that nodes got after they were first there, in that order. Saved workflows know widgets by their position and
+# saved prompts by name, so these stand behind the others and may be missing.
+LATER = (
+    "interpolation",
+    "zero_terminal_snr",
+    "denoise",
+    "last_sigma",
+    "autosave_every",
+    "on_mismatch",
+    "cfg_pp",
+)
+
+
+def widget(parameter: Parameter) -> io.Input:
+    """The widget of a parameter: its range, step and tooltip as declared in the signature."""
+    common = {"default": parameter.default, "tooltip": parameter.meaning, "optional": parameter.name in LATER}
+    if parameter.choices:
+        return io.Combo.Input(parameter.name, options=list(parameter.choices), **common)
+    if parameter.kind is bool:
+        return io.Boolean.Input(parameter.name, **common)
+    limits = {"min": parameter.min, "max": parameter.max, "step": parameter.step}
+    if parameter.kind is int:
+        return io.Int.Input(parameter.name, **common, **{k: int(v) for k, v in limits.items() if v is not None})
+    return io.Float.Input(parameter.name, **common, **limits, round=False)
+
+
+def widgets(function: Callable[..., Any], names: Iterable[str] | None = None) -> list[io.Input]:
+    """The widgets of a function's declared parameters, in the order of its signature."""
+    return [widget(p) for p in parameters(function).values() if names is None or p.name in names]
+
+
+def later_last(inputs: Iterable[io.Input]) -> list[io.Input]:
+    """The inputs in the order that saved workflows know."""
+    return sorted(inputs, key=lambda each: LATER.index(each.id) if each.id in LATER else -1)
+
+
+def description(summary: str, advice: str, papers: Iterable[str] = ()) -> str:
+    return "\n\n".join([f"{summary} {advice}".strip(), *papers])

@@ -1,0 +1,163 @@
+"""What guidance moves away from: rules that put another prediction in the place of the unconditional one."""
+
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from ..parameters import Param
+from ..path import Path
+from .model_call import Call, apart, per_image
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product of two images."""
+    return (a * b).sum()
+
+
+def length(image: Tensor) -> Tensor:
+    """Euclidean, over all its values."""
+    return torch.linalg.vector_norm(image)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def share(a: Tensor, b: Tensor) -> Tensor:
+    """How much of `b` is in `a`, image by image: <a, b> / <b, b>, exactly 1 where they are equal, 0 where b is 0."""
+    return (per_image(dot, a, b) / per_image(dot, b, b)).nan_to_num_(0.0, 0.0, 0.0)
+
+
+def apg(
+    call: Call,
+    cond: Tensor,
+    uncond: Tensor,
+    *,
+    eta: Annotated[
+        float,
+        Param("How much of the guidance along the prediction itself is kept; 1 is plain guidance.", -10.0, 10.0, 0.01),
+    ] = 0.0,
+    norm_threshold: Annotated[
+        float, Param("Largest length of the guidance, over the whole image; 0 sets none.", 0.0, 1000.0, 0.1)
+    ] = 15.0,
+    momentum: Annotated[
+        float, Param("Weight of the earlier steps' guidance; negative values move away from it.", -5.0, 1.0, 0.01)
+    ] = -0.5,
+    form: Annotated[
+        Literal["paper", "comfyui"],
+        Param("paper guides by scale - 1, so that 1 is conditional; comfyui by scale, as ComfyUI's own APG does."),
+    ] = "paper",
+) -> Tensor:
+    """Adaptive projected guidance: denoised = cond + (scale - 1) g   (Sadat, Hilliges and Weber 2024).
+
+    d = cond - uncond + momentum d_last, shortened to norm_threshold where it is longer,
+    g = d - (1 - eta) <d, cond> / <cond, cond> cond.
+
+    The default is the paper's for Stable Diffusion XL, at scale 15; for its class-conditional model it is a threshold
+    of 2.5 and a momentum of -0.75 at scale 4. A threshold is a length over all values of an image: it grows with the
+    image, as the square root of the number of its values. d_last is that of the step before, whatever the number of
+    model calls in a step. With eta 1, no threshold and no momentum it is plain guidance.
+    """
+    if eta == 1.0 and norm_threshold == 0.0 and momentum == 0.0 and form == "paper":
+        return uncond
+    strength = 1.0 if form == "paper" else call.scale / (call.scale - 1.0)
+
+    def away(cond: Tensor, d: Tensor) -> Tensor:
+        kept = None
+        if norm_threshold > 0.0:
+            kept = (norm_threshold / per_image(length, d)).clamp_(max=1.0)
+        base = cond
+        if eta != 1.0:
+            square = per_image(length, cond).square_()
+            along = (per_image(dot, d, cond) / square).nan_to_num_(0.0, 0.0, 0.0)
+            base = torch.addcmul(cond, cond, along if kept is None else along * kept, value=strength * (1.0 - eta))
+        return torch.sub(base, d, alpha=strength) if kept is None else torch.addcmul(base, d, kept, value=-strength)
+
+    d = cond - uncond
+    return apart(call.components, away, cond, averaged(call, d, momentum) if momentum != 0.0 else d)
+
+
+def averaged(call: Call, d: Tensor, momentum: float) -> Tensor:
+    """d + momentum times what it was at the first call of the step before."""
+    now, before = f"{call.key}.now", f"{call.key}.before"
+    if call.advances:
+        last = call.memory.pop(now, None)
+        call.memory.pop(before, None)
+        if last is not None:
+            call.memory[before] = last
+    else:
+        last = call.memory.get(before)
+    if last is not None:
+        d = torch.add(d, last, alpha=momentum)
+    if call.advances:
+        call.memory[now] = d
+    return d
+
+
+def zero_star(
+    call: Call,
+    cond: Tensor,
+    uncond: Tensor,
+    *,
+    zero_init: Annotated[
+        float,
+        Param(
+            "Flow models: at this noise level and above the model is not called and the picture stays as it is. "
+            "Above 1 it never does.",
+            0.0,
+            2.0,
+            0.001,
+        ),
+    ] = 1.0,
+) -> Tensor:
+    """CFG-Zero*: denoised = x - sigma (s v_uncond + scale (v_cond - s v_uncond))   (Fan et al. 2025, optimized scale).
+
+    s = <v_cond, v_uncond> / <v_uncond, v_uncond>, image by image, is the multiple of the unconditional velocity that
+    comes nearest to the conditional one; the velocity is dx/dsigma = (x - denoised) / sigma on every model.
+
+    Zero-init: on flow models the velocity is taken as 0, and the model is not called, where sigma is at least
+    `zero_init`: with 1 in the first step of a run that begins at pure noise. The paper counts steps, which would make
+    the picture depend on how a run is split.
+    """
+
+    def away(x: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+        # x - s (x - uncond), written so that s = 1 is uncond itself.
+        v_uncond = x - uncond
+        return torch.addcmul(uncond, v_uncond, 1.0 - share(x - cond, v_uncond))
+
+    return apart(call.components, away, call.x, cond, uncond)
+
+
+def zero_init_rests(sigma: float, path: Path, *, zero_init: float) -> bool:
+    """Whether `zero_star` leaves the model out at `sigma`."""
+    return path is Path.FLOW and sigma >= zero_init
+
+
+def perp_neg(
+    call: Call,
+    cond: Tensor,
+    uncond: Tensor,
+    *,
+    empty: Tensor,
+    negative_scale: Annotated[
+        float, Param("Strength of the negative prompt against that of the positive one.", 0.0, 100.0, 0.01)
+    ] = 1.0,
+    form: Annotated[
+        Literal["conditional", "published"],
+        Param(
+            "conditional makes guidance 1 the positive prompt alone; published is the form of the paper and of "
+            "ComfyUI, in which the negative prompt acts there too."
+        ),
+    ] = "conditional",
+) -> Tensor:
+    """Perp-Neg: denoised = cond + (scale - 1) (p - negative_scale n_perp)   (Armandpour et al. 2023).
+
+    p = cond - empty, n = uncond - empty, n_perp = n - <n, p> / <p, p> p: only what in the negative prompt is
+    perpendicular to the positive one pushes away. uncond is the guider's negative prompt, empty the empty one. In the
+    paper's form, empty + scale (p - negative_scale n_perp), n_perp comes with scale instead of scale - 1. If both
+    prompts are equal, it is guidance against the empty prompt.
+    """
+    strength = negative_scale * (1.0 if form == "conditional" else call.scale / (call.scale - 1.0))
+
+    def away(cond: Tensor, negative: Tensor, empty: Tensor) -> Tensor:
+        p, n = cond - empty, negative - empty
+        return torch.add(empty, torch.addcmul(n, p, share(n, p), value=-1.0), alpha=strength)
+
+    return apart(call.components, away, cond, uncond, empty)

@@ -1,0 +1,79 @@
+"""The papers and programs that entries cite, by short names."""
+
+DDPM_PAPER = "Ho, Jain and Abbeel 2020, Denoising Diffusion Probabilistic Models, arXiv:2006.11239"
+DDIM_PAPER = "Song, Meng and Ermon 2021, Denoising Diffusion Implicit Models, arXiv:2010.02502"
+KARRAS_PAPER = (
+    "Karras, Aittala, Aila and Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, "
+    "arXiv:2206.00364"
+)
+DPM_PAPER = (
+    "Lu, Zhou, Bao, Chen, Li and Zhu 2022a, DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model "
+    "Sampling in Around 10 Steps, arXiv:2206.00927"
+)
+DPMPP_PAPER = (
+    "Lu, Zhou, Bao, Chen, Li and Zhu 2022b, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion "
+    "Probabilistic Models, arXiv:2211.01095"
+)
+LCM_PAPER = (
+    "Luo, Tan, Huang, Li and Zhao 2023, Latent Consistency Models: Synthesizing High-Resolution Images with "
+    "Few-Step Inference, arXiv:2310.04378"
+)
+SPACING_PAPER = (
+    "Lin, Liu, Li and Yang 2023, Common Diffusion Noise Schedules and Sample Steps are Flawed, arXiv:2305.08891"
+)
+UNIPC_PAPER = (
+    "Zhao, Bai, Rao, Zhou and Lu 2023, UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion "
+    "Models, arXiv:2302.04867"
+)
+DEIS_PAPER = "Zhang and Chen 2023, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902"
+RESTART_PAPER = "Xu, Deng, Cheng, Tian, Liu and Jaakkola 2023, Restart Sampling, arXiv:2306.14878"
+SCORE_PAPER = (
+    "Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, Score-Based Generative Modeling through Stochastic "
+    "Differential Equations, arXiv:2011.13456"
+)
+BETA_PAPER = "Lee, Lee, Kim, Kim, Park and Yoon 2024, Beta Sampling is All You Need, arXiv:2407.12173"
+LAPLACE_PAPER = "Hang, Gu, Geng and Guo 2024, Improved Noise Schedule for Diffusion Training, arXiv:2407.03297"
+AYS_PAPER = (
+    "Sabour, Fidler and Kreis 2024, Align Your Steps: Optimizing Sampling Schedules in Diffusion Models, "
+    "arXiv:2404.14507"
+)
+SD3_PAPER = (
+    "Esser et al. 2024, Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, arXiv:2403.03206"
+)
+MOVIE_PAPER = "Polyak et al. 2024, Movie Gen: A Cast of Media Foundation Models, arXiv:2410.13720"
+FLUX = "Black Forest Labs 2024, FLUX, github.com/black-forest-labs/flux"
+KDIFFUSION = "Crowson 2022, k-diffusion, github.com/crowsonkb/k-diffusion"
+INTERVAL_PAPER = (
+    "Kynkäänniemi, Aittala, Karras, Laine, Aila and Lehtinen 2024, Applying Guidance in a Limited Interval Improves "
+    "Sample and Distribution Quality in Diffusion Models, arXiv:2404.07724"
+)
+APG_PAPER = (
+    "Sadat, Hilliges and Weber 2024, Eliminating Oversaturation and Artifacts of High Guidance Scales in Diffusion "
+    "Models, arXiv:2410.02416"
+)
+ZERO_STAR_PAPER = (
+    "Fan, Zheng, Yeh and Liu 2025, CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models, "
+    "arXiv:2503.18886"
+)
+PERP_NEG_PAPER = (
+    "Armandpour, Sadeghian, Zheng, Sadeghian and Zhou 2023, Re-imagine the Negative Prompt Algorithm, arXiv:2304.04968"
+)
+CURVE_PAPER = (
+    "Wang, Dufour, Andreou, Cani, Abrevaya, Picard and Kalogeiton 2024, Analysis of Classifier-Free Guidance Weight "
+    "Schedulers, arXiv:2404.13040"
+)
+MUSE_PAPER = (
+    "Chang and others 2023, Muse: Text-To-Image Generation via Masked Generative Transformers, arXiv:2301.00704"
+)
+PIX2PIX_PAPER = (
+    "Brooks, Holynski and Efros 2023, InstructPix2Pix: Learning to Follow Image Editing Instructions, arXiv:2211.09800"
+)
+COMPOSED_PAPER = (
+    "Liu, Li, Du, Torralba and Tenenbaum 2022, Compositional Visual Generation with Composable Diffusion Models, "
+    "arXiv:2206.01714"
+)
+IMAGEN_PAPER = (
+    "Saharia and others 2022, Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding, "
+    "arXiv:2205.11487"
+)
+CFG_PAPER = "Ho and Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598"

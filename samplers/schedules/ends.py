@@ -1,0 +1,74 @@
+"""What all schedules share: how many levels there are, which part is run, and how it ends."""
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from ..parameters import InputError, Param
+
+Steps = Annotated[int, Param("Number of steps, exactly.", 1, 10000, 1)]
+SigmaMin = Annotated[float, Param("Lowest noise level before 0.", 0.0001, 20000.0, 0.0001)]
+SigmaMax = Annotated[float, Param("Highest noise level, where the run begins.", 0.0001, 20000.0, 0.0001)]
+Denoise = Annotated[
+    float,
+    Param("Below 1: the last steps of a schedule of steps / denoise steps, to begin from a picture.", 0.01, 1.0, 0.01),
+]
+LastSigma = Annotated[
+    Literal["zero", "sigma_min", "drop_penultimate"],
+    Param("The end: at 0; at the lowest level, without the step to 0; or at 0, the level before it left out."),
+]
+Levels = Callable[[int], Sequence[float]]
+
+
+def fractions(count: int) -> list[float]:
+    """`count` values from 0 to 1; a single one is 0."""
+    return [i / (count - 1) if count > 1 else 0.0 for i in range(count)]
+
+
+def finished(
+    levels: Levels, steps: int, denoise: float = 1.0, last_sigma: str = "zero", largest: int | None = None
+) -> tuple[float, ...]:
+    """A schedule of exactly `steps` steps from `levels`, which gives n noise levels above 0, descending.
+
+    With N = floor(steps / denoise), of which the last `steps` are kept:
+    zero: N levels, then 0; sigma_min: N + 1 levels and no 0; drop_penultimate: N + 1 levels, the last of them replaced
+    by 0.
+
+    Args:
+        largest: how many levels there are at most, where `levels` takes them from a table.
+
+    Raises:
+        InputError: more steps than levels, or two levels that are one number in float32.
+    """
+    extra = 0 if last_sigma == "zero" else 1
+    total = whole(steps, denoise)
+    if largest is not None and total + extra > largest:
+        most = max((n for n in range(largest + 1) if whole(n, denoise) + extra <= largest), default=0)
+        problem = f"is {steps}, and there are {largest} noise levels to choose from"
+        raise InputError("steps", problem, f"give at most {most}{', or raise denoise' if denoise < 1.0 else ''}")
+    chosen = tuple(map(float, levels(total + extra)))
+    ended = chosen if last_sigma == "sigma_min" else (*chosen[: len(chosen) - extra], 0.0)
+    kept = ended[-steps - 1 :]
+    single = struct.unpack(f"{steps + 1}f", struct.pack(f"{steps + 1}f", *kept))
+    if any(t >= s for s, t in pairwise(single)):
+        cure = "take fewer steps, or a wider range"
+        raise InputError("steps", f"is {steps}, so many that two noise levels are the same number in float32", cure)
+    return kept
+
+
+def whole(steps: int, denoise: float) -> int:
+    """floor(steps / denoise), where a quotient that is a whole number on paper is one."""
+    return math.floor(steps / denoise * (1.0 + 1e-12))
+
+
+def check_range(sigma_min: float, sigma_max: float) -> None:
+    if not 0.0 < sigma_min < sigma_max:
+        problem = f"is {sigma_min:g}, not between 0 and sigma_max = {sigma_max:g}"
+        raise InputError("sigma_min", problem, "give a sigma_min above 0 and below sigma_max")
+
+
+def pinned(inner: Sequence[float], sigma_min: float, sigma_max: float) -> tuple[float, ...]:
+    """`inner` with its ends exactly at the range, where rounding moved them; a single level is sigma_max."""
+    return (sigma_max, *inner[1:-1], sigma_min) if len(inner) > 1 else (sigma_max,)

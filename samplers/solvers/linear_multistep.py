@@ -1,0 +1,102 @@
+"""Linear multistep solvers of the slope: LMS and DEIS."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Annotated
+
+from ..parameters import Param
+from ..path import Path
+from ..phi import adams_weights
+from ..plan import Row, Stage, planned, row
+from .cfg_pp import CfgPP, jumped_past
+from .history import FinalOrder, WarmUp, final_limit, opening_order
+from .runge_kutta import euler_row, runge_kutta_stages
+
+SLOPE = "slope"
+
+
+def slope_history(step: int, order: int, sigma: float) -> tuple[Row, ...]:
+    """Shifts the slopes by one and puts x - denoised, which is sigma times the newest, at the front; for the first of
+    the rows after a call, while x is still the state that the model saw."""
+    names = [f"{SLOPE}{i}" for i in range(min(step + 1, order))]
+    shifts = [row(names[i], {names[i - 1]: 1.0}, weight=0.0) for i in range(len(names) - 1, 0, -1)]
+    return (*shifts, row(names[0], {"x": 1.0, "denoised": -1.0}, weight=0.0))
+
+
+def linear_multistep(
+    path: Path,
+    sigmas: Sequence[float],
+    order: int,
+    warm_up: str,
+    final_order: str,
+    time: Callable[[float], float],
+    cfg_pp: bool,
+) -> list[Stage]:
+    """x_t = x + sum_j C_j (x_j - denoised_j) / sigma_j, C_j the integral of the Lagrange polynomial in `time`."""
+    stages: list[Stage] = []
+    for step, (s, t) in enumerate(pairwise(sigmas)):
+        keep = slope_history(step, order, s)
+        if cfg_pp:
+            known = [f"{SLOPE}{i}" for i in range(min(step, order))]
+            keep = (*jumped_past(path, sigmas, step, known), *keep)
+        single = opening_order(warm_up, order, step) if t > 0.0 else 0
+        if single:
+            first, *others = runge_kutta_stages(single, path, s, t, step)
+            stages += [Stage(s, (*keep, *first.rows), step), *others]
+            continue
+        used = min(order, step + 1, final_limit(final_order, sigmas, step))
+        last = euler_row(path, s, t)
+        if used > 1:
+            nodes = [sigmas[step - i] for i in range(used)]
+            weights = adams_weights(nodes, s, t, time)
+            slopes = {f"{SLOPE}{i}": w / node for i, (w, node) in enumerate(zip(weights, nodes, strict=True))}
+            last = row("x", {"x": 1.0, **slopes})
+        stages.append(Stage(s, (*keep, last), step))
+    return stages
+
+
+@planned
+def lms(
+    path: Path,
+    sigmas: Sequence[float],
+    *,
+    order: Annotated[int, Param("Order of accuracy: how many slopes are combined.", 1, 4, 1)] = 4,
+    warm_up: WarmUp = "singlestep",
+    final_order: FinalOrder = "falling",
+    cfg_pp: CfgPP = False,
+) -> list[Stage]:
+    """Linear multistep in sigma: Adams-Bashforth on dx/dsigma = (x - denoised) / sigma   (k-diffusion, sample_lms).
+
+    The weights are the integrals of the Lagrange polynomials in sigma, exactly. Order 1 to 4, one model call a step.
+    `warm_up` = singlestep makes the first order - 2 steps by a Runge-Kutta method of order - 1, which keeps the order.
+    """
+    return linear_multistep(path, sigmas, order, warm_up, final_order, lambda sigma: sigma, cfg_pp)
+
+
+BETA_D, BETA_MIN = 19.9, 0.1
+
+
+def vp_time(sigma: float) -> float:
+    """The time at which the VP process with beta from 0.1 to 20 has this noise level   (Song et al. 2021, app. C)."""
+    root = math.sqrt(BETA_MIN**2 + 2.0 * BETA_D * math.log1p(sigma * sigma))
+    return (root - BETA_MIN) / BETA_D
+
+
+@planned
+def deis(
+    path: Path,
+    sigmas: Sequence[float],
+    *,
+    order: Annotated[int, Param("Order of accuracy: how many slopes are combined.", 1, 3, 1)] = 3,
+    warm_up: WarmUp = "singlestep",
+    final_order: FinalOrder = "falling",
+    cfg_pp: CfgPP = False,
+) -> list[Stage]:
+    """DEIS tAB: exponential Adams-Bashforth, polynomial in the VP time   (Zhang and Chen 2023, eq. 14).
+
+    In the VE scaling the exponential integrator is plain integration over sigma, and only the polynomial knows of the
+    time t, sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1; here beta runs from 0.1 to 20. On FLOW the slope and sigma
+    are the flow's own. Order 1 to 3, one model call a step. `warm_up` as in LMS.
+    """
+    return linear_multistep(path, sigmas, order, warm_up, final_order, vp_time, cfg_pp)

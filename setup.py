@@ -1,0 +1,5 @@
+"""Finds the packages of the library; pyproject.toml says everything else."""
+
+from setuptools import find_packages, setup
+
+setup(packages=[f"stepwise.{name}" for name in find_packages(include=["samplers", "samplers.*"])])
