@@ -3,154 +3,33 @@
     python benchmarks/cost.py           less than a minute: counts, which are the same on every machine
     python benchmarks/cost.py --time    some minutes more: the time of a step on this CPU, against the other libraries
 
-The samplers run on a pretended GPU (tools/counting.py) with a model that costs nothing. Counted is one step in the
-middle of a run: from the model call that begins it to the one that begins the next.
+The samplers run on a pretended GPU (tools/measure/counting.py) with a model that costs nothing. Counted is one step in
+the middle of a run: from the model call that begins it to the one that begins the next. Which methods have a row, the
+registry says; what they are compared with, the table of twins (tools/generate/twins.py).
 """
 
 import argparse
 import os
-import re
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from stepwise.samplers import FLOW, VE, AddressedNoise, run, start
+from stepwise.benchmarks._methods import METHODS, MIDDLE, STEPS, Enough, Method, run_comfyui, run_diffusers, run_ours
+from stepwise.samplers import FLOW, VE
 from stepwise.samplers import Path as NoisePath
-from stepwise.samplers.registry import SOLVERS, Solver
-from stepwise.samplers.schedules import karras
+from stepwise.tools.environment.folders import ROOT
+from stepwise.tools.environment.inprocess import load_comfyui
+from stepwise.tools.generate import generated
+from stepwise.tools.generate.generated import Files
+from stepwise.tools.generate.markdown import filled, from_heading, table
 from stepwise.tools.measure.counting import Counts, Device
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "cost.md"
 SHAPE = (1, 16, 256, 256)
-STEPS, MIDDLE = 20, 10
-SIGMAS = {
-    VE: karras(STEPS),
-    FLOW: tuple(3.0 * u / (1.0 + 2.0 * u) for u in (1.0 - i / STEPS for i in range(STEPS + 1))),
-}
-SOLVER: Mapping[str, Solver] = {solver.id: solver for solver in SOLVERS}
-Options = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A solver of ours and its counterparts: a function of ComfyUI's, a scheduler of diffusers', each with options."""
-
-    solver: str
-    params: Options = field(default_factory=dict)
-    comfyui: tuple[str, Options] | None = None
-    diffusers: tuple[str, Options] | None = None
-
-    @property
-    def label(self) -> str:
-        values = ", ".join(f"{name} {value}" for name, value in self.params.items())
-        return SOLVER[self.solver].name + (f", {values}" if values else "")
-
-    @property
-    def calls(self) -> int:
-        """Model calls of a step."""
-        return len([stage for stage in self.plan(VE).stages if stage.step == MIDDLE])
-
-    def plan(self, path: NoisePath):
-        return SOLVER[self.solver].plan(path, SIGMAS[path], **self.params)
-
-
-MULTISTEP, SINGLESTEP = "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"
-SDE = {"algorithm_type": "sde-dpmsolver++"}
-METHODS = (
-    Method("DDPM", {}, ("ddpm", {}), ("DDPMScheduler", {})),
-    Method("DDIM", {}, ("euler", {}), ("DDIMScheduler", {})),
-    Method("Euler", {}, ("euler", {}), ("EulerDiscreteScheduler", {})),
-    Method("EulerAncestral", {}, ("euler_ancestral", {}), ("EulerAncestralDiscreteScheduler", {})),
-    Method("Heun", {}, ("heun", {}), ("HeunDiscreteScheduler", {})),
-    Method("DPMSolver", {"order": "2"}, ("dpm_2", {}), ("KDPM2DiscreteScheduler", {})),
-    Method(
-        "DPMSolver",
-        {"order": "3"},
-        None,
-        (SINGLESTEP, {"solver_order": 3, "algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
-    ),
-    Method("DPMpp2S", {}, ("dpmpp_2s_ancestral", {"eta": 0.0}), (SINGLESTEP, {"solver_order": 2})),
-    Method("DPMpp2S", {"eta": 1.0}, ("dpmpp_2s_ancestral", {})),
-    Method("DPMpp2M", {}, ("dpmpp_2m", {}), (MULTISTEP, {"solver_order": 2})),
-    Method("DPMpp3M", {}, ("dpmpp_3m_sde", {"eta": 0.0}), (MULTISTEP, {"solver_order": 3})),
-    Method("DPMppSDE", {}, ("dpmpp_sde", {})),
-    Method("DPMpp2MSDE", {}, ("dpmpp_2m_sde", {}), (MULTISTEP, {"solver_order": 2, **SDE})),
-    Method("DPMpp3MSDE", {}, ("dpmpp_3m_sde", {}), (MULTISTEP, {"solver_order": 3, **SDE})),
-    Method("UniPC", {"order": 2}, None, ("UniPCMultistepScheduler", {"solver_order": 2})),
-    Method("UniPC", {"order": 3}, ("uni_pc_bh2", {}), ("UniPCMultistepScheduler", {"solver_order": 3})),
-    Method("DEIS", {}, ("deis", {}), ("DEISMultistepScheduler", {"solver_order": 3})),
-    Method("LMS", {}, ("lms", {}), ("LMSDiscreteScheduler", {})),
-    Method("Restart", {}),
-    Method("LCM", {}, ("lcm", {}), ("LCMScheduler", {})),
-)
-
-
-# Running each library on a model of ours
-
-
-class Enough(Exception):
-    """The step has been seen: the rest of the run is not needed."""
-
-
-Model = Callable[[Tensor], Tensor]
-
-
-def run_ours(method: Method, model: Model, x: Tensor, path: NoisePath = VE) -> None:
-    """As the node does it: the model wants the noise level as a tensor, one number per image."""
-
-    def denoiser(x: Tensor, sigma: float) -> Tensor:
-        x.new_full((len(x),), sigma)
-        return model(x)
-
-    run(method.plan(path), denoiser, start(x), AddressedNoise([0]))
-
-
-def run_comfyui(method: Method, model: Model, x: Tensor) -> None:
-    from comfy.extra_samplers import uni_pc
-    from comfy.k_diffusion import sampling
-
-    name, options = method.comfyui
-    function = getattr(uni_pc if name.startswith("uni_pc") else sampling, f"sample_{name}".replace("uni_pc", "unipc"))
-    sigmas = torch.tensor(SIGMAS[VE]).to(x.device)
-    function(ComfyUIModel(model), x, sigmas, extra_args={}, disable=True, **options)
-
-
-class ComfyUIModel:
-    """What ComfyUI's functions want to know of a model, beside calling it: that it is of the EPS family."""
-
-    def __init__(self, model: Model):
-        import comfy.model_sampling
-
-        class Sampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
-            pass
-
-        self.model = model
-        sampling = Sampling()
-        patcher = SimpleNamespace(get_model_object=lambda name: sampling)
-        inner = SimpleNamespace(model_sampling=sampling)
-        self.inner_model = SimpleNamespace(inner_model=inner, model_patcher=patcher)
-
-    def __call__(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-        return self.model(x)
-
-
-def run_diffusers(method: Method, model: Model, x: Tensor) -> None:
-    import diffusers
-
-    diffusers.utils.logging.set_verbosity_error()
-    name, options = method.diffusers
-    scheduler = getattr(diffusers, name)(**options)
-    # Its singlestep scheduler counts model calls, not steps.
-    scheduler.set_timesteps(STEPS * method.calls if name == SINGLESTEP else STEPS, device=x.device)
-    for timestep in scheduler.timesteps:
-        x = scheduler.step(model(x), timestep, x, return_dict=False)[0]
 
 
 # Counting
@@ -200,11 +79,6 @@ def extra_peak(counts: Counts) -> float:
 # Tables
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
-
-
 HEAD = (
     "Solver, and whose",
     "kernels",
@@ -232,17 +106,22 @@ class Measured:
     method: Method
     ours: Counts
     flow: Counts
-    comfyui: Counts | None
-    diffusers: Counts | None
+    comfyui: Counts | None = None
+    diffusers: Counts | None = None
+
+    @property
+    def our_rows(self) -> list[list[str]]:
+        flow = [["on flow models", *cells(self.flow)]] if cells(self.flow) != cells(self.ours) else []
+        return [[f"**{self.method.label}**", *cells(self.ours)], *flow]
 
 
-def measure(method: Method) -> Measured:
+def measure(method: Method, shape: Sequence[int] = SHAPE) -> Measured:
     return Measured(
         method,
-        count_ours(method),
-        count_ours(method, FLOW),
-        count_theirs(run_comfyui, method) if method.comfyui else None,
-        count_theirs(run_diffusers, method) if method.diffusers else None,
+        count_ours(method, VE, shape),
+        count_ours(method, FLOW, shape),
+        count_theirs(run_comfyui, method, shape) if method.comfyui else None,
+        count_theirs(run_diffusers, method, shape) if method.diffusers else None,
     )
 
 
@@ -250,9 +129,7 @@ def full_table(results: Sequence[Measured]) -> str:
     rows: list[list[str]] = []
     for result in results:
         method = result.method
-        rows.append([f"**{method.label}**", *cells(result.ours)])
-        if cells(result.flow) != cells(result.ours):
-            rows.append(["on flow models", *cells(result.flow)])
+        rows += result.our_rows
         if result.comfyui and method.comfyui:
             rows.append([f"ComfyUI `{method.comfyui[0]}`", *cells(result.comfyui)])
         if result.diffusers and method.diffusers:
@@ -358,31 +235,14 @@ One CPU thread, a model that returns at once; the libraries in turn, {repetition
 in the same repetition, median and quartiles: below 1 ours is faster. Times depend on the machine and are not tested.
 
 """
-SECTION = """## Cost
-
-What a step costs besides the model, the same on every machine since it is counted; [docs/cost.md](docs/cost.md) has it
-all. A kernel is one operation on latents, the peak is the memory beyond x and denoised in latents, and at a sync the
-host waits for the GPU.
-
-<!-- cost -->
-<!-- /cost -->
-
-"""
 
 
-def fill_readme(results: Sequence[Measured]) -> None:
-    text = README.read_text()
-    if "<!-- cost -->" not in text:
-        text = text.replace("## Quality\n", SECTION + "## Quality\n", 1)
-    made = re.sub(r"(?<=<!-- cost -->\n).*?(?=<!-- /cost -->)", lambda _: short_table(results), text, flags=re.DOTALL)
-    README.write_text(made)
-
-
-def write_page(results: Sequence[Measured], times: str) -> None:
-    """Without new times, those that the page has stay."""
-    kept = PAGE.read_text().partition("\n## Time\n") if PAGE.is_file() else ("", "", "")
-    times = TIMES.format(repetitions=REPETITIONS) + times if times else "".join(kept[1:])
-    PAGE.write_text(INTRODUCTION + full_table(results) + times)
+def files(results: Sequence[Measured], times: str = "") -> Files:
+    """The page, and what stands between the marks of the README. Without new times, those that the page has stay."""
+    kept = from_heading(PAGE.read_text(encoding="utf-8"), "Time")
+    times = TIMES.format(repetitions=REPETITIONS) + times if times else kept
+    readme = filled(README.read_text(encoding="utf-8"), short_table(results), "cost")
+    return {PAGE: INTRODUCTION + full_table(results) + times, README: readme}
 
 
 def main() -> None:
@@ -390,16 +250,13 @@ def main() -> None:
     parser.add_argument("--time", action="store_true", help="also take the time of a step")
     known = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from stepwise.tools.environment.inprocess import load_comfyui
-
     folder = load_comfyui()
     torch.set_num_threads(1)
     results = [measure(method) for method in METHODS]
     print(full_table(results))
     times = time_table() if known.time else ""
     print(times)
-    write_page(results, times)
-    fill_readme(results)
+    generated.write(files(results, times))
     folder.cleanup()
 
 

@@ -27,6 +27,7 @@ class Setting:
     looks_ahead: how a step is made depends on the end or the length of the schedule beyond it.
     keeps_marginals: x has the noise level that the model is told, at every call.
     paths: names of the paths on which the setting exists.
+    in_cost_table: the tables of what a step costs have a row for it; the default of a solver always has one.
     """
 
     params: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
@@ -42,6 +43,7 @@ class Setting:
     looks_ahead: bool = False
     keeps_marginals: bool = True
     paths: tuple[str, ...] = ("VE", "FLOW")
+    in_cost_table: bool = False
 
 
 @dataclass(frozen=True)

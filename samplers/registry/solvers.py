@@ -88,7 +88,7 @@ SOLVERS: tuple[Solver, ...] = (
         (
             Setting({"order": "2"}, order=2, calls=2),
             Setting({"order": "1"}, order=1),
-            Setting({"order": "3"}, order=3, calls=3),
+            Setting({"order": "3"}, order=3, calls=3, in_cost_table=True),
         ),
         ("dpm_2", "dpm solver", "midpoint"),
     ),
@@ -101,7 +101,7 @@ SOLVERS: tuple[Solver, ...] = (
         (DPMPP_PAPER, KDIFFUSION),
         (
             Setting({"eta": 0.0}, order=2, calls=2),
-            Setting({"eta": 1.0}, noise=True, calls=2, reaches_below=True),
+            Setting({"eta": 1.0}, noise=True, calls=2, reaches_below=True, in_cost_table=True),
             Setting({"eta": 0.5}, noise=True, calls=2, reaches_below=True),
         ),
         ("dpmpp_2s_ancestral", "dpm++ 2s a"),
@@ -182,7 +182,7 @@ SOLVERS: tuple[Solver, ...] = (
         (UNIPC_PAPER,),
         (
             Setting({"order": 3}, order=4, opening=(2, 3), log_snr=True, looks_ahead=True),
-            Setting({"order": 2}, order=3, opening=(1, 2), log_snr=True),
+            Setting({"order": 2}, order=3, opening=(1, 2), log_snr=True, in_cost_table=True),
             Setting({"order": 2, "variant": "bh1"}, order=3, opening=(1, 2), log_snr=True),
             Setting({"order": 1}, order=2),
             Setting({"order": 3, "corrector": False}, order=3, opening=(1, 2), log_snr=True, looks_ahead=True),

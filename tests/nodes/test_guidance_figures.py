@@ -12,13 +12,7 @@ guidance = importlib.import_module("stepwise.benchmarks.guidance")
 judge = importlib.import_module("stepwise.tools.measure.judge")
 markdown = importlib.import_module("stepwise.tools.generate.markdown")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("way", guidance.WAYS, ids=lambda way: way.name)

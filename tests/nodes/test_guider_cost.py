@@ -1,25 +1,30 @@
 """What a step costs around the network in ComfyUI, under our guider and under the host's, counted."""
 
+import comfyui_version
 import pytest
-from stepwise.benchmarks.guiders import FAMILIES, count
+from stepwise.benchmarks.guiders import FAMILIES, count, count_table, files
 from stepwise.samplers.guidance import Rule
+from stepwise.tools.environment.comfyui import COMFYUI_VERSION
+from stepwise.tools.generate.generated import faults
 from toy_models import call
 
 # Larger than all else that a call has, so that what is counted as a latent is one.
 SHAPE = (1, 16, 96, 96)
-# All kernels and latents moved, with DPM++ 2M at guidance 7.
-CEILINGS = {"EPS": (14, 21), "FLUX": (6, 18), "FLOW": (6, 18)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_step_under_our_guider_costs_at_most_its_ceiling(family):
+def test_a_step_under_our_guider_costs_less_than_under_the_hosts(family):
     counts, theirs = count("ours", family, SHAPE), count("host", family, SHAPE)
-    kernels, moved = CEILINGS[family]
-    assert counts.kernels_all <= kernels
-    assert counts.moved <= moved, counts.names
+    assert counts.moved < theirs.moved
     assert counts.syncs == counts.uploads == counts.draws == 0
     assert counts.peak < theirs.peak
     assert theirs.kernels_all >= 4 * counts.kernels_all
+
+
+@pytest.mark.skipif(comfyui_version.__version__ != COMFYUI_VERSION, reason="the tables are of the pinned ComfyUI")
+def test_the_tables_are_what_is_counted():
+    """Every cell, of either guider; times are not tested."""
+    assert faults(files(count_table())) == [], "run: python3 dev.py bench guiders"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,22 +1,11 @@
 """Every twin of ComfyUI's in tools/generate/twins.py: the sampler and our node make one latent from one noise."""
 
-import importlib.util
-from pathlib import Path
-
 import comfy.samplers
+import parity
 import pytest
 from stepwise.tools.generate import twins
 from toy_models import toy_model
 
-
-def load_parity():
-    spec = importlib.util.spec_from_file_location("parity", Path(__file__).with_name("test_parity_solvers.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-parity = load_parity()
 PATHS = {"VE": "EPS", "FLOW": "FLOW"}
 ROWS = [(twin, path) for twin in twins.COMFYUI if not twin.test for path in twin.paths]
 

@@ -14,14 +14,7 @@ KARRAS_5, KARRAS_10, KARRAS_20 = (m for m in quality.METHODS if m.schedule == "K
 DDIM_20 = quality.Method("DDIM", "DDIM", "Karras", 20, ode=True)
 EXACT = quality.converged(60)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The tensors are small: on a busy machine a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache

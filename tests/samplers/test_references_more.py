@@ -1,9 +1,8 @@
 """Every twin of a scheduler of diffusers' in tools/generate/twins.py: the scheduler and our solver take the same steps.
 
-The method and the bounds are those of test_references.py.
+How they are run, and the bounds: support/diffusers_runs.py.
 """
 
-import importlib.util
 import math
 import re
 import sys
@@ -12,33 +11,31 @@ import zlib
 from inspect import getsource
 from pathlib import Path
 
+import diffusers_runs
 import numpy as np
 import pytest
 import torch
 from cases import FLOW, VE, solver
 from cases import Path as NoisePath
+from diffusers_runs import (
+    BETAS,
+    BOUNDS,
+    DATA,
+    InOrder,
+    Theirs,
+    diffusers,
+    generator,
+    same_scale,
+    set_sigmas,
+    variance_preserving,
+)
 from stepwise.samplers import run, start
 from stepwise.samplers.schedules import karras
 from stepwise.tools.generate import names, twins
 
 ROOT = Path(__file__).resolve().parents[2]
 
-
-def load_references():
-    spec = importlib.util.spec_from_file_location("references", Path(__file__).with_name("test_references.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-references = load_references()
-make, compare, pytestmark = references.make, references.compare, references.pytestmark
-Theirs, generator, set_sigmas, BETAS = (
-    references.Theirs,
-    references.generator,
-    references.set_sigmas,
-    references.BETAS,
-)
+make, compare, pytestmark = diffusers_runs.make, diffusers_runs.compare, diffusers_runs.pytestmark
 
 VARIANCE_PRESERVING = {twins.MULTISTEP, twins.UNIPC, "DEISMultistepScheduler", "DPMSolverSinglestepScheduler"}
 TWO_CALLS = {"HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"}
@@ -54,7 +51,7 @@ class Preconditioned(Theirs):
     def predict(self, path, x, sigma):
         data = self.scheduler.config.sigma_data
         norm = sigma * sigma + data * data
-        denoised = references.DATA.denoised(path, x, sigma)
+        denoised = DATA.denoised(path, x, sigma)
         return (denoised - data * data / norm * x) / (sigma * data / math.sqrt(norm))
 
 
@@ -92,7 +89,7 @@ def theirs_of(twin, path, scheduler, plan):
     if any(not isinstance(operand, str) for stage in plan.stages for row in stage.rows for operand, _ in row.terms):
         arguments["generator"] = generator()
     kind = Preconditioned if twin.name.startswith("EDM") else Theirs
-    scale = references.variance_preserving if path is VE and twin.name in VARIANCE_PRESERVING else references.same_scale
+    scale = variance_preserving if path is VE and twin.name in VARIANCE_PRESERVING else same_scale
     return kind(scheduler, scale, path is FLOW, arguments, twin.name in DRAW_FLOAT32)
 
 
@@ -108,8 +105,8 @@ def label(twin) -> str:
 @pytest.mark.parametrize(("twin", "path_name"), cases())
 def test_twin(make, compare, monkeypatch, twin, path_name):
     # What `make` reads as float64, which two of the schedulers do not import.
-    monkeypatch.setattr(sys.modules[getattr(references.diffusers, twin.name).__module__], "np", np, raising=False)
-    monkeypatch.setitem(references.BOUNDS, "float64", max(references.BOUNDS["float64"], twin.bound))
+    monkeypatch.setattr(sys.modules[getattr(diffusers, twin.name).__module__], "np", np, raising=False)
+    monkeypatch.setitem(BOUNDS, "float64", max(BOUNDS["float64"], twin.bound))
     path = NoisePath[path_name]
     calls = -1 if "All steps but the one to 0" in twin.note else None
     for steps in twin.steps:
@@ -135,7 +132,7 @@ def singlestep(make, path, plan, **config):
     scheduler = make("DPMSolverSinglestepScheduler", **config, **({"use_flow_sigmas": True} if path is FLOW else BETAS))
     scheduler.set_timesteps(len(plan.stages))
     set_sigmas(scheduler, [*(stage.sigma for stage in plan.stages), plan.sigmas[-1]])
-    return scheduler, references.same_scale if path is FLOW else references.variance_preserving
+    return scheduler, same_scale if path is FLOW else variance_preserving
 
 
 @pytest.mark.parametrize("path", [VE, FLOW])
@@ -196,27 +193,27 @@ def test_dpm_solver_sde(make, differences, steps):
         return sum(value * drawn(noise.sigma_from, noise.sigma_to, x) for noise, value in parts)
 
     scheduler.noise_sampler = composed
-    x, ours = references.DATA.sample(VE, plan.sigmas[0], 16), []
+    x, ours = DATA.sample(VE, plan.sigmas[0], 16), []
     source = lambda address, like: drawn(address.sigma_from, address.sigma_to, like)  # noqa: E731
-    run(plan, references.DATA.denoiser(VE), start(x), source, watch=lambda state: ours.append(state.x))
+    run(plan, DATA.denoiser(VE), start(x), source, watch=lambda state: ours.append(state.x))
     pairs = list(zip(ours, Theirs(scheduler).trajectory(plan, x), strict=True))
     off = max(((mine - yours).abs().max() / yours.abs().max()).item() for mine, yours in pairs)
     differences(f"diffusers DPMSolverSDEScheduler, VE, {make.precision}", off)
-    assert off < references.BOUNDS[make.precision]
+    assert off < BOUNDS[make.precision]
 
 
 @pytest.mark.parametrize("path", [VE, FLOW])
 def test_sde_dpmsolver_3_has_a_sign_wrong(make, compare, monkeypatch, path):
     """diffusers weighs the second difference with (1 - e^-2h - 2h) / (2h)^2 - 1/2, which tends to -1 with h; half the
     integral, as its ODE form has it, is + 1/2 and tends to 0. With that sign it is our DPM++ 3M SDE."""
-    cls = getattr(references.diffusers, twins.MULTISTEP)
+    cls = getattr(diffusers, twins.MULTISTEP)
     twin = twins.Twin(twins.MULTISTEP, {**twins.SDE, "solver_order": 3, "solver_type": "heun"}, "DPMpp3MSDE")
     scheduler, sigmas = prepared(make, twin, path, 20)
     plan = solver("DPMpp3MSDE")(path, sigmas, weights="published", final_order="full")
     theirs = theirs_of(twin, path, scheduler, plan)
-    x, ours = references.DATA.sample(path, plan.sigmas[0], 16), []
-    noise = references.InOrder(torch.float32 if make.precision == "as shipped" else torch.float64)
-    run(plan, references.DATA.denoiser(path), start(x), noise, watch=lambda state: ours.append(state.x))
+    x, ours = DATA.sample(path, plan.sigmas[0], 16), []
+    noise = InOrder(torch.float32 if make.precision == "as shipped" else torch.float64)
+    run(plan, DATA.denoiser(path), start(x), noise, watch=lambda state: ours.append(state.x))
     shipped = theirs.trajectory(plan, x)
     assert max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(ours, shipped, strict=True)) > 1e-2
     source = getsource(cls.multistep_dpm_solver_third_order_update)
@@ -232,8 +229,8 @@ def test_sde_dpmsolver_3_has_a_sign_wrong(make, compare, monkeypatch, path):
 
 
 def largest(plan, theirs) -> float:
-    x, ours = references.DATA.sample(plan.path, plan.sigmas[0], 16), []
-    run(plan, references.DATA.denoiser(plan.path), start(x), watch=lambda state: ours.append(state.x))
+    x, ours = DATA.sample(plan.path, plan.sigmas[0], 16), []
+    run(plan, DATA.denoiser(plan.path), start(x), watch=lambda state: ours.append(state.x))
     return max(
         ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(ours, theirs.trajectory(plan, x), strict=True)
     )
@@ -259,8 +256,8 @@ def test_bh1_of_diffusers_ends_in_nan(make, path):
     twin = twins.Twin(twins.UNIPC, {"solver_type": "bh1"}, "UniPC")
     scheduler, sigmas = prepared(make, twin, path, 10)
     plan = solver("UniPC")(path, sigmas, order=2, variant="bh1", warm_up="multistep")
-    x = references.DATA.sample(path, plan.sigmas[0], 16)
+    x = DATA.sample(path, plan.sigmas[0], 16)
     *before, last = theirs_of(twin, path, scheduler, plan).trajectory(plan, x)
     assert torch.isnan(last).all()
     assert not torch.isnan(before[-1]).any()
-    assert not torch.isnan(run(plan, references.DATA.denoiser(path), start(x)).x).any()
+    assert not torch.isnan(run(plan, DATA.denoiser(path), start(x)).x).any()
