@@ -35,7 +35,7 @@ from torch import Tensor
 
 from ..path import Path
 from ..plan import Noise
-from . import AddressedNoise
+from .addressed import AddressedNoise
 
 DEPTH = 7
 POINTS = 1 << DEPTH
