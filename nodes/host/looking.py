@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from .progress import KEY
 
-# A walk ends after so many objects: less than a tenth of a second.
-MOST_OBJECTS = 20_000
+# A walk ends after so many objects, a tenth of a second or so, and on each way after so many steps.
+MOST_OBJECTS, FARTHEST = 10_000, 60
 DICTS, SEQUENCES = (dict, OrderedDict, defaultdict, Counter), (list, deque, set)
 # Our own entry, a cache that `warn_of_what_forgets` knows, and the host's threads.
 PASSED_OVER = frozenset((KEY, "easycache", "multigpu_thread_pool"))
@@ -109,21 +109,24 @@ class Walk:
         """Depth first, in the order in which things are stored: the same in every part of a run. Attributes of `value`
         itself that are `passed_over` are not looked at."""
         self.passed_over[id(stored(value))] = passed_over
-        waiting = [(value, name)]
+        waiting = [(value, name, 0)]
         while waiting:
-            value, name = waiting.pop()
+            value, name, far = waiting.pop()
             if id(value) in self.seen or is_leaf(value):
                 continue
             if len(self.seen) >= self.most:
                 self.complete = False
                 return
+            if far == FARTHEST:
+                self.complete = False
+                continue
             self.seen[id(value)] = value
             inside = list[tuple[Any, str]]()
             for place, parts in self.look(value, name):
                 if place is not None:
                     yield place
                 inside += parts
-            waiting += reversed(inside)
+            waiting += [(each, at, far + 1) for each, at in reversed(inside)]
 
     def look(self, value: Any, name: str) -> Iterator[tuple[Place | None, list[tuple[Any, str]]]]:
         """The places of one object, and what it leads on to."""

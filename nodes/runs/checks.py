@@ -171,7 +171,7 @@ FIELDS: Mapping[str, tuple[Check, str]] = {
     "memory": (named_by(is_floating), "predictions by name"),
     "plan": (is_of(str), "a fingerprint"),
     "model": (is_model, "what a model is called"),
-    "batching": (all_of(all_of(is_of(int))), "groups of numbers"),
+    "batching": (all_of(all_of(is_within(0, 2**31))), "groups of numbers"),
     "patches": (named_by(is_sound), "numbers, text and tensors by name"),
     "forgotten": (all_of(is_of(str)), "names"),
 }
