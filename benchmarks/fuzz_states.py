@@ -35,7 +35,7 @@ WRONG: dict[type, tuple[Any, ...]] = {
     bool: (None, 0, "yes", []),
     int: (None, "7", 1.5, -1, 2**70, [], True),
     float: (None, "x", [], True, {"float": "nan"}, {"float": "x"}),
-    str: (None, 3, [], {"map": {}}, "\ud800"),
+    str: (None, 3, [], {"map": {}}),
     list: (None, 3, "x", {"tensor": "nowhere"}, {"strange": []}),
     dict: (None, 3, "x", [], {"tensor": "nowhere"}, {"tuple": 3}, {"map": []}, {"map": {}, "tuple": []}),
 }
@@ -124,7 +124,7 @@ def other_type(parts: Parts, chance: random.Random) -> bytes:
 def missing_key(parts: Parts, chance: random.Random) -> bytes:
     tree = parts.tree
     ways = [way for way in places(tree) if way[-2:-1] == ("map",) and way[-1] not in OPTIONAL and "params" not in way]
-    way = chance.choice([way for way in ways if "model" not in way and not {"start_step", "type"} & set(way)])
+    way = chance.choice([way for way in ways if "model" not in way and not {"start_step", "solver_step"} & set(way)])
     del at(tree, way[:-1])[way[-1]]
     return parts.file(tree)
 
@@ -200,23 +200,25 @@ def files_below(folder: Path) -> set[str]:
 
 
 def fuzz(server: Server, count: int, seed: int = 0) -> Counter[str]:
-    """How many of each kind were refused. Raises AssertionError for a state that was not, or not in a clear way."""
+    """How many of each kind were refused. Raises AssertionError if one was not, or not in a clear way."""
     (shown,) = run_prompt(server, saving()).check().outputs["30"]["text"]
     good = (server.output / shown.removesuffix(" [output]")).read_bytes()
-    file, refused = server.base / "input" / "damaged.safetensors", Counter[str]()
-    file.write_bytes(good)
-    run_prompt(server, going_on("damaged.safetensors [input]")).check()
+    refused, wrong = Counter[str](), list[str]()
+    run_prompt(server, going_on(shown)).check()
     before = files_below(server.base) | files_below(server.output)
     for number, (kind, data) in enumerate(damaged(good, count, seed)):
+        # Each under a name of its own: a file whose digest is the last one's is not loaded anew.
+        file = server.base / "input" / f"damaged_{number}.safetensors"
         file.write_bytes(data)
-        errors = told(run_prompt(server, going_on("damaged.safetensors [input]")))
+        errors = told(run_prompt(server, going_on(f"{file.name} [input]")))
+        file.unlink()
         if len(errors) != 1 or not CLEAR.fullmatch(errors[0]):
             (DEV / "failures").mkdir(parents=True, exist_ok=True)
             (DEV / "failures" / f"fuzz-{number}.safetensors").write_bytes(data)
-            raise AssertionError(f"state {number} ({kind}): {errors or 'it ran'}")
+            wrong.append(f"state {number} ({kind}): {errors or 'it ran'}")
         refused[kind] += 1
-    file.write_bytes(good)
-    run_prompt(server, going_on("damaged.safetensors [input]")).check()
+    run_prompt(server, going_on(shown)).check()
+    assert not wrong, "\n".join(wrong)
     assert files_below(server.base) | files_below(server.output) == before, "something was written"
     return refused
 

@@ -29,8 +29,13 @@ FORMAT, VERSION = "stepwise state", "1"
 DAMAGED = "load another copy, or make the state again"
 # A header holds the graph and the schedule, not the pictures. None that is longer is read, or written.
 HEADER_LIMIT = 16 * 2**20
-SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-SIZES |= {"U64": 8, "U32": 4, "U16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8}
+# Bytes of a value, by the format's names of number formats.
+SIZES = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"), 1),
+}
 
 
 @dataclass(frozen=True)
@@ -245,7 +250,9 @@ def _value(plain: Any, tensors: Mapping[str, Tensor], kinds: Mapping[str, Kind])
     if name == "map":
         return {key: _value(each, tensors, kinds) for key, each in content.items()}
     if name == "tuple":
-        return tuple(_value(each, tensors, kinds) for each in content)
+        if not isinstance(content, list):
+            raise ValueError("a tuple is no list of values")
+        return tuple(_value(each, tensors, kinds) for each in cast(list[Any], content))
     if name == "float":
         return float(content)
     if name not in kinds:

@@ -111,7 +111,7 @@ def named_by(check: Check) -> Check:
 def is_picture(value: Any) -> bool:
     """A latent: numbers with a fraction, of at least one image."""
     parts = value.unbind() if isinstance(value, NestedTensor) else [value]
-    return bool(parts) and all(isinstance(part, Tensor) and part.ndim > 1 and len(part) for part in parts)
+    return bool(parts) and all(is_floating(part) and part.ndim > 1 and len(part) for part in parts)
 
 
 def is_floating(value: Any) -> bool:
