@@ -97,7 +97,7 @@ class StepwiseSample(io.ComfyNode):
         sigmas=None,
         state=None,
     ) -> io.NodeOutput:
-        autosave = Autosave.of(autosave_every, cls.hidden)
+        autosave = Autosave.of(autosave_every, cls.hidden, guider)
         with named(cls.define_schema().display_name):
             made = run.sample(
                 guider, sampler, noise, latent_image, sigmas, state, start_step, end_step, on_mismatch, autosave

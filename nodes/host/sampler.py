@@ -22,8 +22,9 @@ from ...samplers.solvers.open_end import open_ended
 from .batching import Batching, BatchingWatch
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
+from .guider import PredictionGuider
 from .models import path_of, sampling_of
-from .patch_memory import PatchMemory, warn_of_what_forgets
+from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
 from .seeds import ImageSeeds, in_sampler_noise, packed_sizes
 
@@ -115,8 +116,9 @@ class PlanSampler(comfy.samplers.KSAMPLER):
 
 class PlanRun(comfy.samplers.Sampler):
     """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
-    `step` the steps of the plan that are done, `memory` what the guidance remembers there, `patches` what those of
-    others do, and `batching` how the host grouped the prompts of the last model call.
+    `step` the steps of the plan that are done, `memory` what the guidance remembers there, `remembered` what patches of
+    others do (`forgotten` names what of it cannot be carried), and `batching` how the host grouped the prompts of the
+    last model call.
 
     The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
     whatever looks at them sees what it would in one go. `before` counts its steps that lie before the plan's own.
@@ -135,12 +137,13 @@ class PlanRun(comfy.samplers.Sampler):
         before: int = 0,
         batching: Batching = (),
         patches: Mapping[str, Any] = MappingProxyType({}),
-        turn: Callable[[], None] = lambda: None,
+        turn: Callable[[], None] | None = None,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
         self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
         self.seeds, self.components = seeds, components
         self.step, self.patches = 0, patches
+        self.remembered, self.forgotten = Remembered(), ()
 
     @property
     def batching(self) -> Batching:
@@ -157,15 +160,20 @@ class PlanRun(comfy.samplers.Sampler):
 
         progress = Progress(self.before, memory={name: value.to(noise.device) for name, value in self.memory.items()})
         self.watch.attach(extra_args["model_options"], progress)
-        carried = PatchMemory(extra_args["model_options"])
+        room = MOST_LATENTS * noise.nbytes
+        carried = PatchMemory(extra_args["model_options"], foreign(guider, PredictionGuider), room)
 
         def report(step: int, state: State) -> None:
             self.state, self.memory, self.step = state, dict(progress.memory), step + 1
-            self.patches = carried.now()
+            # Nobody asks for the steps between unless they are saved.
+            if self.turn is not None or step + 1 == min(self.stop_step, self.plan.steps):
+                self.remembered = carried.now()
+            self.forgotten = carried.forgotten
             self.watch.compare()
             if callback is not None:
                 callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
-            self.turn()
+            if self.turn is not None:
+                self.turn()
 
         if self.state is None:
             x = sampling.noise_scaling(sigmas[0], noise, latent_image, self.max_denoise(guider, sigmas))

@@ -16,9 +16,11 @@ from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
 from ...samplers.schedules.checks import check_sigmas
 from ..host.models import family_of, path_of, sampling_of
+from ..host.plain_values import there
 from ..host.sampler import PlanRun, PlanSampler, state_on
 from ..host.seeds import component_sizes, image_seeds
 from .autosave import Autosave
+from .files import kept
 from .held import HeldRun, check_family
 from .resume import plan_of, resumed
 
@@ -46,10 +48,14 @@ def sample(
         raise InputError("autosave_every", problem, "set it to 0, or wire a Sampler node of Stepwise")
     if state is None:
         held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step)
+        beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
         held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch)
-    return go(guider, sampler, held, plan, end_step, autosave)
+        beside = held.latent
+    output, denoised, held = go(guider, sampler, held, plan, end_step, autosave)
+    # What other nodes put into the latent goes on with it, whether a state can hold it or not.
+    return {**beside, **output}, {**beside, **denoised}, held
 
 
 def fresh(
@@ -126,8 +132,7 @@ def go(
         return standing(guider, held, run)
 
     def turn() -> None:
-        if autosave is not None:
-            autosave.turn(held.solver_step + run.step, present)
+        autosave.turn(held.solver_step + run.step, present)
 
     run = PlanRun(
         sampler,
@@ -140,14 +145,14 @@ def go(
         components=component_sizes(held.latent["samples"]),
         batching=held.batching,
         patches=held.patches,
-        turn=turn,
+        turn=None if autosave is None else turn,
     )
     try:
         samples, _ = hosted(guider, run, held, torch.tensor(held.sigmas[held.start_step :]))
     except BaseException:
         # Cancel is one of these. What the run has reached is worth keeping.
         if autosave is not None and run.step:
-            autosave.save(present())
+            autosave.last(present)
         raise
     held = present()
     return {**held.latent, "samples": samples}, {**held.latent, "samples": held.denoised}, held
@@ -186,16 +191,13 @@ def standing(guider: Any, held: HeldRun, run: PlanRun) -> HeldRun:
     return replace(
         held,
         state=state,
-        memory=on_cpu(run.memory),
-        patches=on_cpu(run.patches),
+        memory=there(run.memory, torch.device("cpu")),
+        patches=run.remembered.on_cpu(),
+        forgotten=tuple(dict.fromkeys((*held.forgotten, *run.forgotten))),
         step=held.solver_step + run.step,
         denoised=as_latent(guider, unpacked(state.denoised, held.latent["samples"])),
         batching=run.batching,
     )
-
-
-def on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
 
 
 def as_latent(guider: Any, x0: Any) -> Any:
