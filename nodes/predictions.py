@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from comfy_api.input import CurveInput
 from comfy_api.latest import io, ui
 
 from ..samplers import Path
@@ -16,6 +15,7 @@ from .host.cfg_patches import not_applied
 from .host.guider import PredictionGuider
 from .host.models import path_of, sampling_of
 from .host.sampler import PlanSampler, make_plan
+from .shared.curves import curve_of
 from .shared.messages import named, show_text
 from .shared.schema import GuidanceType, PredictionType, description, widgets
 
@@ -76,8 +76,8 @@ class OperationNode(io.ComfyNode):
     def execute(cls, rule: Any = None, **values: Any) -> io.NodeOutput:
         operation = cls.OPERATION
         given: dict[str, Any] = {name: values.pop(name) for name in operation.inputs}
-        given |= {name: CurveInput.from_raw(values.pop(name)).interp for name in operation.curves}
         with named(operation.name):
+            given |= {name: curve_of(values.pop(name), name) for name in operation.curves}
             if rule:
                 given["rules"] = rule
             return io.NodeOutput(operation.function(**given, **checked(operation.function, values)))

@@ -91,7 +91,7 @@ class Guidance:
 
     others: conditionings beside the guider's own two: input name and meaning.
     curves: parameters that are drawn: input name and meaning.
-    reads, rests: as in `guidance.Rule`.
+    reads, rests, avoids: as in `guidance.Rule`.
     """
 
     id: str
@@ -105,6 +105,7 @@ class Guidance:
     curves: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     reads: Callable[..., tuple[str, ...]] | None = None
     rests: Callable[..., bool] | None = None
+    avoids: Callable[..., tuple[str, ...]] | None = None
     aliases: tuple[str, ...] = ()
 
     def rule(self, params: Mapping[str, Any]) -> guidance.Rule:
@@ -118,7 +119,7 @@ class Guidance:
         if self.kind == "scale":
             # What several parameters must be together, the function itself checks.
             self.function(1.0, 0.5, VE, **complete)
-        return guidance.Rule(self.kind, self.function, complete, others, self.reads, self.rests)
+        return guidance.Rule(self.kind, self.function, complete, others, self.reads, self.rests, self.avoids)
 
 
 @dataclass(frozen=True)
