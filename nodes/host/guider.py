@@ -14,6 +14,7 @@ import comfy.samplers
 import node_helpers
 from torch import Tensor
 
+from ...samplers import Path
 from ...samplers.guidance import Call, Chain, Descent, resting, scale_at
 from ...samplers.guidance.evaluation import evaluate, flat, guided_in, needed, varies
 from ...samplers.guidance.expressions import Guided, Leaf, Prediction, guided, negatives, subexpressions
@@ -109,7 +110,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
             progress = progress_of(options)
             # Under a sampler of ours the beginning of a step decides for all its calls.
             where = (call.sigma, None) if progress is None else (progress.level, progress.step)
-            known = dict.fromkeys(self.resting(expression, *where), x)
+            known = dict.fromkeys(resting_in(expression, *where, call.path), x)
         pair = pair_of(expression) if both or any(map(options.get, CFG_PATCHES)) else None
         if pair is not None and pair not in known:
             return self.with_patches(expression, pair, call, conds, timestep, options)
@@ -126,16 +127,10 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         found = self.predictions(indices, conds, plain, x, timestep, options) if indices else {}
         return evaluate(expression, call, {**known, **{self.leaves[index]: found[index] for index in indices}})
 
-    def resting(self, expression: Prediction, level: float, step: int | None) -> list[Guided]:
-        """The guidances that leave x as it is, in a step that begins at this noise level."""
-        path = path_of(self.inner_model.model_sampling)
-        return [part for part in guided_in(expression) if resting(part.rules, part.scale, level, path, step)]
-
-    def rests(self, level: float, step: int) -> bool:
+    def rests(self, level: float, step: int, path: Path) -> bool:
         """Whether x stays as it is, and no model is called, in the step of a run that begins at this noise level."""
-        expression, path = self.expression, path_of(self.inner_model.model_sampling)
-        still = set(self.resting(expression, level, step)) if self.may_rest else set[Guided]()
-        return bool(still) and still.issuperset(needed(expression, level, path, still))
+        still = set(resting_in(self.expression, level, step, path))
+        return bool(still) and still.issuperset(needed(self.expression, level, path, still))
 
     def summed(
         self,
@@ -258,6 +253,11 @@ class GuidedGuider(PredictionGuider):
 
     def set_rules(self, rules: Chain) -> None:
         self.rules = tuple(rules)
+
+
+def resting_in(expression: Prediction, level: float, step: int | None, path: Path) -> list[Guided]:
+    """The guidances that leave x as it is, in a step that begins at this noise level."""
+    return [part for part in guided_in(expression) if resting(part.rules, part.scale, level, path, step)]
 
 
 def both_sides(expression: Prediction, wanted: Container[Prediction]) -> list[Leaf]:

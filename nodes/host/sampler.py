@@ -68,8 +68,8 @@ def solve(
 def resting_steps(guider: Any, plan: Plan, before: int = 0) -> int:
     """How many steps of `plan`, from its first on, a guider leaves x as it is; `before` have gone before."""
     rests = getattr(guider, "rests", None)
-    moving = (i for i, sigma in enumerate(plan.sigmas[:-1]) if rests is None or not rests(sigma, before + i))
-    return next(moving, plan.steps)
+    levels = enumerate(plan.sigmas[:-1])
+    return next((i for i, level in levels if rests is None or not rests(level, before + i, plan.path)), plan.steps)
 
 
 class PlanSampler(comfy.samplers.KSAMPLER):
