@@ -302,14 +302,14 @@ def negatives(p: Prediction) -> frozenset[Leaf]:
     """The leaves that the expression moves away from: those with a negative share in it.
 
     The share is 1 on the positive side of a guidance and -1 on the negative one, where conditionings of the rules stand
-    too if these say so; in a sum or a mean it is the factor, as it is without rules. Where the shares cancel, it is the
-    side of a guidance that decides.
+    too if these say so; in a sum or a mean it is the factor, as it is without rules. A direction has none. Where the
+    shares cancel, it is the side of a guidance that decides.
     """
-    shares: dict[Prediction, float] = {p: 1.0}
     parts = {part: children(part) for part in subexpressions(p)}
+    shares = {**dict.fromkeys(parts, 0.0), p: 1.0}
     for part in reversed(tuple(TopologicalSorter(parts).static_order())):
         for child, share in _shares(part):
-            shares[child] = shares.get(child, 0.0) + share * shares[part]
+            shares[child] += share * shares[part]
     sides = {part.negative for part in parts if isinstance(part, Guided)}
     leaves = {part: share for part, share in shares.items() if isinstance(part, Leaf)}
     return frozenset(leaf for leaf, share in leaves.items() if share < 0.0 or (share == 0.0 and leaf in sides))

@@ -125,6 +125,7 @@ def test_zero_init_calls_the_model_once_less():
         ("Dual", {"middle_scale": 5.0}, 5.0, 2),
         ("Dual", {"middle_scale": 1.0}, 1.0, 1),
         ("PerpNeg", {}, 5.0, 3),
+        ("PerpNeg", {"negative_scale": 0.0}, 5.0, 2),
         ("PerpNeg", {}, 1.0, 1),
         ("AnotherPrompt", {"prompt_scale": 2.0}, 5.0, 3),
         ("AnotherPrompt", {"prompt_scale": 0.0}, 5.0, 2),
