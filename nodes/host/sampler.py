@@ -19,6 +19,7 @@ from ...samplers.plan import NoiseSource
 from ...samplers.registry import Solver
 from ...samplers.schedules.checks import check_sigmas
 from ...samplers.solvers.open_end import open_ended
+from ...samplers.solvers.rest import placed, rested
 from .batching import Batching, BatchingWatch
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
@@ -49,10 +50,12 @@ def solve(
     *,
     progress: Progress | None = None,
     stop_step: int | None = None,
+    rests: int = 0,
     disable: bool | None = None,
 ) -> State:
-    """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
-    denoiser = HostDenoiser(name, plan, model, extra_args, progress or Progress(), state.index)
+    """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`; the model is not
+    called in the first `rests` steps."""
+    denoiser = HostDenoiser(name, plan, model, extra_args, progress or Progress(), state.index, rests)
     finite = FiniteCheck(denoiser, state)
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
@@ -61,6 +64,13 @@ def solve(
         report(step, state)
         finite.look(state, noise, final=step + 1 == last)
     return state
+
+
+def resting_steps(guider: Any, plan: Plan, before: int = 0) -> int:
+    """How many steps of `plan`, from its first on, a guider leaves x as it is; `before` have gone before."""
+    rests = getattr(guider, "rests", None)
+    levels = enumerate(plan.sigmas[:-1])
+    return next((i for i, level in levels if rests is None or not rests(level, before + i, plan.path)), plan.steps)
 
 
 class PlanSampler(comfy.samplers.KSAMPLER):
@@ -92,6 +102,11 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         scale = float(getattr(model_sampling, "noise_scale", 1.0)) if path is FLOW else 1.0
         return in_sampler_noise(self.noise_kind, path, seeds, place, scale, components)
 
+    def rested(self, plan: Plan, steps: int) -> Plan:
+        """`plan`, made by this sampler, but that its first steps leave x as it is."""
+        open_end = plan.leaves != ("x",)
+        return rested(plan, steps, lambda sigmas: make_plan(self.solver, self.params, plan.path, sigmas, open_end))
+
     @torch.no_grad()
     def integrate(
         self, model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback=None, disable=None
@@ -111,7 +126,9 @@ class PlanSampler(comfy.samplers.KSAMPLER):
 
         seeds = ImageSeeds.counted(extra_args.get("seed") or 0, len(x))
         noise = self.noise(seeds, x, sampling, packed_sizes(model.inner_model))
-        return solve(self.solver.name, plan, model, start(x), noise, extra_args, report, disable=disable).x
+        rests = resting_steps(model.inner_model, plan)
+        run = (self.solver.name, self.rested(plan, rests), model, start(x), noise, extra_args, report)
+        return solve(*run, rests=rests, disable=disable).x
 
 
 class PlanRun(comfy.samplers.Sampler):
@@ -163,8 +180,14 @@ class PlanRun(comfy.samplers.Sampler):
         room = MOST_LATENTS * noise.nbytes
         carried = PatchMemory(extra_args["model_options"], foreign(guider, PredictionGuider), room)
 
+        rests = resting_steps(guider, self.plan, self.before)
+        plan = self.sampler.rested(self.plan, rests)
+
+        def known(state: State, plan: Plan, step: int) -> State:
+            return placed(state, plan, step) if rests else state
+
         def report(step: int, state: State) -> None:
-            self.state, self.memory, self.step = state, dict(progress.memory), step + 1
+            self.state, self.memory, self.step = known(state, self.plan, step + 1), dict(progress.memory), step + 1
             # Nobody asks for the steps between unless they are saved.
             if self.turn is not None or step + 1 == min(self.stop_step, self.plan.steps):
                 self.remembered = carried.now()
@@ -181,17 +204,19 @@ class PlanRun(comfy.samplers.Sampler):
         else:
             self.state = state_on(self.state, noise.device)
             warn_of_what_forgets(extra_args["model_options"], getattr(guider, "conds", {}))
+        done, stages = self.state.index, self.plan.stages
         with carried.lent(self.patches, noise.device):
-            self.state = solve(
+            solve(
                 self.sampler.solver.name,
-                self.plan,
+                plan,
                 model,
-                self.state,
+                known(self.state, plan, stages[done].step if done < len(stages) else self.plan.steps),
                 self.sampler.noise(self.seeds, noise, sampling, self.components),
                 extra_args,
                 report,
                 progress=progress,
                 stop_step=self.stop_step,
+                rests=rests,
                 disable=disable_pbar,
             )
         sigma = self.plan.sigmas[min(self.stop_step, self.plan.steps)]

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
-from comfy_api.input import CurveInput
 from server import PromptServer
 
 from ...samplers import Path
@@ -18,6 +17,7 @@ from ...samplers.parameters import InputError, checked, parameters
 from ...samplers.registry import SCHEDULES, Schedule
 from ...samplers.schedules import trained_sigmas
 from ...samplers.schedules.tables import Trained
+from .curves import curve_of
 
 ROUTE = "/stepwise/schedule"
 # A question of the page is small: a few widgets and, packed, the noise levels of a model (10000 at most so far).
@@ -38,7 +38,7 @@ def schedule_values(schedule: Schedule, trained: Trained | None, values: Mapping
     rest = {name: value for name, value in values.items() if name not in ours}
     given = {**checked(schedule.function, ours)}
     if "curve" in rest:
-        given["shape"] = CurveInput.from_raw(rest.pop("curve")).interp
+        given["shape"] = curve_of(rest.pop("curve"), "curve")
     from_table = "table" in schedule.takes
     betas = checked(trained_sigmas if from_table else schedule.function, rest)
     if trained is not None:
