@@ -14,6 +14,7 @@ from ..samplers.parameters import checked
 from ..samplers.registry import OPERATIONS, Operation
 from .host.cfg_patches import not_applied
 from .host.guider import PredictionGuider
+from .host.levels import read_sigmas
 from .host.models import path_of, sampling_of
 from .host.sampler import PlanSampler, make_plan
 from .shared.messages import named, show_text
@@ -141,9 +142,10 @@ def levels_of(path: Path, sigmas: Any, sampler: Any) -> list[float] | None:
     """The noise level of every model call of a run, as far as it is known."""
     if sigmas is None:
         return None
+    levels = read_sigmas(sigmas)
     if isinstance(sampler, PlanSampler):
-        return [stage.sigma for stage in make_plan(sampler.solver, sampler.params, path, sigmas.tolist()).stages]
-    return sigmas.tolist()[:-1]
+        return [stage.sigma for stage in make_plan(sampler.solver, sampler.params, path, levels).stages]
+    return list(levels[:-1])
 
 
 def report(guider: PredictionGuider, path: Path, levels: Sequence[float], counted: bool) -> str:

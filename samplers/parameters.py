@@ -43,6 +43,8 @@ class Parameter:
         elif self.kind in (int, float) and not self.min <= float(value) <= self.max:
             cure = f"give a value from {self.min:g} to {self.max:g}"
             raise InputError(self.name, f"is {value!r}, out of range", cure)
+        elif self.kind is int and float(value) % 1.0:
+            raise InputError(self.name, f"is {value!r}, and counts something", "give a whole number")
 
 
 class InputError(ValueError):
