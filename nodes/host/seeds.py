@@ -9,7 +9,7 @@ import torch
 
 from ...samplers import AddressedNoise, BrownianNoise, Path, varied
 from ...samplers.noise import SEEDS, arc
-from ...samplers.parameters import InputError
+from ...samplers.parameters import InputError, quoted
 from ...samplers.plan import NoiseSource
 from ..shared.messages import named
 
@@ -76,7 +76,7 @@ def seed_of(noise: Any) -> int:
     if seed is None:
         return 0
     if not isinstance(seed, int):
-        problem = f"has the seed {ascii(seed)}, and a seed is a whole number"
+        problem = f"has the seed {quoted(seed)}, and a seed is a whole number"
         raise InputError("noise", problem, "wire Noise (Stepwise) or RandomNoise")
     return seed
 

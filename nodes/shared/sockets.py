@@ -12,7 +12,7 @@ from comfy_api.latest import io
 
 from ...samplers.guidance import Rule
 from ...samplers.guidance.expressions import Prediction
-from ...samplers.parameters import InputError
+from ...samplers.parameters import InputError, quoted
 from ..runs.held import HeldRun
 from .messages import named
 
@@ -76,7 +76,5 @@ def check_socket(declared: io.Input, value: Any) -> None:
 
 def said(value: Any) -> str:
     """A value as a person may have typed it, or what it is."""
-    if not isinstance(value, (str, int, float, list, dict, type(None))):
-        return f"a {type(value).__name__}"
-    text = ascii(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
+    typed = isinstance(value, (str, int, float, list, dict, type(None)))
+    return quoted(value, 40) if typed else f"a {type(value).__name__}"

@@ -176,7 +176,7 @@ def vp(
         first, last = 1.0, eps_s
         if (exponent := beta_d / 2.0 + beta_min) > LARGEST:
             problem = f"is {beta_d:g}, and the first noise level, e^{exponent / 2.0:g}, is more than float32 holds"
-            cure = f"give at most {2.0 * (LARGEST - beta_min):g}" if beta_min < LARGEST else "lower beta_min"
+            cure = f"give at most {2.0 * (LARGEST - beta_min):g}" if beta_min < LARGEST else "lower it and beta_min"
             raise InputError("beta_d", problem, cure)
         sigma_min, sigma_max = level(eps_s), level(1.0)
     else:
