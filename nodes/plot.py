@@ -104,8 +104,7 @@ def titled(sigmas: Mapping[str, torch.Tensor], names: str) -> list[tuple[str, st
 def levels(name: str, sigmas: Any) -> tuple[float, ...]:
     values = read_sigmas(sigmas, name)
     if len(values) < 2:
-        held = f"holds one level, {values[0]:g}" if values else "is empty"
-        problem = f"{held}, and a schedule is a list of two noise levels or more"
+        problem = f"has the shape [{len(values)}], and a schedule is a list of two noise levels or more"
         raise InputError(name, problem, "wire the SIGMAS of a schedule with at least one step")
     for index, sigma in enumerate(values):
         if not 0.0 <= sigma < math.inf:

@@ -9,7 +9,6 @@ velocity eps - x0 is the same expression), so one solver text serves both.
 import math
 from enum import Enum
 
-
 # Where this little of the picture is left, there is none for whoever asks for a finite log-SNR: a step from there, in
 # log-SNR, divides by alpha, and float32 latents have no digits left.
 TINY_ALPHA = 1e-6

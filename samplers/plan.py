@@ -315,8 +315,8 @@ def run(
 ) -> State:
     """Advances `state` until `stop` model calls are done (all of them by default); `watch` sees every state on the way.
 
-    `denoiser` and `noise` are as for `advance`. A run cut at any index and resumed from its state takes the same operations in the same order: the result is equal
-    bit for bit.
+    `denoiser` and `noise` are as for `advance`. A run cut at any index and resumed from its state takes the same
+    operations in the same order: the result is equal bit for bit.
     """
     stop = len(plan.stages) if stop is None else min(stop, len(plan.stages))
     while state.index < stop:

@@ -26,9 +26,10 @@ def read_sigmas(sigmas: Any, name: str = "sigmas") -> tuple[float, ...]:
     if not isinstance(sigmas, torch.Tensor) or sigmas.is_complex() or sigmas.dtype == torch.bool:
         kind = f"a tensor of {sigmas.dtype}" if isinstance(sigmas, torch.Tensor) else f"a {type(sigmas).__name__}"
         raise InputError(name, f"is {kind}, and no list of noise levels", FROM_A_SCHEDULE)
-    if sigmas.ndim not in (1, 2) or sigmas.ndim == 2 and 1 not in sigmas.shape:
-        held = f"has the shape {list(sigmas.shape)}" if sigmas.ndim else f"is a single number, {float(sigmas):g}"
-        raise InputError(name, f"{held}, and a schedule is one list of noise levels", FROM_A_SCHEDULE)
+    if sigmas.ndim not in (1, 2) or (sigmas.ndim == 2 and 1 not in sigmas.shape):
+        held = "" if sigmas.ndim else f", a single number, {float(sigmas):g}"
+        problem = f"has the shape {list(sigmas.shape)}{held}, and a schedule is one list of noise levels"
+        raise InputError(name, problem, FROM_A_SCHEDULE)
     levels = tuple(map(float, sigmas.flatten().tolist()))
     check_format(levels, sigmas.dtype, name)
     return levels

@@ -106,7 +106,9 @@ def remark_on_start(held: HeldRun, sigma_max: float) -> None:
             logging.warning("Stepwise: %s", found)
         elif empty:
             cure = f"{FROM_THE_MODEL}, or begin from a picture"
-            logging.warning("Stepwise: %s", replace(found, problem=f"{found.problem}, and latent_image is empty", cure=cure))
+            logging.warning(
+                "Stepwise: %s", replace(found, problem=f"{found.problem}, and latent_image is empty", cure=cure)
+            )
 
 
 def go(

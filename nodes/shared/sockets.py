@@ -69,9 +69,9 @@ def with_checked_sockets(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 def check_socket(declared: io.Input, value: Any) -> None:
     """Raises InputError for a value that is none of the socket's type. Nothing wired is for the node to judge."""
     kind = declared.get_io_type()
-    if value is None and declared.optional or IS_ONE[kind](value):
+    if (value is None and declared.optional) or IS_ONE[kind](value):
         return
-    raise InputError(declared.id, f"is {said(value)}, and a link from a {kind} output belongs there", f"wire a {kind}")
+    raise InputError(declared.id, f"is not a {kind} but {said(value)}", f"wire a {kind} output into it")
 
 
 def said(value: Any) -> str:

@@ -30,10 +30,15 @@ BAD_SIGMAS = [
     ("EPS", [float("inf"), 1.0, 0.0], "sigmas[0] is inf", "finite"),
     ("EPS", [3.0, 1.0, -1.0], "sigmas[2] is -1, below 0", "down to 0"),
     ("FLOW", [14.6, 1.0, 0.0], "sigmas[0] is 14.6, and a flow model begins at 1", "wire the model"),
-    ("FLOW", [1000.0, 937.5, 0.0], "sigmas[0] is 1000, and a flow model begins at 1: these look like timesteps", "1000."),
+    (
+        "FLOW",
+        [1000.0, 937.5, 0.0],
+        "sigmas[0] is 1000, and a flow model begins at 1: these look like timesteps",
+        "1000.",
+    ),
     ("FLOW", [1.00001, 0.5, 0.0], "sigmas[0] is 1.00001, and a flow model begins at 1", "wire the model"),
     ("EPS", [[3.0, 1.0], [2.0, 0.0]], "sigmas has the shape [2, 2], and a schedule is one list", "wire the sigmas"),
-    ("EPS", 3.0, "sigmas is a single number, 3", "wire the sigmas"),
+    ("EPS", 3.0, "sigmas has the shape [], a single number, 3", "wire the sigmas"),
 ]
 
 
@@ -46,8 +51,8 @@ def test_bad_sigmas_are_named_with_index_value_and_cure(graph, kind, values, pro
     assert net.calls == 0
 
 
-# The host's own node takes the number of steps from the last dimension, and gets no further with a number.
-@pytest.mark.parametrize(("kind", "values", "problem", "cure"), BAD_SIGMAS[:-1], ids=lambda v: str(v)[:30])
+# The host's own node takes the first level before it asks our SAMPLER, and gets no further where that is none.
+@pytest.mark.parametrize(("kind", "values", "problem", "cure"), BAD_SIGMAS[:-2], ids=lambda v: str(v)[:30])
 def test_a_sampler_object_refuses_them_too(graph, kind, values, problem, cure):
     net, inputs = graph(kind)
     with pytest.raises(ValueError, match=re.escape(f"Euler Sampler: {problem}")):

@@ -1,7 +1,5 @@
 """A flow model begins at 1, whatever ComfyUI's float32 table of it says."""
 
-from dataclasses import replace
-
 import comfy.model_sampling
 import comfy.samplers
 import pytest
@@ -11,8 +9,7 @@ from stepwise.nodes.host.levels import snapped
 from stepwise.nodes.host.models import trained_of
 from stepwise.nodes.host.sampler import make_plan
 from stepwise.nodes.host.small_models import host_model
-from stepwise.samplers import FLOW, VE, Plan, run, start
-from stepwise.samplers.checkpoint import fingerprint
+from stepwise.samplers import FLOW, VE, run, start
 from stepwise.samplers.registry import GUIDANCE, SCHEDULES, SOLVERS
 from stepwise.tests.samplers.support.exact import mixture, relative_rms
 from toy_models import Latent4, SmoothNet, call, prompt
@@ -105,9 +102,9 @@ def test_the_state_keeps_what_was_wired_and_goes_on_with_either():
     for first in OFF:
         _, _, whole = begun("StepwiseDPMpp3M", first)
         assert whole.sigmas[0] == first
-        guider = call(
-            "StepwiseCFGGuider", model=flow_model(3.0), positive=prompt(0.4), negative=prompt(-0.3), cfg=3.0
-        )[0]
+        guider = call("StepwiseCFGGuider", model=flow_model(3.0), positive=prompt(0.4), negative=prompt(-0.3), cfg=3.0)[
+            0
+        ]
         given = {
             "guider": guider,
             "noise": call("StepwiseNoise", seed=4)[0],
@@ -121,18 +118,26 @@ def test_the_state_keeps_what_was_wired_and_goes_on_with_either():
             assert torch.equal(done.state.x, whole.state.x)
 
 
-@pytest.mark.parametrize("node", ["StepwiseDPMpp2M", "StepwiseUniPC", "StepwiseDEIS"])
-def test_a_state_of_a_version_that_did_not_snap_goes_on(node):
+@pytest.mark.parametrize("solver", ["DPMpp2M", "DPMpp3M", "UniPC", "DEIS", "DDPM"])
+def test_a_state_of_a_version_that_did_not_snap_goes_on_as_it_would_have_there(solver, monkeypatch):
     """Version 0.1.0 planned from the level as it was wired, and said so in the state's fingerprint."""
     first = min(OFF)
-    _, _, whole = begun(node, first)
-    solver = next(each for each in SOLVERS if each.id == node.removeprefix("Stepwise"))
-    old = make_plan(solver, whole.params, FLOW, (first, *REST), open_end=True, snap=False)
-    assert isinstance(old, Plan)
-    assert fingerprint(old) != whole.plan
     guider = call("StepwiseCFGGuider", model=flow_model(3.0), positive=prompt(0.4), negative=prompt(-0.3), cfg=3.0)[0]
-    again = call(node, guider=guider, state=replace(whole, plan=fingerprint(old)))
-    assert torch.equal(again[0]["samples"], begun(node, first)[0]["samples"])
+    given = {
+        "guider": guider,
+        "noise": call("StepwiseNoise", seed=4)[0],
+        "latent_image": {"samples": torch.zeros(1, 4, 8, 8)},
+        "sigmas": torch.tensor((first, *REST), dtype=torch.float64),
+    }
+    with monkeypatch.context() as then:
+        for module in ("host.sampler", "runs.run", "runs.resume"):
+            then.setattr(f"stepwise.nodes.{module}.snapped", lambda path, levels: tuple(levels))
+        *_, whole = call(f"Stepwise{solver}", **given)
+        *_, half = call(f"Stepwise{solver}", **given, end_step=2)
+    *_, now = call(f"Stepwise{solver}", **given, end_step=2)
+    assert half.plan != now.plan
+    *_, done = call(f"Stepwise{solver}", guider=guider, state=half)
+    assert torch.equal(done.state.x, whole.state.x)
 
 
 @pytest.mark.parametrize("shift", [1.43, 2.07])

@@ -26,7 +26,7 @@ FORMS = {
 }
 NO_SIGMAS = {
     "two rows": (torch.tensor([LEVELS, LEVELS]), "has the shape [2, 4]"),
-    "a number": (torch.tensor(3.0), "is a single number, 3"),
+    "a number": (torch.tensor(3.0), "has the shape [], a single number, 3"),
     "a float": (3.0, "is a float"),
     "text": ("3, 2, 1, 0", "is a str"),
     "a mapping": ({"sigmas": LEVELS}, "is a dict"),
@@ -126,7 +126,10 @@ BAD_LATENTS = {
     "no image": ({"samples": torch.zeros(0, 4, 8, 8)}, "latent_image has the shape (0, 4, 8, 8), which holds no image"),
     "no height": ({"samples": torch.zeros(1, 4, 0, 8)}, "latent_image has the shape (1, 4, 0, 8), which holds no"),
     "no tensor": ({"samples": [1.0]}, "latent_image is not a LATENT"),
-    "whole numbers": ({"samples": torch.zeros(1, 4, 8, 8, dtype=torch.int64)}, "latent_image holds numbers of the kind"),
+    "whole numbers": (
+        {"samples": torch.zeros(1, 4, 8, 8, dtype=torch.int64)},
+        "latent_image holds numbers of the kind",
+    ),
     "a matrix": ({"samples": torch.zeros(8, 8)}, "latent_image has the shape (8, 8)"),
     "empty and of five dimensions": (
         {"samples": torch.zeros(1, 16, 3, 8, 8)},
@@ -180,7 +183,11 @@ def test_a_mask_of_any_number_format_is_the_mask_of_its_values(dtype):
     mask = torch.zeros(1, 8, 8)
     mask[..., 4:] = 1.0
     made = [
-        call("StepwiseDPMpp2M", **{**inputs, "latent_image": {"samples": images(1, 4, 8, 8), "noise_mask": each}}, sigmas=LEVELS)
+        call(
+            "StepwiseDPMpp2M",
+            **{**inputs, "latent_image": {"samples": images(1, 4, 8, 8), "noise_mask": each}},
+            sigmas=LEVELS,
+        )
         for each in (mask, mask.to(dtype))
     ]
     assert torch.equal(made[0][0]["samples"], made[1][0]["samples"])
@@ -292,7 +299,9 @@ def stand_ins(node_id, but):
         "STEPWISE_PREDICTION": call("StepwisePrediction", conditioning=prompt(0.1))[0],
     }
     schema = nodes_by_id()[node_id].define_schema()
-    return {each.id: made[each.get_io_type()] for each in schema.inputs if each.get_io_type() in made and each.id != but}
+    return {
+        each.id: made[each.get_io_type()] for each in schema.inputs if each.get_io_type() in made and each.id != but
+    }
 
 
 @pytest.mark.parametrize(("node_id", "name", "kind"), list(sockets()), ids=lambda v: v)
@@ -338,7 +347,11 @@ def test_a_part_of_no_steps_is_what_core_makes_of_it(kind):
     inputs["latent_image"] = {"samples": images(1, 4, 8, 8)}
     for sigmas in (torch.zeros(0), torch.tensor([0.7]), torch.tensor([0.0])):
         expected = core.SamplerCustomAdvanced.execute(
-            inputs["noise"], inputs["guider"], core.KSamplerSelect.execute("euler").args[0], sigmas, inputs["latent_image"]
+            inputs["noise"],
+            inputs["guider"],
+            core.KSamplerSelect.execute("euler").args[0],
+            sigmas,
+            inputs["latent_image"],
         ).args[0]["samples"]
         for through in ("step node", "core's sampler"):
             made = sample(through, "DPMpp2M", inputs, sigmas)["samples"]
@@ -346,7 +359,9 @@ def test_a_part_of_no_steps_is_what_core_makes_of_it(kind):
         foreign = call("StepwiseSample", **inputs, sampler=core.KSamplerSelect.execute("euler").args[0], sigmas=sigmas)
         assert torch.equal(foreign[0]["samples"], expected)
     assert net.calls == 0
-    assert torch.equal(sample("step node", "Euler", inputs, torch.zeros(0))["samples"], inputs["latent_image"]["samples"])
+    assert torch.equal(
+        sample("step node", "Euler", inputs, torch.zeros(0))["samples"], inputs["latent_image"]["samples"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["EPS", "FLOW"])
