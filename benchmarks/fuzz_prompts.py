@@ -138,6 +138,7 @@ KINDS = {
     "unknown word": unknown_word,
     "missing": missing,
 }
+OF_THE_HOST = ("exception_during", "dependency_cycle")
 ON_LINKS = ("literal on a socket", "wrong link")
 
 
@@ -162,10 +163,10 @@ def judged(server: Server, case: Spoilt, names: dict[str, str], patience: float 
 
 
 def named_by_host(said: Any, case: Spoilt) -> bool:
-    """Whether the host's refusal has the input. A link to nowhere breaks its validation before our node is asked, and
-    the node that the link leads into is all that it then knows."""
+    """Whether the host's refusal has the input. A link to nowhere, or in a circle, breaks its validation before our node
+    is asked, and the node that the link leads into is all that it then knows."""
     text = json.dumps(said)
-    return case.name in text or (case.kind == "wrong link" and "exception_during" in text)
+    return case.name in text or (case.kind == "wrong link" and any(word in text for word in OF_THE_HOST))
 
 
 def ended(server: Server, prompt_id: str, patience: float) -> dict[str, Any]:

@@ -306,7 +306,7 @@ class StepwiseCheckSigmas(io.ComfyNode):
                 io.Sampler.Input(
                     "sampler",
                     optional=True,
-                    tooltip="A Stepwise SAMPLER: steps that are too steep for it are found too.",
+                    tooltip="A Stepwise SAMPLER: whether it takes the schedule, and how often it calls the model.",
                 ),
             ],
             outputs=[
@@ -321,9 +321,12 @@ class StepwiseCheckSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, sigmas, model=None, sampler=None) -> io.NodeOutput:
         with named("Check Sigmas (Stepwise)"):
-            values, found = looked_over(sigmas, model, sampler)
-        fault = next((each for each in found if each.fatal), None)
-        head = "not sound" if fault else f"{len(values) - 1} steps, {values[0]:g} to {values[-1]:g}: sound"
+            values, found = looked_over(sigmas, model)
+            fault = next((each for each in found if each.fatal), None)
+            head = "not sound" if fault else f"{len(values) - 1} steps, {values[0]:g} to {values[-1]:g}: sound"
+            if sampler is not None and not fault:
+                plan = known_plan(sampler, values, model)
+                head = f"{head}, {len(plan.stages)} model calls of {sampler.solver.name}"
         report = "\n".join([head, *map(str, found)])
         if fault:
             passed = ExecutionBlocker(f"Check Sigmas (Stepwise): {fault}")
@@ -332,7 +335,7 @@ class StepwiseCheckSigmas(io.ComfyNode):
         return io.NodeOutput(passed, report, ui=ui.PreviewText(report))
 
 
-def looked_over(sigmas: Any, model: Any, sampler: Any) -> tuple[tuple[float, ...], list[Finding]]:
+def looked_over(sigmas: Any, model: Any) -> tuple[tuple[float, ...], list[Finding]]:
     """The levels of a SIGMAS socket, and all that there is to say about them."""
     try:
         values = read_sigmas(sigmas)
@@ -343,8 +346,7 @@ def looked_over(sigmas: Any, model: Any, sampler: Any) -> tuple[tuple[float, ...
     if found := list(faults(path, values)):
         return values, found
     trained = None if model is None else trained_of(sampling_of(model))
-    plan = None if sampler is None else known_plan(sampler, values, model)
-    return values, list(remarks(values, trained, plan))
+    return values, list(remarks(values, trained))
 
 
 NODES = [

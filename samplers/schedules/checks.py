@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 from ..parameters import InputError
 from ..path import Path
-from ..plan import Plan
 from .tables import Trained
 
 # A schedule's start is the model's own where it differs by no more than roundings of tables.
 ROUNDING = 1e-4
-# A limit of choice: Karras at 20 steps keeps DPM++ 2M well below it, the last step of Laplace above 0 does not.
-MOST_AMPLIFIED = 6.0
 FROM_THE_MODEL = "wire the model into the schedule node, so that it takes the range from it"
 FOR_A_PICTURE = "this is right for beginning from a picture, not for an empty latent"
 
@@ -58,13 +55,11 @@ def faults(path: Path, sigmas: Sequence[float], fewest: int = 2) -> Iterator[Fin
             yield Finding(index, problem, cure)
 
 
-def remarks(sigmas: Sequence[float], trained: Trained | None = None, plan: Plan | None = None) -> Iterator[Finding]:
-    """What a run on sound `sigmas` should know: how they fit the model's range, where they end, and which steps of
-    `plan` multiply errors. A start above the model's range is fatal."""
+def remarks(sigmas: Sequence[float], trained: Trained | None = None) -> Iterator[Finding]:
+    """What a run on sound `sigmas` should know: how they fit the model's range, and where they end. A start above the
+    model's range is fatal."""
     if trained is not None:
         yield from beginning(sigmas, trained.sigma_max)
-    if plan is not None:
-        yield from amplified(plan)
     if sigmas[-1] > 0.0:
         problem = f"is {sigmas[-1]:g}, so the run ends with noise in the picture"
         cure = "this is right for a part of a run; else end with a 0 (last_sigma = zero in a schedule node)"
@@ -88,22 +83,3 @@ def beginning(sigmas: Sequence[float], sigma_max: float, index: int = 0) -> Iter
 def like_timesteps(first: float) -> bool:
     """Whether a schedule that begins too high begins where timesteps do: below 1000, or there."""
     return 100.0 < first <= 1000.0
-
-
-def amplified(plan: Plan) -> Iterator[Finding]:
-    """The steps that reach so far beyond the step before that they multiply what earlier predictions have wrong.
-
-    A step that weighs predictions by w_i leaves at most sum |w_i| of an error in them, in units of what one prediction
-    of the same step would leave.
-    """
-    for stage in plan.stages:
-        s, t = plan.sigmas[stage.step], plan.sigmas[stage.step + 1]
-        for row in stage.rows:
-            if row.target != "x" or row.draws:
-                continue
-            weights = [value for operand, value in row.terms if operand != "x"]
-            gain = abs(sum(weights))
-            if gain > 0.0 and (factor := sum(map(abs, weights)) / gain) > MOST_AMPLIFIED:
-                problem = f"is {t:g}: the step down from {s:g} multiplies errors of the predictions by {factor:.0f}"
-                cure = "take more steps there, a schedule whose steps change less in length, or a lower order"
-                yield Finding(stage.step + 1, problem, cure, fatal=False)
