@@ -163,8 +163,8 @@ def judged(server: Server, case: Spoilt, names: dict[str, str], patience: float 
 
 
 def named_by_host(said: Any, case: Spoilt) -> bool:
-    """Whether the host's refusal has the input. A link to nowhere, or in a circle, breaks its validation before our node
-    is asked, and the node that the link leads into is all that it then knows."""
+    """Whether the host's refusal has the input. A link to nowhere, or in a circle, breaks its validation before our
+    node is asked, and the node that the link leads into is all that it then knows."""
     text = json.dumps(said)
     return case.name in text or (case.kind == "wrong link" and any(word in text for word in OF_THE_HOST))
 
