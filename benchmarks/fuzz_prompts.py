@@ -84,7 +84,8 @@ def is_link(value: Any) -> bool:
 def spoilt(count: int, seed: int) -> Iterator[Spoilt]:
     """`count` malformed prompts, every kind as often as the others, always the same for a seed."""
     chance = random.Random(seed)
-    files = sorted(API.glob("*.json"))
+    # A checkpoint that is not there is what the host would speak of.
+    files = sorted(file for file in API.glob("*.json") if "CheckpointLoader" not in file.read_text(encoding="utf-8"))
     while count:
         for kind, spoil in KINDS.items():
             prompt = light(json.loads(chance.choice(files).read_text(encoding="utf-8")))
@@ -196,9 +197,8 @@ def files_under(folder: Path) -> set[Path]:
 
 
 def main() -> int:
-    count, seed = (
-        (int(word) for word in (*sys.argv[1:], "500", "0")[:2]) if len(sys.argv) != 2 else (int(sys.argv[1]), 0)
-    )
+    given = [int(word) for word in sys.argv[1:]]
+    count, seed = (*given, *(500, 0)[len(given) :])
     comfyui = find_comfyui()
     watched = (comfyui, ROOT / "nodes", ROOT / "samplers", ROOT / "demo", ROOT / "example_workflows")
     before = [files_under(folder) for folder in watched]
