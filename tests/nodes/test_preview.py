@@ -199,7 +199,7 @@ def test_a_curve_is_computed_beside_the_event_loop(monkeypatch):
 
     def slow(question):
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(10)
         return {"sigmas": [1.0]}
 
     monkeypatch.setattr(preview, "answer", slow)
