@@ -13,6 +13,7 @@ from ..samplers.parameters import checked
 from ..samplers.registry import OPERATIONS, Operation
 from .host.cfg_patches import not_applied
 from .host.guider import PredictionGuider
+from .host.levels import read_sigmas
 from .host.models import path_of, sampling_of
 from .host.sampler import PlanSampler, make_plan, resting_steps
 from .shared.curves import curve_of
@@ -141,11 +142,12 @@ def levels_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) -
     """The noise level of every model call of a run, as far as it is known."""
     if sigmas is None:
         return None
+    levels = read_sigmas(sigmas)
     if isinstance(sampler, PlanSampler):
-        plan = make_plan(sampler.solver, sampler.params, path, sigmas.tolist())
+        plan = make_plan(sampler.solver, sampler.params, path, levels)
         rests = resting_steps(guider, plan)
         return [stage.sigma for stage in sampler.rested(plan, rests).stages if stage.step >= rests]
-    return sigmas.tolist()[:-1]
+    return list(levels[:-1])
 
 
 def report(guider: PredictionGuider, path: Path, levels: Sequence[float], counted: bool) -> str:

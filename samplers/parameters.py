@@ -37,6 +37,8 @@ class Parameter:
 
     def check(self, value: Value) -> None:
         """Raises InputError where `value` is out of range."""
+        if self.kind is int and self.min <= float(value) <= self.max and float(value) % 1.0:
+            raise InputError(self.name, f"is {quoted(value)}, and no whole number", "give a whole number")
         if self.choices:
             if value not in self.choices:
                 raise InputError(self.name, f"is {quoted(value)}", f"choose one of {', '.join(self.choices)}")

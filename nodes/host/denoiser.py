@@ -66,6 +66,15 @@ class HostDenoiser:
         """The next call is number `calls`, and guidance remembers what it did then."""
         self.calls, self.progress.memory, self.sigmas = calls, dict(memory), None
 
+    def input_at_fault(self) -> str:
+        """The input of the run that is not finite, or nothing; for a run that has failed, since it waits."""
+        given = {
+            "latent": getattr(self.model, "latent_image", None),
+            "noise": getattr(self.model, "noise", None),
+            "mask": self.extra_args.get("denoise_mask"),
+        }
+        return next((name for name, each in given.items() if each is not None and not each.isfinite().all()), "")
+
     def watched_by(self, witness: Any) -> dict[str, Any]:
         """Changes for a call whose predictions `witness`, a post-CFG function, sees too."""
         return {"model_options": watched(self.extra_args["model_options"], witness, self.plan.reads_uncond)}

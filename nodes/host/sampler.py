@@ -4,6 +4,7 @@ Nothing here goes around the host: the guider calls the model, the inpaint wrapp
 draws previews and carries Cancel, as for the host's own samplers.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +25,7 @@ from .batching import Batching, BatchingWatch
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .guider import PredictionGuider
+from .levels import read_sigmas, snapped
 from .models import path_of, sampling_of
 from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
@@ -31,12 +33,22 @@ from .seeds import ImageSeeds, in_sampler_noise, packed_sizes
 
 
 def make_plan(
-    solver: Solver, params: Mapping[str, Value], path: Path, sigmas: Sequence[float], open_end: bool = False
+    solver: Solver,
+    params: Mapping[str, Value],
+    path: Path,
+    sigmas: Sequence[float],
+    open_end: bool = False,
+    snap: bool = True,
 ) -> Plan:
-    """The plan, with every input checked first; with an `open_end` it leaves what a longer one would go on with."""
-    check_sigmas(path, sigmas)
-    complete = checked(solver.plan, params)
-    return open_ended(solver.plan, path, sigmas, complete) if open_end else solver.plan(path, sigmas, **complete)
+    """The plan, with every input checked first; with an `open_end` it leaves what a longer one would go on with.
+
+    A schedule of one level is a part of no steps, and so is its plan. Version 0.1.0 did not `snap` the first level.
+    """
+    levels, complete = snapped(path, sigmas) if snap else tuple(sigmas), checked(solver.plan, params)
+    check_sigmas(path, levels, fewest=1)
+    if len(levels) == 1:
+        return Plan(path, levels, ())
+    return open_ended(solver.plan, path, levels, complete) if open_end else solver.plan(path, levels, **complete)
 
 
 def solve(
@@ -55,6 +67,7 @@ def solve(
 ) -> State:
     """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`; the model is not
     called in the first `rests` steps."""
+    warn_of_two_shifts(name, plan, model)
     denoiser = HostDenoiser(name, plan, model, extra_args, progress or Progress(), state.index, rests)
     finite = FiniteCheck(denoiser, state)
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
@@ -71,6 +84,17 @@ def resting_steps(guider: Any, plan: Plan, before: int = 0) -> int:
     rests = getattr(guider, "rests", None)
     levels = enumerate(plan.sigmas[:-1])
     return next((i for i, level in levels if rests is None or not rests(level, before + i, plan.path)), plan.steps)
+
+
+def warn_of_two_shifts(name: str, plan: Plan, model: Any) -> None:
+    """MiniMax-H3 shifts the time of its sound otherwise than that of its picture, and a plan knows one noise level."""
+    draws = any(each.draws for stage in plan.stages for each in (*stage.opening, *stage.rows))
+    if draws and type(getattr(model.inner_model, "inner_model", None)).__name__ == "MiniMaxH3":
+        logging.warning(
+            "Stepwise: %s adds noise on the way, and the sound of MiniMax-H3 has another noise level than its picture: "
+            "it gets up to 55 %% too much or too little. Take a solver that adds none, such as DPM++ 2M.",
+            name,
+        )
 
 
 class PlanSampler(comfy.samplers.KSAMPLER):
@@ -115,7 +139,7 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         extra_args = extra_args or {}
         sampling = sampling_of(model.inner_model.model_patcher)
         try:
-            plan = make_plan(self.solver, self.params, path_of(sampling), sigmas.tolist())
+            plan = make_plan(self.solver, self.params, path_of(sampling), read_sigmas(sigmas))
         except InputError as error:
             raise ValueError(f"{self.solver.name} Sampler: {error}") from None
 

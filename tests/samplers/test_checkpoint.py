@@ -1,7 +1,6 @@
 """A state on disk: nothing is lost, nothing half is found, and what is not as it was written is refused."""
 
 import math
-import resource
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -286,6 +285,7 @@ def close(one, other):
 @contextmanager
 def no_room(size: int):
     """The system refuses files longer than this: a real failure in the middle of writing."""
+    resource = pytest.importorskip("resource", reason="limits on file sizes are Unix's")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,0 +1,80 @@
+"""What comes over a link, looked at before a node of ours works with it.
+
+The host checks widgets, and the types of links, but no value that a prompt writes where a link belongs.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ...samplers.guidance import Rule
+from ...samplers.guidance.expressions import Prediction
+from ...samplers.parameters import InputError, quoted
+from ..runs.held import HeldRun
+from .messages import named
+
+
+def has(*names: str) -> Callable[[Any], bool]:
+    return lambda value: all(hasattr(value, name) for name in names)
+
+
+def is_conditioning(value: Any) -> bool:
+    """Pairs of a tensor and a dictionary; a model without text has None for the tensor."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    pairs = [tuple(each) for each in value if isinstance(each, (list, tuple)) and len(each) == 2]
+    sound = all((text is None or torch.is_tensor(text)) and isinstance(rest, Mapping) for text, rest in pairs)
+    return sound and len(pairs) == len(value)
+
+
+# SIGMAS have a reader of their own, which takes lists too.
+IS_ONE: dict[str, Callable[[Any], bool]] = {
+    "MODEL": has("get_model_object", "model_options"),
+    "GUIDER": has("sample", "model_patcher"),
+    "NOISE": has("generate_noise"),
+    "SAMPLER": has("sample"),
+    "VAE": has("decode", "encode"),
+    "CONDITIONING": is_conditioning,
+    "LATENT": lambda value: isinstance(value, Mapping) and "samples" in value,
+    "IMAGE": torch.is_tensor,
+    "STEPWISE_STATE": lambda value: isinstance(value, HeldRun),
+    "STEPWISE_GUIDANCE": lambda value: isinstance(value, tuple) and all(isinstance(each, Rule) for each in value),
+    "STEPWISE_PREDICTION": lambda value: isinstance(value, Prediction),
+}
+
+
+def with_checked_sockets(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """`node`, whose execution begins with a look at what its sockets got."""
+    # The host calls it on a clone of the class, which is what knows the hidden inputs.
+    execute = node.execute.__func__
+
+    @cache
+    def declared() -> tuple[str, list[io.Input]]:
+        schema = node.define_schema()
+        return schema.display_name, [each for each in schema.inputs if each.get_io_type() in IS_ONE]
+
+    def checked_first(cls: type[io.ComfyNode], **inputs: Any) -> io.NodeOutput:
+        name, sockets = declared()
+        with named(name):
+            for each in sockets:
+                check_socket(each, inputs.get(each.id))
+        return execute(cls, **inputs)
+
+    return type(node.__name__, (node,), {"execute": classmethod(checked_first), "__module__": node.__module__})
+
+
+def check_socket(declared: io.Input, value: Any) -> None:
+    """Raises InputError for a value that is none of the socket's type. Nothing wired is for the node to judge."""
+    kind = declared.get_io_type()
+    if (value is None and declared.optional) or IS_ONE[kind](value):
+        return
+    raise InputError(declared.id, f"is not a {kind} but {said(value)}", f"wire a {kind} output into it")
+
+
+def said(value: Any) -> str:
+    """A value as a person may have typed it, or what it is."""
+    typed = isinstance(value, (str, int, float, list, dict, type(None)))
+    return quoted(value, 40) if typed else f"a {type(value).__name__}"
