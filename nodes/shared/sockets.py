@@ -58,20 +58,22 @@ def with_checked_sockets(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
     def checked_first(cls: type[io.ComfyNode], **inputs: Any) -> io.NodeOutput:
         name, sockets = declared()
+        # Nothing on an optional socket is the same whether a prompt leaves it out or says null.
+        nothing = {each.id for each in sockets if each.optional and inputs.get(each.id) is None}
         with named(name):
             for each in sockets:
-                check_socket(each, inputs.get(each.id))
-        return execute(cls, **inputs)
+                if each.id not in nothing:
+                    check_socket(each, inputs.get(each.id))
+        return execute(cls, **{key: value for key, value in inputs.items() if key not in nothing})
 
     return type(node.__name__, (node,), {"execute": classmethod(checked_first), "__module__": node.__module__})
 
 
 def check_socket(declared: io.Input, value: Any) -> None:
-    """Raises InputError for a value that is none of the socket's type. Nothing wired is for the node to judge."""
+    """Raises InputError for a value that is none of the socket's type."""
     kind = declared.get_io_type()
-    if (value is None and declared.optional) or IS_ONE[kind](value):
-        return
-    raise InputError(declared.id, f"is not a {kind} but {said(value)}", f"wire a {kind} output into it")
+    if not IS_ONE[kind](value):
+        raise InputError(declared.id, f"is not a {kind} but {said(value)}", f"wire a {kind} output into it")
 
 
 def said(value: Any) -> str:

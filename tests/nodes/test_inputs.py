@@ -320,6 +320,11 @@ def test_a_literal_on_a_socket_names_node_and_input(node_id, name, kind):
         said.encode()
 
 
+def test_null_on_an_optional_socket_is_nothing_wired():
+    assert call("StepwiseIntervalGuidance", rule=None) == call("StepwiseIntervalGuidance")
+    assert call("StepwiseKarrasSchedule", model=None)[0].equal(call("StepwiseKarrasSchedule")[0])
+
+
 def test_the_check_covers_every_socket_of_the_pack():
     from stepwise.nodes.shared.sockets import IS_ONE
 
