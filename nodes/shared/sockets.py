@@ -13,7 +13,6 @@ from comfy_api.latest import io
 from ...samplers.guidance import Rule
 from ...samplers.guidance.expressions import Prediction
 from ...samplers.parameters import InputError, quoted
-from ..runs.held import HeldRun
 from .messages import named
 
 
@@ -40,7 +39,7 @@ IS_ONE: dict[str, Callable[[Any], bool]] = {
     "CONDITIONING": is_conditioning,
     "LATENT": lambda value: isinstance(value, Mapping) and "samples" in value,
     "IMAGE": torch.is_tensor,
-    "STEPWISE_STATE": lambda value: isinstance(value, HeldRun),
+    "STEPWISE_STATE": has("solver", "sigmas", "latent"),
     "STEPWISE_GUIDANCE": lambda value: isinstance(value, tuple) and all(isinstance(each, Rule) for each in value),
     "STEPWISE_PREDICTION": lambda value: isinstance(value, Prediction),
 }
