@@ -38,9 +38,9 @@ With `autosave_every` above 0 the state is written after every so many steps, an
 to `stepwise/autosave_<id of the node>.safetensors` in ComfyUI's output folder; the next run of the node moves it to
 `autosave_<id>_previous.safetensors` before it writes its own. After a crash load it with **Load State** and wire it
 into the same node: the picture is the one that the crash prevented. A run is another one if anything is that it begins
-with or that leads to its guider: seed, latent, schedule, solver, model, prompts, guidance. Where the file of another run
-cannot be moved, the run has a file of its own beside it, and the log names it. A file is complete or not there. Whatever
-goes wrong in saving, the log says so and the run goes on.
+with or that leads to its guider: seed, latent, schedule, solver, model, prompts, guidance. Where the file of another
+run cannot be moved, the run has a file of its own beside it, and the log names it. A file is complete or not there.
+Whatever goes wrong in saving, the log says so and the run goes on.
 
 What patches and guiders of other packs remember from step to step is looked for in what Python can reach from them, and
 goes into the state where it is made of numbers, text, lists and tensors of up to eight latents. What changed and cannot
