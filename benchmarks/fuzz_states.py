@@ -113,7 +113,9 @@ def other_file(parts: Parts, chance: random.Random) -> bytes:
 
 def other_type(parts: Parts, chance: random.Random) -> bytes:
     tree = parts.tree
-    ways = [way for way in places(tree) if not (len(way) > 2 and way[-2:] == ("map", "denoised") and "state" in way)]
+    # No prediction so far is a good state, too, and a patch may remember anything.
+    good = (("State", "map", "denoised"), ("patches", "map"))
+    ways = [way for way in places(tree) if not any(way[-len(each) :] == each for each in good)]
     way = chance.choice(ways)
     old = at(tree, way)
     wrong = [each for each in WRONG[type(old)] if type(each) is not type(old) or each != old]

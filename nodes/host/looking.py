@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from .progress import KEY
 
-# A walk ends after so many objects, a tenth of a second or so, and on each way after so many steps.
-MOST_OBJECTS, FARTHEST = 10_000, 60
+# A walk ends after so many objects, some tenths of a second, and on each way after so many steps.
+MOST_OBJECTS, FARTHEST = 5_000, 60
 DICTS, SEQUENCES = (dict, OrderedDict, defaultdict, Counter), (list, deque, set)
 # Our own entry, a cache that `warn_of_what_forgets` knows, and the host's threads.
 PASSED_OVER = frozenset((KEY, "easycache", "multigpu_thread_pool"))

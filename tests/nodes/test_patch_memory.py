@@ -446,12 +446,12 @@ def test_the_walk_is_bounded_and_ends(note, caplog):
     for _ in range(2 * MOST_OBJECTS):
         chain = Chained(chain)
     for patch in (broad, chain):
-        began = time.perf_counter()
+        began = time.process_time()
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             memory = PatchMemory({"sampler_post_cfg_function": [patch]})
             memory.now()
-        took = time.perf_counter() - began
+        took = time.process_time() - began
         assert memory.objects <= MOST_OBJECTS
         assert len(memory.forgotten) == 1
         assert "objects of the patches cannot be carried" in caplog.text
