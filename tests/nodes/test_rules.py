@@ -12,9 +12,10 @@ from comfy_extras.nodes_perpneg import Guider_PerpNeg
 from stepwise.nodes.shared.schema import LATER
 from stepwise.samplers import FLOW, VE
 from stepwise.samplers.guidance import Call, extra_names, guide, needs
-from toy_models import call, nodes_by_id, refused, toy_model
+from toy_models import call, nodes_by_id, prompt, refused, toy_model
 
 SIGMA = 1.7
+PROMPT = prompt(0.2)
 SCALES = (1.5, 7.5, 15.0)
 
 
@@ -101,7 +102,7 @@ def test_perp_neg_as_published_is_comfyuis_for_one_image(scale, negative_scale, 
     guider.set_cfg(scale, negative_scale)
     names = ("positive", "negative", "empty_negative_prompt")
     theirs = evaluated(monkeypatch, guider, names, (cond, negative, empty), x)
-    params = {"negative_scale": negative_scale, "form": "published", "empty": None}
+    params = {"negative_scale": negative_scale, "form": "published", "empty": PROMPT}
     ours = by_rule("PerpNeg", x, (cond, negative, empty), scale, **params)
     differences("comfyui PerpNegGuider", difference := relative(ours, theirs))
     assert difference < 1e-12
@@ -116,7 +117,7 @@ def test_dual_guidance_is_comfyuis(style, scale, middle_scale, monkeypatch, diff
     guider.set_cfg(scale, middle_scale, nested=style == "nested")
     names = ("positive", "negative", "middle")
     theirs = evaluated(monkeypatch, guider, names, (cond, uncond, middle), x)
-    params = {"middle_scale": middle_scale, "style": style, "middle": None}
+    params = {"middle_scale": middle_scale, "style": style, "middle": PROMPT}
     ours = by_rule("Dual", x, (cond, uncond, middle), scale, **params)
     differences("comfyui DualCFGGuider", difference := relative(ours, theirs))
     assert difference < 1e-12
@@ -128,10 +129,10 @@ def test_dual_guidance_is_comfyuis(style, scale, middle_scale, monkeypatch, diff
 def test_rules_chain_in_the_order_of_their_wires():
     (first,) = call("StepwiseIntervalGuidance")
     (second,) = call("StepwiseAPGGuidance", rule=first)
-    (third,) = call("StepwiseAnotherPromptGuidance", rule=second, other="prompt")
+    (third,) = call("StepwiseAnotherPromptGuidance", rule=second, other=PROMPT)
     assert [rule.kind for rule in third] == ["scale", "away", "prompt"]
     assert third[:2] == second
-    assert extra_names(third) == {"2.other": "prompt"}
+    assert extra_names(third) == {"2.other": PROMPT}
 
 
 def test_a_drawn_curve_comes_from_the_editors_points():
@@ -147,8 +148,8 @@ def test_a_drawn_curve_comes_from_the_editors_points():
 
 def test_wrong_inputs_are_refused():
     assert "phi is 2.0, out of range" in refused("StepwiseRescaleGuidance", phi=2.0)
-    (dual,) = call("StepwiseDualGuidance", middle="prompt")
-    message = refused("StepwiseDualGuidance", middle="prompt", rule=dual)
+    (dual,) = call("StepwiseDualGuidance", middle=PROMPT)
+    message = refused("StepwiseDualGuidance", middle=PROMPT, rule=dual)
     assert message.startswith("Dual Guidance: rule holds another Dual Guidance")
     upside_down = refused("StepwiseCurveGuidance", sigma_start=0.1, sigma_end=5.0)
     assert upside_down.startswith("Guidance Curve: sigma_end is 5, not below sigma_start")
