@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import demo, sigmas, state
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
+from .ksampler import StepwiseKSampler
 from .noise import StepwiseNoise
 from .plot import StepwisePlotSigmas
 from .predictions import prediction_nodes
@@ -16,6 +17,7 @@ from .shared.preview import serve_previews
 def all_nodes() -> list[type[io.ComfyNode]]:
     return [
         *solver_nodes(),
+        StepwiseKSampler,
         *schedule_nodes(),
         *sigmas.NODES,
         StepwiseCFGGuider,
