@@ -116,8 +116,8 @@ class StepwiseKSampler(io.ComfyNode):
                 io.Combo.Input(
                     "return_with_leftover_noise",
                     options=ENABLE,
-                    tooltip="When end_step stops early: enable keeps the noise that is left; disable lets the last of these "
-                    "steps go to 0.",
+                    tooltip="When end_step stops early: enable keeps the noise that is left; disable lets the last step "
+                    "go to 0.",
                 ),
                 io.Int.Input(
                     "autosave_every",
