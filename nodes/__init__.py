@@ -12,10 +12,11 @@ from .predictions import prediction_nodes
 from .samplers import solver_nodes
 from .schedules import schedule_nodes
 from .shared.preview import serve_previews
+from .shared.sockets import with_checked_sockets
 
 
 def all_nodes() -> list[type[io.ComfyNode]]:
-    return [
+    nodes = [
         *solver_nodes(),
         StepwiseKSampler,
         *schedule_nodes(),
@@ -29,6 +30,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *state.NODES,
         *demo.NODES,
     ]
+    return [with_checked_sockets(node) for node in nodes]
 
 
 class StepwiseExtension(ComfyExtension):

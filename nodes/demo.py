@@ -5,6 +5,7 @@ import re
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..samplers.parameters import quoted
 from .host.digits import NO_CLASS, WEIGHTS, digits_model, digits_vae, label_embeddings
 from .host.small_models import host_model
 
@@ -32,8 +33,8 @@ def parse_labels(text: str) -> list[int]:
         match = re.fullmatch(r"([0-9])(?:-([0-9]))?", entry)
         if match is None:
             raise ValueError(
-                f"StepwiseDigit, labels: entry {index} is '{entry}', which is neither a digit nor a range of digits. "
-                "Write digits 0 to 9 with commas between them (3 or 0,1,2), a range (0-9), "
+                f"StepwiseDigit, labels: entry {index} is {quoted(entry)}, which is neither a digit nor a range of "
+                "digits. Write digits 0 to 9 with commas between them (3 or 0,1,2), a range (0-9), "
                 "or leave it empty for no class."
             )
         first, last = int(match[1]), int(match[2] or match[1])

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from comfy_api.input import CurveInput
 from comfy_api.latest import io, ui
 
 from ..samplers.parameters import InputError
 from ..samplers.registry import GUIDANCE, Guidance
 from .host.cfg_patches import not_applied
 from .host.guider import GuidedGuider
+from .shared.curves import curve_of
 from .shared.messages import named, show_text
-from .shared.schema import GuidanceType, description, widgets
+from .shared.schema import GuidanceType, description, later_last, widgets
 
 
 class StepwiseCFGGuider(io.ComfyNode):
@@ -66,20 +66,21 @@ class RuleNode(io.ComfyNode):
             category="stepwise/guidance",
             description=description(rule.summary, rule.advice, rule.papers),
             search_aliases=[*rule.aliases, "stepwise", "guidance", "cfg"],
-            inputs=[
-                *(io.Conditioning.Input(name, tooltip=meaning) for name, meaning in rule.others.items()),
-                *(io.Curve.Input(name, default=list(HUMP), tooltip=meaning) for name, meaning in rule.curves.items()),
-                *widgets(rule.function),
-                GuidanceType.Input("rule", optional=True, tooltip="Another rule, to act together with this one."),
-            ],
+            inputs=later_last(
+                [
+                    *(io.Conditioning.Input(name, tooltip=meaning) for name, meaning in rule.others.items()),
+                    *(io.Curve.Input(name, default=list(HUMP), tooltip=text) for name, text in rule.curves.items()),
+                    *widgets(rule.function),
+                    GuidanceType.Input("rule", optional=True, tooltip="Another rule, to act together with this one."),
+                ]
+            ),
             outputs=[GuidanceType.Output("guidance", tooltip="The rules, for a guider of Stepwise or another rule.")],
         )
 
     @classmethod
     def execute(cls, rule: Any = (), **values: Any) -> io.NodeOutput:
-        for name in cls.RULE.curves:
-            values[name] = CurveInput.from_raw(values[name]).interp
         with named(cls.RULE.name):
+            values |= {name: curve_of(values[name], name) for name in cls.RULE.curves}
             made = cls.RULE.rule(values)
             if made.kind == "combine" and any(other.kind == "combine" for other in rule):
                 problem = f"holds another {cls.RULE.name} already, and there is but one positive prompt to combine"

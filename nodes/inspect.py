@@ -4,6 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..samplers import FLOW, VE
 from ..samplers.parameters import InputError
+from .host.levels import read_sigmas
 from .host.models import path_of, sampling_of
 from .host.sampler import PlanSampler, make_plan
 from .shared.messages import named
@@ -41,5 +42,5 @@ class StepwisePlanTable(io.ComfyNode):
             if not isinstance(sampler, PlanSampler):
                 raise InputError("sampler", "is not one of Stepwise, so it has no plan", "wire a Stepwise Sampler node")
             chosen = {"VE": VE, "FLOW": FLOW}[path] if model is None else path_of(sampling_of(model))
-            text = f"{sampler.solver.name} on {make_plan(sampler.solver, sampler.params, chosen, sigmas.tolist())}"
+            text = f"{sampler.solver.name} on {make_plan(sampler.solver, sampler.params, chosen, read_sigmas(sigmas))}"
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -19,7 +19,7 @@ from .runs.autosave import Autosave
 from .shared.messages import named
 from .shared.preview import schedule_values
 from .shared.schema import StateType, later_last, widgets
-from .shared.sockets import HIDDEN, NOISE_INPUTS, STEP_OUTPUTS, schedule_widgets
+from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_OUTPUTS, schedule_widgets
 
 NAME = "KSampler (Stepwise)"
 # The choices that stand first, which is all that a dynamic choice has for a default.

@@ -10,6 +10,7 @@ from comfy_api.latest import io, ui
 from ..samplers import FLOW, VE
 from ..samplers.parameters import InputError
 from ..samplers.schedules.tables import Trained
+from .host.levels import read_sigmas
 from .host.models import path_of, sampling_of, trained_of
 from .shared.drawing import LINEAR, LOG, LOG_SNR, Look, draw
 from .shared.messages import named
@@ -100,11 +101,11 @@ def titled(sigmas: Mapping[str, torch.Tensor], names: str) -> list[tuple[str, st
     ]
 
 
-def levels(name: str, sigmas: torch.Tensor) -> tuple[float, ...]:
-    if sigmas.ndim != 1 or len(sigmas) < 2:
-        problem = f"has the shape {list(sigmas.shape)}, and a schedule is a list of two noise levels or more"
+def levels(name: str, sigmas: Any) -> tuple[float, ...]:
+    values = read_sigmas(sigmas, name)
+    if len(values) < 2:
+        problem = f"has the shape [{len(values)}], and a schedule is a list of two noise levels or more"
         raise InputError(name, problem, "wire the SIGMAS of a schedule with at least one step")
-    values = tuple(sigmas.tolist())
     for index, sigma in enumerate(values):
         if not 0.0 <= sigma < math.inf:
             problem = f"is {sigma:g}, and a noise level is a number from 0 up"

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from comfy_api.input import CurveInput
 from comfy_api.latest import io, ui
 
 from ..samplers import Path
@@ -14,8 +13,10 @@ from ..samplers.parameters import checked
 from ..samplers.registry import OPERATIONS, Operation
 from .host.cfg_patches import not_applied
 from .host.guider import PredictionGuider
+from .host.levels import read_sigmas
 from .host.models import path_of, sampling_of
-from .host.sampler import PlanSampler, make_plan
+from .host.sampler import PlanSampler, make_plan, resting_steps
+from .shared.curves import curve_of
 from .shared.messages import named, show_text
 from .shared.schema import GuidanceType, PredictionType, description, widgets
 
@@ -76,8 +77,8 @@ class OperationNode(io.ComfyNode):
     def execute(cls, rule: Any = None, **values: Any) -> io.NodeOutput:
         operation = cls.OPERATION
         given: dict[str, Any] = {name: values.pop(name) for name in operation.inputs}
-        given |= {name: CurveInput.from_raw(values.pop(name)).interp for name in operation.curves}
         with named(operation.name):
+            given |= {name: curve_of(values.pop(name), name) for name in operation.curves}
             if rule:
                 given["rules"] = rule
             return io.NodeOutput(operation.function(**given, **checked(operation.function, values)))
@@ -121,10 +122,10 @@ class StepwiseGuider(io.ComfyNode):
         with named("Guider (Stepwise)"):
             path = path_of(sampling_of(model))
             check_weight(prediction, range_of(model), path)
-            levels = levels_of(path, sigmas, sampler)
+            guider = PredictionGuider(model)
+            guider.set_prediction(prediction)
+            levels = levels_of(guider, path, sigmas, sampler)
             check_weight(prediction, levels or (), path)
-        guider = PredictionGuider(model)
-        guider.set_prediction(prediction)
         text = report(guider, path, levels or range_of(model), counted=levels is not None)
         show_text(cls, text)
         return io.NodeOutput(guider, text, ui=ui.PreviewText(text))
@@ -137,13 +138,16 @@ def range_of(model: Any) -> list[float]:
     return [math.exp(high + (low - high) * i / (LEVELS - 1)) for i in range(LEVELS)]
 
 
-def levels_of(path: Path, sigmas: Any, sampler: Any) -> list[float] | None:
+def levels_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) -> list[float] | None:
     """The noise level of every model call of a run, as far as it is known."""
     if sigmas is None:
         return None
+    levels = read_sigmas(sigmas)
     if isinstance(sampler, PlanSampler):
-        return [stage.sigma for stage in make_plan(sampler.solver, sampler.params, path, sigmas.tolist()).stages]
-    return sigmas.tolist()[:-1]
+        plan = make_plan(sampler.solver, sampler.params, path, levels)
+        rests = resting_steps(guider, plan)
+        return [stage.sigma for stage in sampler.rested(plan, rests).stages if stage.step >= rests]
+    return list(levels[:-1])
 
 
 def report(guider: PredictionGuider, path: Path, levels: Sequence[float], counted: bool) -> str:

@@ -10,7 +10,7 @@ from .runs import run
 from .runs.autosave import Autosave
 from .shared.messages import named
 from .shared.schema import description, later_last, widgets
-from .shared.sockets import HIDDEN, NOISE_INPUTS, STEP_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS
+from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS
 
 
 class StepwiseSample(io.ComfyNode):
@@ -45,7 +45,7 @@ class StepwiseSample(io.ComfyNode):
         sigmas=None,
         state=None,
     ) -> io.NodeOutput:
-        autosave = Autosave.of(autosave_every, cls.hidden)
+        autosave = Autosave.of(autosave_every, cls.hidden, guider)
         with named(cls.define_schema().display_name):
             made = run.sample(
                 guider, sampler, noise, latent_image, sigmas, state, start_step, end_step, on_mismatch, autosave

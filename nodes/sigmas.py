@@ -1,5 +1,6 @@
 """Nodes that take schedules apart, join them, change them, check them and read them from text."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..samplers import VE, Plan
 from ..samplers.parameters import InputError
-from ..samplers.schedules.checks import check_sigmas, faults, remarks
+from ..samplers.schedules.checks import Finding, check_sigmas, faults, remarks
 from ..samplers.schedules.editing import (
     first_below,
     first_not_above,
@@ -21,6 +22,7 @@ from ..samplers.schedules.editing import (
     split_at,
     step_of_calls,
 )
+from .host.levels import read_sigmas, snapped
 from .host.models import path_of, sampling_of, trained_of
 from .host.sampler import PlanSampler, make_plan
 from .shared.messages import named
@@ -29,11 +31,14 @@ CATEGORY = "stepwise/schedules/sigmas"
 SIGMAS = "Noise levels, from any schedule node."
 
 
-def given(sigmas: torch.Tensor, name: str = "sigmas") -> tuple[float, ...]:
-    """The values of a SIGMAS socket, at least two of them."""
-    values = tuple(sigmas.tolist())
+def given(sigmas: Any, name: str = "sigmas") -> tuple[float, ...]:
+    """The values of a SIGMAS socket in any order, finite and at least two of them."""
+    values = read_sigmas(sigmas, name)
     if len(values) < 2:
         raise InputError(name, "has no step", "wire a schedule with at least one step")
+    for index, sigma in enumerate(values):
+        if not math.isfinite(sigma):
+            raise InputError(name, f"is {sigma}, and noise levels are finite", "look at the node that makes it", index)
     return values
 
 
@@ -155,7 +160,7 @@ class StepwiseJoinSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, high_sigmas, low_sigmas) -> io.NodeOutput:
         with named("Join Sigmas (Stepwise)"):
-            values = joined(high_sigmas.tolist(), low_sigmas.tolist())
+            values = joined(read_sigmas(high_sigmas, "high_sigmas"), read_sigmas(low_sigmas, "low_sigmas"))
             check_sigmas(VE, values)
             return io.NodeOutput(torch.tensor(values))
 
@@ -301,7 +306,7 @@ class StepwiseCheckSigmas(io.ComfyNode):
                 io.Sampler.Input(
                     "sampler",
                     optional=True,
-                    tooltip="A Stepwise SAMPLER: steps that are too steep for it are found too.",
+                    tooltip="A Stepwise SAMPLER: whether it takes the schedule, and how often it calls the model.",
                 ),
             ],
             outputs=[
@@ -316,18 +321,32 @@ class StepwiseCheckSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, sigmas, model=None, sampler=None) -> io.NodeOutput:
         with named("Check Sigmas (Stepwise)"):
-            values = tuple(sigmas.tolist())
-            path = VE if model is None else path_of(sampling_of(model))
-            found = list(faults(path, values))
-            if not found:
-                trained = None if model is None else trained_of(sampling_of(model))
-                plan = None if sampler is None else known_plan(sampler, values, model)
-                found = list(remarks(values, trained, plan))
-        fault = next((each for each in found if each.fatal), None)
-        head = "not sound" if fault else f"{len(values) - 1} steps, {values[0]:g} to {values[-1]:g}: sound"
+            values, found = looked_over(sigmas, model)
+            fault = next((each for each in found if each.fatal), None)
+            head = "not sound" if fault else f"{len(values) - 1} steps, {values[0]:g} to {values[-1]:g}: sound"
+            if sampler is not None and not fault:
+                plan = known_plan(sampler, values, model)
+                head = f"{head}, {len(plan.stages)} model calls of {sampler.solver.name}"
         report = "\n".join([head, *map(str, found)])
-        passed = ExecutionBlocker(f"Check Sigmas (Stepwise): {fault}") if fault else sigmas
+        if fault:
+            passed = ExecutionBlocker(f"Check Sigmas (Stepwise): {fault}")
+        else:
+            passed = sigmas if torch.is_tensor(sigmas) and sigmas.ndim == 1 else torch.tensor(values)
         return io.NodeOutput(passed, report, ui=ui.PreviewText(report))
+
+
+def looked_over(sigmas: Any, model: Any) -> tuple[tuple[float, ...], list[Finding]]:
+    """The levels of a SIGMAS socket, and all that there is to say about them."""
+    try:
+        values = read_sigmas(sigmas)
+    except InputError as error:
+        return (), [Finding(error.index, error.problem, error.cure)]
+    path = VE if model is None else path_of(sampling_of(model))
+    values = snapped(path, values)
+    if found := list(faults(path, values)):
+        return values, found
+    trained = None if model is None else trained_of(sampling_of(model))
+    return values, list(remarks(values, trained))
 
 
 NODES = [

@@ -1,13 +1,10 @@
 """Nodes that keep a run: to disk, from disk, and as text."""
 
-from pathlib import Path
-
-import folder_paths
 from comfy_api.latest import io, ui
 
 from ..samplers.checkpoint import peek, write
 from ..samplers.parameters import InputError
-from .runs import files as state_file
+from .runs import files, folders
 from .runs.held import HeldRun, described
 from .shared.messages import named
 from .shared.schema import StateType
@@ -41,29 +38,22 @@ class StepwiseSaveState(io.ComfyNode):
     @classmethod
     def execute(cls, state, filename_prefix) -> io.NodeOutput:
         with named("Save State"):
-            data = state_file.to_bytes(state, state_file.about(cls.hidden))
-            folder, stem, number, subfolder, _ = save_path(filename_prefix)
-            name = f"{stem}_{number:05}_{state_file.SUFFIX}"
-            try:
-                write(Path(folder) / name, data)
-            except OSError as error:
-                problem = f"leads to {folder}, where nothing can be written ({error.strerror})"
-                raise InputError("filename_prefix", problem, "make room there, or choose another folder") from None
-        saved = f"{Path(subfolder, name).as_posix()} [output]"
+            saved = save(files.to_bytes(state, files.about(cls.hidden)), filename_prefix)
         return io.NodeOutput(saved, ui=ui.PreviewText(saved))
 
 
-def save_path(filename_prefix: str) -> tuple[str, str, int, str, str]:
-    """The host's rule for names of saved files. Raises InputError for a prefix that leads out of the output folder."""
-    try:
-        return folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
-    except OSError as error:
-        problem = f"is {filename_prefix!r}, and its folder cannot be made ({error.strerror})"
-        raise InputError("filename_prefix", problem, "choose another folder") from None
-    except Exception:
-        # The host raises this class itself, and nothing narrower.
-        problem = f"is {filename_prefix!r}, which leads out of ComfyUI's output folder"
-        raise InputError("filename_prefix", problem, "give a name without .. and without a drive") from None
+def save(data: bytes, filename_prefix: str) -> str:
+    """Writes a file under the first number that nobody has, whoever else saves at the same time; its name."""
+    for file, name in folders.save_places(filename_prefix):
+        try:
+            write(file, data, new=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            problem = f"leads to {file.parent}, where nothing can be written ({error.strerror})"
+            raise InputError("filename_prefix", problem, "make room there, or choose another folder") from None
+        return name
+    raise AssertionError("numbers do not end")
 
 
 class StepwiseLoadState(io.ComfyNode):
@@ -80,7 +70,7 @@ class StepwiseLoadState(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=state_file.listed(),
+                    options=folders.listed(),
                     tooltip="The states in ComfyUI's output and input folders, newest first. Press R to list anew.",
                 )
             ],
@@ -90,13 +80,16 @@ class StepwiseLoadState(io.ComfyNode):
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
         with named("Load State"):
-            return io.NodeOutput(state_file.read(state_file.found(file)))
+            return io.NodeOutput(files.read(folders.found(file)))
 
     @classmethod
     def validate_inputs(cls, file) -> bool | str:
         """In the place of the check against the list, which is made when the page is loaded and misses newer files."""
+        # A file that is wired in comes as None: it is known when the node is executed.
+        if file is None:
+            return True
         try:
-            state_file.found(file)
+            folders.found(file)
         except InputError as error:
             return f"Load State: {error}"
         return True
@@ -104,7 +97,7 @@ class StepwiseLoadState(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file) -> str:
         """A file of the same name with another content is another state."""
-        return peek(state_file.found(file))["digest"]
+        return "" if file is None else peek(folders.found(file))["digest"]
 
 
 class StepwiseInspectState(io.ComfyNode):
@@ -153,6 +146,7 @@ def summary(held: HeldRun) -> dict[str, str]:
         "seed": str(held.image_seeds),
         "registers": f"{', '.join(sorted(registers))} ({size / 2**20:.2f} MiB), {held.state.index} model calls done",
         "guidance memory": ", ".join(sorted([*held.memory, *held.patches])) or "none",
+        **({"not carried": ", ".join(held.forgotten)} if held.forgotten else {}),
         "prompts evaluated": evaluated_together(held),
     }
 

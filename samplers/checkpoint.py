@@ -5,15 +5,17 @@ all that it holds. Whatever is not as it was written, or not understood, is refu
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path as FilePath
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import safetensors
 import safetensors.torch
@@ -25,8 +27,15 @@ from .plan import Plan, Row, State
 
 FORMAT, VERSION = "stepwise state", "1"
 DAMAGED = "load another copy, or make the state again"
-# No safetensors header is longer: its own reader refuses more.
-HEADER_LIMIT = 100_000_000
+# A header holds the graph and the schedule, not the pictures. None that is longer is read, or written.
+HEADER_LIMIT = 16 * 2**20
+# Bytes of a value, by the format's names of number formats.
+SIZES = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"), 1),
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,9 @@ def dumps(value: Any, kinds: Mapping[str, Kind] = KINDS, about: Mapping[str, str
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_Writer(kinds, tensors).plain(value, ""), separators=(",", ":"), allow_nan=False)
     marks = {"format": FORMAT, "version": VERSION, "state": text, "digest": digest(text, tensors)}
-    return safetensors.torch.save(tensors, {**(about or {}), **marks})
+    data = safetensors.torch.save(tensors, {**(about or {}), **marks})
+    # A graph with pictures in it is not worth a state that nobody can read.
+    return safetensors.torch.save(tensors, marks) if about and _length(data) > HEADER_LIMIT else data
 
 
 def loads(data: bytes, kinds: Mapping[str, Kind] = KINDS, name: str = "file") -> Any:
@@ -79,51 +90,94 @@ def loads(data: bytes, kinds: Mapping[str, Kind] = KINDS, name: str = "file") ->
     marks = marks_of(data, name)
     try:
         tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(name, f"is damaged or cut short ({error})", DAMAGED) from None
-    text = marks.get("state", "")
-    if digest(text, tensors) != marks.get("digest"):
+    text = marks["state"]
+    if digest(text, tensors) != marks["digest"]:
         raise InputError(name, "is damaged: its content is not what was written", DAMAGED)
     try:
         return _value(json.loads(text), tensors, kinds)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         problem = f"holds what this version of Stepwise does not understand: {error}"
         raise InputError(name, problem, "load it with the version that made it") from None
 
 
-def marks_of(data: bytes, name: str = "file") -> dict[str, str]:
-    """The text that a state's file carries, from its first bytes on. Raises InputError unless it is a state that can be
-    read here."""
-    marks = _metadata(data)
-    if marks is None:
-        problem = "is not a safetensors file, or is cut short"
-        raise InputError(name, problem, "choose a file that was saved as a state")
+def marks_of(data: bytes, name: str = "file", size: int | None = None) -> dict[str, str]:
+    """The text that a state's file carries, from its first bytes on, if the file has `size` bytes (as many as `data`
+    by default). Raises InputError unless it is a state that can be read here."""
+    size = len(data) if size is None else size
+    length, another = _length(data), "choose a file that was saved as a state"
+    if HEADER_LIMIT < length <= size - 8:
+        raise InputError(name, f"has a header of {length / 2**20:.0f} MiB, and no state has one of that size", another)
+    # Most files in a folder are no states: their headers are not taken to pieces.
+    if data[8:9] == b"{" and 0 < length <= len(data) - 8 and FORMAT.encode() not in data[: 8 + length]:
+        raise InputError(name, "is a safetensors file, but no state of Stepwise", another)
+    header = _header(data)
+    if header is None:
+        raise InputError(name, "is not a safetensors file, or is cut short", another)
+    marks = cast(dict[str, str], found) if isinstance(found := header.pop("__metadata__", {}), dict) else {}
     if marks.get("format") != FORMAT:
-        raise InputError(name, "is a safetensors file, but no state of Stepwise", "choose a file saved as a state")
+        raise InputError(name, "is a safetensors file, but no state of Stepwise", another)
     if marks.get("version") != VERSION:
         problem = f"has the format version {marks.get('version')}, and this Stepwise reads version {VERSION}"
         raise InputError(name, problem, "update Stepwise, or load it with the version that made it")
+    if not all(isinstance(marks.get(mark), str) for mark in ("state", "digest")):
+        raise InputError(name, "is damaged: its header says nothing of its content", DAMAGED)
+    if size != 8 + _length(data) + _content(header):
+        raise InputError(name, "is damaged or cut short: its header tells of another size", DAMAGED)
     return marks
 
 
 def peek(file: FilePath, name: str = "file") -> dict[str, str]:
     """`marks_of` without reading the tensors. Raises OSError too."""
-    with file.open("rb") as opened:
-        length = int.from_bytes(start := opened.read(8), "little")
-        return marks_of(start + opened.read(min(length, HEADER_LIMIT)), name)
+    with _opened(file, name) as opened:
+        return _looked_at(opened, name)
 
 
-def _metadata(data: bytes) -> dict[str, str] | None:
-    """A safetensors file begins with the length of its JSON header (8 bytes, little endian) and the header."""
-    length = int.from_bytes(data[:8], "little")
+def read(file: FilePath, name: str = "file") -> bytes:
+    """The bytes of a file that looks like a state. Raises InputError before it reads more than the header of any other,
+    and OSError."""
+    with _opened(file, name) as opened:
+        _looked_at(opened, name)
+        opened.seek(0)
+        return opened.read()
+
+
+def _opened(file: FilePath, name: str) -> BinaryIO:
+    """A regular file: to open another thing, such as a pipe, may take for ever."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise InputError(name, "is no regular file", "choose a file that was saved as a state")
+    return file.open("rb")
+
+
+def _looked_at(opened: BinaryIO, name: str) -> dict[str, str]:
+    start = opened.read(8)
+    if _length(start) <= HEADER_LIMIT:
+        start += opened.read(_length(start))
+    return marks_of(start, name, os.fstat(opened.fileno()).st_size)
+
+
+def _length(data: bytes) -> int:
+    """A safetensors file begins with the length of its JSON header: 8 bytes, little endian."""
+    return int.from_bytes(data[:8], "little")
+
+
+def _header(data: bytes) -> dict[str, Any] | None:
+    """The header, if there is a whole one."""
+    length = _length(data)
     try:
-        header = json.loads(data[8 : 8 + length]) if 8 < 8 + length <= len(data) else None
+        header = json.loads(data[8 : 8 + length]) if 0 < length <= len(data) - 8 else None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(header, dict):
-        return None
-    found = cast(dict[str, Any], header).get("__metadata__", {})
-    return cast(dict[str, str], found) if isinstance(found, dict) else {}
+    return cast(dict[str, Any], header) if isinstance(header, dict) else None
+
+
+def _content(tensors: Mapping[str, Any]) -> int:
+    """How many bytes the tensors of a header take; -1 where it is not told."""
+    try:
+        return sum(SIZES[each["dtype"]] * math.prod(each["shape"]) for each in tensors.values())
+    except (KeyError, TypeError):
+        return -1
 
 
 def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -169,11 +223,17 @@ class _Writer:
 
     def named(self, tensor: Tensor, at: str) -> str:
         if id(tensor) not in self.seen:
-            name = at.lstrip(".") or "value"
+            name = self.free(at.lstrip(".") or "value")
             # A copy: safetensors refuses two views of one memory.
             self.tensors[name] = tensor.detach().cpu().contiguous().clone()
             self.seen[id(tensor)] = name, tensor
         return self.seen[id(tensor)][0]
+
+    def free(self, name: str) -> str:
+        """`name`, with a number where it is taken: a key "a.b" and one "b" of "a" lead to the same."""
+        name = name.encode("ascii", "backslashreplace").decode()
+        numbered = (f"{name}~{number}" for number in itertools.count(2))
+        return next(each for each in itertools.chain([name], numbered) if each not in (*self.tensors, "__metadata__"))
 
 
 def _value(plain: Any, tensors: Mapping[str, Tensor], kinds: Mapping[str, Kind]) -> Any:
@@ -190,7 +250,9 @@ def _value(plain: Any, tensors: Mapping[str, Tensor], kinds: Mapping[str, Kind])
     if name == "map":
         return {key: _value(each, tensors, kinds) for key, each in content.items()}
     if name == "tuple":
-        return tuple(_value(each, tensors, kinds) for each in content)
+        if not isinstance(content, list):
+            raise ValueError("a tuple is no list of values")
+        return tuple(_value(each, tensors, kinds) for each in cast(list[Any], content))
     if name == "float":
         return float(content)
     if name not in kinds:
@@ -198,10 +260,11 @@ def _value(plain: Any, tensors: Mapping[str, Tensor], kinds: Mapping[str, Kind])
     return kinds[name].whole(_value(content, tensors, kinds))
 
 
-def write(file: FilePath, data: bytes) -> None:
+def write(file: FilePath, data: bytes, new: bool = False) -> None:
     """Writes a file whole or not at all: beside its name, through to the disk, and then moved there.
 
-    Raises OSError where there is no room or no permission; what was there before stays.
+    Raises OSError where there is no room or no permission; what was there before stays. A `new` file takes the place of
+    none: FileExistsError.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -210,7 +273,10 @@ def write(file: FilePath, data: bytes) -> None:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
-        os.replace(beside, file)
+        if new:
+            _move_to_free(beside, file)
+        else:
+            os.replace(beside, file)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -221,6 +287,20 @@ def write(file: FilePath, data: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _move_to_free(beside: FilePath, file: FilePath) -> None:
+    """Moves a file to a name that nothing has; of several processes only one can take it."""
+    try:
+        os.link(beside, file)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A disk without links: an empty file takes the name.
+        file.open("xb").close()
+        os.replace(beside, file)
+    else:
+        beside.unlink()
 
 
 def fingerprint(plan: Plan) -> str:
@@ -265,7 +345,7 @@ def load(file: FilePath | str, plan: Plan) -> State:
 
     Raises InputError for a file that is no state, is damaged, or belongs to another plan.
     """
-    held = loads(FilePath(file).read_bytes())
+    held = loads(read(FilePath(file)))
     if not isinstance(held, dict) or not isinstance(state := cast(dict[str, Any], held).get("state"), State):
         raise InputError("file", "was saved by a node", "load it with StepwiseLoadState")
     if cast(dict[str, Any], held).get("plan") != fingerprint(plan):

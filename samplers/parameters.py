@@ -37,12 +37,14 @@ class Parameter:
 
     def check(self, value: Value) -> None:
         """Raises InputError where `value` is out of range."""
+        if self.kind is int and self.min <= float(value) <= self.max and float(value) % 1.0:
+            raise InputError(self.name, f"is {quoted(value)}, and no whole number", "give a whole number")
         if self.choices:
             if value not in self.choices:
-                raise InputError(self.name, f"is {value!r}", f"choose one of {', '.join(self.choices)}")
+                raise InputError(self.name, f"is {quoted(value)}", f"choose one of {', '.join(self.choices)}")
         elif self.kind in (int, float) and not self.min <= float(value) <= self.max:
             cure = f"give a value from {self.min:g} to {self.max:g}"
-            raise InputError(self.name, f"is {value!r}, out of range", cure)
+            raise InputError(self.name, f"is {quoted(value)}, out of range", cure)
 
 
 class InputError(ValueError):
@@ -51,7 +53,18 @@ class InputError(ValueError):
     def __init__(self, name: str, problem: str, cure: str, index: int | None = None):
         self.name, self.problem, self.cure, self.index = name, problem, cure, index
         place = name if index is None else f"{name}[{index}]"
-        super().__init__(f"{place} {problem}. {cure[:1].upper()}{cure[1:]}.")
+        super().__init__(printable(f"{place} {problem}. {cure[:1].upper()}{cure[1:]}."))
+
+
+def printable(text: str) -> str:
+    """`text` with half characters (lone surrogates) written out, which no console, page or file takes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def quoted(value: object, most: int = 80) -> str:
+    """What somebody typed, for a message: between quotes, on one line, and shortened where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:

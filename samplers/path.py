@@ -9,6 +9,10 @@ velocity eps - x0 is the same expression), so one solver text serves both.
 import math
 from enum import Enum
 
+# Where this little of the picture is left, there is none for whoever asks for a finite log-SNR: a step from there, in
+# log-SNR, divides by alpha, and float32 latents have no digits left.
+TINY_ALPHA = 1e-6
+
 
 class Path(Enum):
     VE = "VE"
@@ -26,6 +30,10 @@ class Path(Enum):
         """Signal level at noise level `sigma`."""
         return 1.0 if self is Path.VE else 1.0 - sigma
 
+    def is_noise(self, sigma: float) -> bool:
+        """Whether nothing of the picture is left at noise level `sigma`, or nothing that counts."""
+        return self.alpha(sigma) <= TINY_ALPHA
+
     def lam(self, sigma: float) -> float:
         """Half log-SNR, log(alpha / sigma) (Lu et al. 2022, section 3.1): +inf at 0, -inf where alpha is 0."""
         alpha = self.alpha(sigma)
@@ -40,9 +48,9 @@ class Path(Enum):
     def between(self, s: float, t: float, r: float) -> float:
         """The inner noise level at the fraction `r` of the way from `s` down to `t > 0`, measured in half log-SNR.
 
-        From alpha = 0 the half log-SNR has infinite length; there the fraction is measured in sigma.
+        From where `s` is noise alone the half log-SNR has infinite length; there the fraction is measured in sigma.
         """
-        if self.alpha(s) == 0.0:
+        if self.is_noise(s):
             return s + r * (t - s)
         return self.sigma((1.0 - r) * self.lam(s) + r * self.lam(t))
 

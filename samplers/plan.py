@@ -27,9 +27,9 @@ class PlanError(ValueError):
 class Noise:
     """An operand: standard normal noise, addressed by what it is for, so that it never depends on the order of drawing.
 
-    `occurrence` tells apart several visits to one interval. `clip` bounds the values, and `fresh` says that it is no
-    increment of the noise that drives the run from level to level, but made for its purpose alone; neither is part of
-    the address.
+    `occurrence` tells apart several visits to one interval. `clip` bounds the values, in standard deviations of the
+    source, and `fresh` says that it is no increment of the noise that drives the run from level to level, but made for
+    its purpose alone; neither is part of the address.
     """
 
     purpose: str
@@ -236,8 +236,10 @@ def advance(plan: Plan, denoiser: Denoiser, state: State, noise: NoiseSource = n
 
     Args:
         denoiser: (x, sigma) -> denoised, of x's shape; a `Predicted` where the plan reads the unconditional one too;
-            sigma is a Python float.
-        noise: (address, like) -> standard normal tensor of `like`'s shape, dtype and device.
+            sigma is a Python float. It makes a new tensor at every call: a plan with memory keeps the earlier ones as
+            they are, so one buffer written to again and again would change them.
+        noise: (address, like) -> standard normal tensor of `like`'s shape, dtype and device, or one of the standard
+            deviation that it has as `scale`.
     """
     return _advance(plan, denoiser, dict(state.registers), state.index, noise)
 
@@ -296,7 +298,10 @@ def _result(r: Row, held: dict[str, Tensor], after: set[str], noise: NoiseSource
 
 def _drawn(address: Noise, like: Tensor, noise: NoiseSource) -> Tensor:
     drawn = noise(address, like)
-    return drawn if address.clip == math.inf else drawn.clamp(-address.clip, address.clip)
+    if address.clip == math.inf:
+        return drawn
+    bound = address.clip * float(getattr(noise, "scale", 1.0))
+    return drawn.clamp(-bound, bound)
 
 
 def run(
@@ -310,8 +315,8 @@ def run(
 ) -> State:
     """Advances `state` until `stop` model calls are done (all of them by default); `watch` sees every state on the way.
 
-    A run cut at any index and resumed from its state takes the same operations in the same order: the result is equal
-    bit for bit.
+    `denoiser` and `noise` are as for `advance`. A run cut at any index and resumed from its state takes the same
+    operations in the same order: the result is equal bit for bit.
     """
     stop = len(plan.stages) if stop is None else min(stop, len(plan.stages))
     while state.index < stop:

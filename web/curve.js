@@ -171,6 +171,7 @@ class Curve {
         }
         if (number !== this.count) return
         if (answer?.sigmas) this.show(answer.sigmas, noteFor(node, model))
+        else if (answer?.note) this.clear(answer.note)
         else if (answer?.error) this.complain(answer.error)
         else {
             this.asked = "" // the next change asks again

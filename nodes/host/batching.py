@@ -11,6 +11,7 @@ import comfy.patcher_extension
 from torch import Tensor
 
 from .progress import KEY, Progress
+from .roles import LEAVES
 
 Batching = tuple[tuple[int, ...], ...]
 
@@ -38,7 +39,7 @@ class BatchingWatch:
             if progress.stage != self.stage:
                 self.stage, self.groups = progress.stage, []
             options = rest[0] if rest else kwargs.get("transformer_options", {})
-            self.groups.append(tuple(options.get("cond_or_uncond", ())))
+            self.groups.append(tuple(options.get(LEAVES, options.get("cond_or_uncond", ()))))
             return executor(x, t, c_concat, c_crossattn, control, *rest, **kwargs)
 
         kind = comfy.patcher_extension.WrappersMP.APPLY_MODEL

@@ -56,9 +56,11 @@ def name_of(function: Any) -> str:
 def asked(pair: Guided, call: Call, options: Options) -> frozenset[str]:
     """What the pair needs of the model under patches, which always see the positive prediction, as in the host."""
     names = needs(pair.rules, pair.scale, call.sigma, call.path)
+    if not names:
+        return names
     if options.get("disable_cfg1_optimization"):
         return names | {"cond", "uncond"}
-    return names | {"cond"} if names else names
+    return names | {"cond"}
 
 
 def guided_with_patches(
@@ -85,8 +87,7 @@ def guided_with_patches(
             model, cond, uncond, scale, call.x, timestep, model_options=options, cond=given[0], uncond=given[1]
         )
     changed = {"cond": cond} if given[1] is None else {"cond": cond, "uncond": uncond}
-    rests = not needs(pair.rules, pair.scale, call.sigma, call.path)
-    denoised = guide(pair.rules, call, {} if rests else {**predictions, **changed}, call.key)
+    denoised = guide(pair.rules, call, {**predictions, **changed}, call.key)
     for function in options.get("sampler_post_cfg_function", []):
         args = {"denoised": denoised, "cond": given[0], "uncond": given[1], "cond_scale": scale}
         denoised = function({**args, "cond_denoised": cond, "uncond_denoised": uncond, **shared})

@@ -12,7 +12,7 @@ from .progress import Progress
 
 
 class HostDenoiser:
-    """`model(x, sigma, **extra_args)` of the host, told where the run stands.
+    """`model(x, sigma, **extra_args)` of the host, told where the run stands; in the first `rests` steps not called.
 
     For a plan that reads the unconditional prediction (CFG++) it is taken out of the guider by a post-CFG function of
     this run, and masked as the host masks the guided one: outside the mask both are the original picture, so that CFG++
@@ -20,9 +20,17 @@ class HostDenoiser:
     """
 
     def __init__(
-        self, name: str, plan: Plan, model: Any, extra_args: Mapping[str, Any], progress: Progress, calls: int
+        self,
+        name: str,
+        plan: Plan,
+        model: Any,
+        extra_args: Mapping[str, Any],
+        progress: Progress,
+        calls: int,
+        rests: int = 0,
     ):
         self.name, self.plan, self.model, self.progress, self.calls = name, plan, model, progress, calls
+        self.rests = rests
         self.uncond: torch.Tensor | None = None
         self.sigmas: torch.Tensor | None = None
         self.extra_args = progress.shown_to(extra_args)
@@ -33,23 +41,39 @@ class HostDenoiser:
         """The prediction of model call number `calls`, which becomes the next."""
         progress, call, stages = self.progress, self.calls, self.plan.stages
         progress.sigma, progress.stage, progress.step = sigma, call, progress.before + stages[call].step
+        progress.level = self.plan.sigmas[stages[call].step]
         progress.first = call == 0 or stages[call - 1].step != stages[call].step
         self.calls += 1
         # The host's progress bar looks for Cancel too, but only ten times a second.
         comfy.model_management.throw_exception_if_processing_interrupted()
-        sigmas = self.levels(x)[call].expand(len(x))
+        if stages[call].step < self.rests:
+            return Predicted(x, x) if self.plan.reads_uncond else x
+        sigmas = self.levels(x)[call]
         denoised = self.model(x, sigmas, **{**self.extra_args, **changes})
         return Predicted(denoised, self.taken(sigmas)) if self.plan.reads_uncond else denoised
 
     def levels(self, x: torch.Tensor) -> torch.Tensor:
-        """The noise levels of all calls, copied to the device at the first: no call then needs a kernel for its own."""
+        """The noise levels of all calls, copied to the device at the first: no call then needs a kernel for its own.
+
+        One for each image, and none of them twice: whoever writes to those of one call changes no other.
+        """
         if self.sigmas is None:
-            self.sigmas = x.new_tensor([stage.sigma for stage in self.plan.stages])
+            levels = x.new_tensor([stage.sigma for stage in self.plan.stages])
+            self.sigmas = levels.unsqueeze(1).repeat(1, len(x))
         return self.sigmas
 
     def go_back(self, calls: int, memory: Mapping[str, torch.Tensor]) -> None:
         """The next call is number `calls`, and guidance remembers what it did then."""
-        self.calls, self.progress.memory = calls, dict(memory)
+        self.calls, self.progress.memory, self.sigmas = calls, dict(memory), None
+
+    def input_at_fault(self) -> str:
+        """The input of the run that is not finite, or nothing; for a run that has failed, since it waits."""
+        given = {
+            "latent": getattr(self.model, "latent_image", None),
+            "noise": getattr(self.model, "noise", None),
+            "mask": self.extra_args.get("denoise_mask"),
+        }
+        return next((name for name, each in given.items() if each is not None and not each.isfinite().all()), "")
 
     def watched_by(self, witness: Any) -> dict[str, Any]:
         """Changes for a call whose predictions `witness`, a post-CFG function, sees too."""

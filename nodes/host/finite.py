@@ -1,6 +1,7 @@
 """Finds the first prediction that is not finite, and who made it, without ever waiting for the device."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from .denoiser import HostDenoiser
 
 
 class FiniteCheck:
-    """Sums every prediction into a vector that stays on the device, one kernel a model call.
+    """Sums every prediction, image by image, into a table that stays on the device, one kernel a model call.
 
-    A NaN or an infinity makes its sum one. The vector is read where reading makes nobody wait: on the CPU after every
+    A NaN or an infinity makes its sum one. The table is read where reading makes nobody wait: on the CPU after every
     step, elsewhere when the device happens to be idle (as after a preview) and at the end. When a sum is not finite,
     the run is repeated from the last state that was known to be good up to the bad call, which is then made again with
     an eye on the predictions that guidance combines.
@@ -22,14 +23,14 @@ class FiniteCheck:
     def __init__(self, denoiser: HostDenoiser, state: State):
         self.denoiser, self.plan = denoiser, denoiser.plan
         self.good, self.memory = state, dict(denoiser.progress.memory)
-        self.sums = torch.zeros(len(self.plan.stages), dtype=torch.float32, device=state.x.device)
+        self.sums = torch.zeros(len(self.plan.stages), len(state.x), dtype=torch.float32, device=state.x.device)
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor | Predicted:
         """The denoiser's prediction, noted."""
         call = self.denoiser.calls
         predicted = self.denoiser(x, sigma)
         denoised = predicted.denoised if isinstance(predicted, Predicted) else predicted
-        torch.sum(denoised, dim=tuple(range(denoised.ndim)), dtype=torch.float32, out=self.sums[call])
+        torch.sum(denoised, dim=tuple(range(1, denoised.ndim)), dtype=torch.float32, out=self.sums[call])
         return predicted
 
     def look(self, state: State, noise: NoiseSource, final: bool) -> None:
@@ -38,14 +39,14 @@ class FiniteCheck:
             return
         seen = self.good.index
         sums = self.sums[seen : state.index].tolist()
-        bad = next((call for call, value in enumerate(sums, seen) if not math.isfinite(value)), None)
+        bad = next((call for call, row in enumerate(sums, seen) if not all(map(math.isfinite, row))), None)
         if bad is None:
             self.good, self.memory = state, dict(self.denoiser.progress.memory)
             return
         stage = self.plan.stages[bad]
         raise ValueError(
             f"{self.denoiser.name}: the model's output is not finite at step {stage.step + 1} of {self.plan.steps}, "
-            f"sigma {stage.sigma:.6g}: {self.culprit(bad, noise)}"
+            f"sigma {stage.sigma:.6g}{of_images(sums[bad - seen])}: {self.culprit(bad, noise)}"
         )
 
     def idle(self) -> bool:
@@ -54,6 +55,8 @@ class FiniteCheck:
 
     def culprit(self, call: int, noise: NoiseSource) -> str:
         """Who had it, from predictions that a guider of ours shows by itself, and others in a post-CFG function."""
+        if name := self.denoiser.input_at_fault():
+            return f"the {name} had it, before the first model call. Look at the node that makes the {name}"
         progress, seen = self.denoiser.progress, dict[str, torch.Tensor]()
 
         def witness(args: dict[str, Any]) -> torch.Tensor:
@@ -84,3 +87,11 @@ class FiniteCheck:
             "the combined prediction had it. Only that one is known under this GUIDER; wire CFG Guider (Stepwise) to "
             "see which part is to blame"
         )
+
+
+def of_images(sums: Sequence[float]) -> str:
+    """Which images of a batch it was."""
+    bad = [str(i) for i, value in enumerate(sums) if not math.isfinite(value)]
+    if len(sums) == 1:
+        return ""
+    return f", image{'s' * (len(bad) > 1)} {', '.join(bad)} of 0 to {len(sums) - 1}"

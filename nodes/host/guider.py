@@ -14,14 +14,16 @@ import comfy.samplers
 import node_helpers
 from torch import Tensor
 
-from ...samplers.guidance import Call, Chain, Descent, scale_at
+from ...samplers import Path
+from ...samplers.guidance import Call, Chain, Descent, resting, scale_at
 from ...samplers.guidance.evaluation import evaluate, flat, guided_in, needed, varies
-from ...samplers.guidance.expressions import Guided, Leaf, Prediction, guided, subexpressions
+from ...samplers.guidance.expressions import Guided, Leaf, Prediction, guided, negatives, subexpressions
 from ...samplers.linear_combination import combine
 from .cfg_patches import asked, guided_with_patches, not_applied, pair_of
 from .models import path_of
 from .plain_calls import CFG_PATCHES, Prepared, is_plain
 from .progress import progress_of
+from .roles import NEGATIVE, POSITIVE, with_roles
 
 Options = Mapping[str, Any]
 
@@ -59,16 +61,18 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         self.wired = expression
         self.cfg = expression.scale if isinstance(expression, Guided) else 1.0
         self.varies = varies(expression)
+        self.may_rest = any(rule.rests for part in guided_in(expression) for rule in part.rules)
+        unwanted = negatives(expression)
         leaves = [part for part in subexpressions(expression) if isinstance(part, Leaf)]
-        negatives = {part.negative for part in subexpressions(expression) if isinstance(part, Guided)}
-        self.leaves = in_host_order(leaves, negatives)
+        self.leaves = in_host_order(leaves, unwanted)
+        self.roles = [NEGATIVE if leaf in unwanted else POSITIVE for leaf in self.leaves]
         self.keys = ("positive", "negative", *(f"prediction {i + 1}" for i in range(2, len(self.leaves))))
         self.original_conds = {}
         conds = {key: leaf.conditioning for key, leaf in zip(self.keys, self.leaves, strict=True) if leaf is not None}
         # What is neither the host's positive nor its negative says which of them it is like.
-        for key, leaf in list(zip(self.keys, self.leaves, strict=True))[2:]:
-            role = "negative" if leaf in negatives else "positive"
-            conds[key] = node_helpers.conditioning_set_values(conds[key], {"prompt_type": role})
+        for key, role in list(zip(self.keys, self.roles, strict=True))[2:]:
+            like = "negative" if role == NEGATIVE else "positive"
+            conds[key] = node_helpers.conditioning_set_values(conds[key], {"prompt_type": like})
         self.inner_set_conds(conds)
 
     @property
@@ -94,24 +98,39 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         if not self.run.warned:
             self.warn(expression, options)
         conds = [self.conds.get(key) for key in self.keys]
-        plain = is_plain([cond for cond in conds if cond is not None], options)
+        both = bool(options.get("disable_cfg1_optimization"))
+        plain = not both and is_plain([cond for cond in conds if cond is not None], options)
         if plain and self.run.fixed is not None and self.run.fixed[0] is expression:
             return self.summed(self.run.fixed[1], conds, plain, x, timestep, options)
         call = self.call(x, timestep, options)
         if not plain and expression is pair_of(expression) and expression.linear:
             return self.hosts_own(expression, call, conds, timestep, options, seed)
-        pair = pair_of(expression) if any(map(options.get, CFG_PATCHES)) else None
-        if pair is not None:
+        known: dict[Prediction, Tensor] = {}
+        if self.may_rest:
+            progress = progress_of(options)
+            # Under a sampler of ours the beginning of a step decides for all its calls.
+            where = (call.sigma, None) if progress is None else (progress.level, progress.step)
+            known = dict.fromkeys(resting_in(expression, *where, call.path), x)
+        pair = pair_of(expression) if both or any(map(options.get, CFG_PATCHES)) else None
+        if pair is not None and pair not in known:
             return self.with_patches(expression, pair, call, conds, timestep, options)
-        atoms = flat(expression, call.sigma, call.path)
-        if atoms and all(isinstance(atom, Leaf) for atom in atoms):
+        atoms = flat(expression, call.sigma, call.path, known)
+        if not both and atoms and all(isinstance(atom, Leaf) for atom in atoms):
             factors = {self.leaves.index(leaf): factor for leaf, factor in atoms.items()}
             if not self.varies:
                 self.run.fixed = (expression, factors)
             return self.summed(factors, conds, plain, x, timestep, options)
-        indices = self.indices(needed(expression, call.sigma, call.path))
-        found = self.predictions(indices, conds, plain, x, timestep, options)
-        return evaluate(expression, call, {self.leaves[index]: found[index] for index in indices})
+        wanted = dict.fromkeys(part for part in needed(expression, call.sigma, call.path, known) if part not in known)
+        if both:
+            wanted |= dict.fromkeys(side for side in both_sides(expression, wanted))
+        indices = self.indices(wanted)
+        found = self.predictions(indices, conds, plain, x, timestep, options) if indices else {}
+        return evaluate(expression, call, {**known, **{self.leaves[index]: found[index] for index in indices}})
+
+    def rests(self, level: float, step: int, path: Path) -> bool:
+        """Whether x stays as it is, and no model is called, in the step of a run that begins at this noise level."""
+        still = set(resting_in(self.expression, level, step, path))
+        return bool(still) and still.issuperset(needed(self.expression, level, path, still))
 
     def summed(
         self,
@@ -190,7 +209,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
             found = self.prepared(conds, x)(x, timestep, options, indices)
         else:
             wanted = [cond if index in indices else None for index, cond in enumerate(conds)]
-            found = dict(enumerate(self.by_host(wanted, x, timestep, options)))
+            found = dict(enumerate(self.by_host(wanted, x, timestep, with_roles(options, self.roles))))
         progress = progress_of(options)
         if progress is not None and progress.witness is not None:
             for index in indices:
@@ -200,7 +219,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
     def prepared(self, conds: Sequence[Any], x: Tensor) -> Prepared:
         known = self.run.prepared
         if known is None or not known.fits(conds, x):
-            known = self.run.prepared = Prepared(self.inner_model, conds, x)
+            known = self.run.prepared = Prepared(self.inner_model, conds, x, self.roles)
         return known
 
     def by_host(self, conds: list[Any], x: Tensor, timestep: Tensor, options: Options) -> Sequence[Tensor]:
@@ -236,7 +255,18 @@ class GuidedGuider(PredictionGuider):
         self.rules = tuple(rules)
 
 
-def in_host_order(leaves: Sequence[Leaf], negatives: Container[Prediction]) -> tuple[Leaf | None, ...]:
+def resting_in(expression: Prediction, level: float, step: int | None, path: Path) -> list[Guided]:
+    """The guidances that leave x as it is, in a step that begins at this noise level."""
+    return [part for part in guided_in(expression) if resting(part.rules, part.scale, level, path, step)]
+
+
+def both_sides(expression: Prediction, wanted: Container[Prediction]) -> list[Leaf]:
+    """Both conditionings of each guidance in the expression that has a part in the call with one of them."""
+    pairs = ((part.positive, part.negative) for part in guided_in(expression))
+    return [leaf for pair in pairs if any(side in wanted for side in pair) for leaf in pair if isinstance(leaf, Leaf)]
+
+
+def in_host_order(leaves: Sequence[Leaf], negatives: Container[Leaf]) -> tuple[Leaf | None, ...]:
     """First the leaf that is the host's `positive`, then its `negative` (None where there is none), then the others."""
     wanted = [leaf for leaf in leaves if leaf not in negatives]
     unwanted = [leaf for leaf in leaves if leaf in negatives]

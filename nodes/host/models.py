@@ -9,6 +9,7 @@ import comfy.samplers
 from ...samplers import FLOW, VE, Path
 from ...samplers.parameters import InputError, Value
 from ...samplers.schedules.tables import Trained
+from .levels import snapped
 
 
 def path_of(model_sampling: Any) -> Path:
@@ -46,4 +47,6 @@ def trained_of(model_sampling: Any) -> Trained:
     shift = float(getattr(model_sampling, "shift", 1.0))
     if isinstance(model_sampling, comfy.model_sampling.ModelSamplingFlux):
         shift = math.exp(shift)
-    return Trained(path_of(model_sampling), tuple(table.tolist()), shift)
+    # Ascending here, and the highest level of a flow model is 1 as in a plan.
+    levels = snapped(path_of(model_sampling), table.tolist()[::-1])[::-1]
+    return Trained(path_of(model_sampling), levels, shift)

@@ -1,17 +1,24 @@
-"""What patches of others remember from one model call to the next, so that a state can carry it.
+"""What patches and guiders of others remember from one model call to the next, so that a state can carry it.
 
-ComfyUI's APG keeps its running average in variables of its own closure: a function that assigns to variables around it.
-Those can be read and put back. What keeps its memory elsewhere is named instead.
+It is found by looking: what can be reached from them is compared with what it was when the run began, by identity, and
+numbers and text by value. ComfyUI's APG keeps its running average in variables of its own closure, TeaCache its last
+residual in the attributes of an object. What changed and is made of numbers, text, tensors and plain containers is
+carried; what else changed is named. A function is code: one made anew in every call, as ToMe's, is not memory.
 """
 
-import dis
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import CellType, FunctionType
+from dataclasses import dataclass, field
+from types import FunctionType, MethodType
 from typing import Any
 
+import comfy.samplers
+import torch
 from torch import Tensor, device
+
+from .looking import PASSED_OVER, Place, Walk
+from .plain_values import Copies, NotCarried, Tensors, restored, there
 
 Options = Mapping[str, Any]
 
@@ -19,64 +26,118 @@ FORGETS = (
     "Stepwise: %s on this model or its prompts begins anew in every part of a run, so this one can differ from the run "
     "in one piece. Remove it, or make the run in one piece."
 )
+LEFT_OUT = "Stepwise: %s cannot be carried in a state: a run that is cut can differ. It holds %s."
+# Tensors of so many latents are carried.
+MOST_LATENTS = 8
+# What the host's CFGGuider sets itself.
+OF_THE_HOST = PASSED_OVER | frozenset(
+    ("model_patcher", "model_options", "original_conds", "cfg", "conds", "inner_model", "loaded_models")
+)
+CODE = (FunctionType, MethodType)
 
 
-def functions(held: Any, at: str = "") -> Iterator[tuple[str, FunctionType]]:
-    """Every function in nested model options, with its place there."""
-    if isinstance(held, FunctionType):
-        yield f"{at} {held.__qualname__}", held
-    elif isinstance(held, Mapping):
-        for name, each in held.items():
-            yield from functions(each, f"{at}.{name}" if at else str(name))
-    elif isinstance(held, list | tuple):
-        for number, each in enumerate(held):
-            yield from functions(each, f"{at}.{number}")
+@dataclass
+class Remembered:
+    """What is remembered at a step boundary, by place. Of an inference tensor on a device nobody can tell without
+    waiting whether it was written into: such a place is `unsure`, with what to compare later."""
 
+    sure: dict[str, Any] = field(default_factory=dict)
+    unsure: dict[str, tuple[Any, list[tuple[Tensor, Tensor]]]] = field(default_factory=dict)
 
-def assigned_cells(function: FunctionType) -> Iterator[tuple[str, CellType]]:
-    """The variables around a function that it assigns to."""
-    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    written = {each.argval for each in dis.get_instructions(function.__code__) if each.opname == "STORE_DEREF"}
-    yield from ((name, cell) for name, cell in cells.items() if name in written)
+    def on_cpu(self) -> dict[str, Any]:
+        wrote = {
+            name: value
+            for name, (value, pairs) in self.unsure.items()
+            if not all(torch.equal(now, before) for now, before in pairs)
+        }
+        return there({**self.sure, **wrote}, torch.device("cpu"))
 
 
 class PatchMemory:
-    """The variables that the patches in `options` remember by, for the length of one run."""
+    """What the patches in `options`, and a `guider` of another pack, remember, for the length of one run.
 
-    def __init__(self, options: Options):
-        self.cells = {
-            f"{at} {name}": cell for at, function in functions(options) for name, cell in assigned_cells(function)
-        }
-        unknown = [name for name, cell in self.cells.items() if not plain(cell.cell_contents)]
-        for name in unknown:
-            del self.cells[name]
-            logging.warning("Stepwise: %s cannot be carried in a state: a run that is cut can differ.", name)
+    room: bytes of the tensors that are carried.
+    """
 
-    def now(self) -> dict[str, Any]:
-        """What is remembered, in copies: a patch may write into its tensors."""
-        values = {name: cell.cell_contents for name, cell in self.cells.items()}
-        return {
-            name: value.clone() if isinstance(value, Tensor) else value
-            for name, value in values.items()
-            if plain(value)
-        }
+    def __init__(self, options: Options, guider: Any = None, room: int = 2**20):
+        walk = Walk()
+        found = [*walk.places(options), *walk.places(guider, "guider", OF_THE_HOST)]
+        self.start = [(place, place.values()) for place in found]
+        self.room, self.tensors, self.objects = room, Tensors(room), len(walk.seen)
+        for _, values in self.start:
+            for each in values.values():
+                self.tensors.note(each)
+        self.named = dict[str, None]()
+        if not walk.complete:
+            self.name(f"what lies beyond the first {self.objects} objects of the patches", "too much to look at")
+
+    @property
+    def forgotten(self) -> tuple[str, ...]:
+        """What changed and cannot be carried."""
+        return tuple(self.named)
+
+    def now(self) -> Remembered:
+        """What is remembered, in copies: a patch may write into its tensors. What cannot be carried is named, once."""
+        found, copies = Remembered(), Copies(self.room)
+        for place, before in self.start:
+            values = place.values()
+            changed = [key for key in values if key not in before or self.differs(before[key], values[key])]
+            gone = [key for key in before if key not in values]
+            if not changed and not gone:
+                continue
+            try:
+                taken = copies.taken(place, {key: values[key] for key in changed}, gone)
+            except NotCarried as error:
+                self.name(place.name, str(error))
+                continue
+            pairs = None if gone else self.tensors.unsure({key: (before.get(key), values[key]) for key in changed})
+            if pairs is None:
+                found.sure[place.name] = taken
+            else:
+                found.unsure[place.name] = taken, [(copies.clone(tensor), copy) for tensor, copy in pairs]
+        return found
+
+    def differs(self, before: Any, now: Any) -> bool:
+        if isinstance(now, Tensor):
+            return now is not before or self.tensors.wrote(now)
+        if type(now) in (list, tuple) and type(before) is type(now):
+            return len(before) != len(now) or any(map(self.differs, before, now))
+        if now is before or (type(now) in CODE and (before is None or type(before) in CODE)):
+            return False
+        if type(now) is type(before) and isinstance(now, bool | int | float | str):
+            return not (now == before or (now != now and before != before))
+        return True
+
+    def name(self, what: str, holding: str) -> None:
+        if what not in self.named:
+            self.named[what] = None
+            logging.warning(LEFT_OUT, what, holding)
 
     @contextmanager
     def lent(self, values: Mapping[str, Any], place: device) -> Iterator[None]:
-        """The patches remember `values` for a while, and afterwards what they did before: a run leaves no trace."""
-        before = {name: cell.cell_contents for name, cell in self.cells.items()}
+        """They remember `values` for a while, and afterwards what they did before: a run leaves no trace."""
+        moved = there(values, place)
         try:
-            for name, value in values.items():
-                if name in self.cells:
-                    self.cells[name].cell_contents = value.to(place) if isinstance(value, Tensor) else value
+            for each, before in self.start:
+                if each.name in moved:
+                    each.put(restored(each, before, moved[each.name]))
             yield
         finally:
-            for name, cell in self.cells.items():
-                cell.cell_contents = before[name]
+            for each, before in self.start:
+                if not same(each, before):
+                    each.put(before)
+            self.tensors.put_back()
 
 
-def plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str | Tensor)
+def same(place: Place, before: Mapping[Any, Any]) -> bool:
+    """Whether a place holds the very objects that it held before."""
+    now = place.values()
+    if now.keys() != before.keys():
+        return False
+    if place.is_dict or place.is_variable:
+        return all(value is before[key] for key, value in now.items())
+    pairs = zip(now[None], before[None], strict=False)
+    return len(now[None]) == len(before[None]) and all(a is b for a, b in pairs)
 
 
 def warn_of_what_forgets(options: Options, conds: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
@@ -91,3 +152,8 @@ def warn_of_what_forgets(options: Options, conds: Mapping[str, Iterable[Mapping[
         names.append("a hook whose keyframes have guarantee_steps")
     for name in names:
         logging.warning(FORGETS, name)
+
+
+def foreign(guider: Any, ours: type) -> Any:
+    """The guider, if it is of another pack: the host's own and ours keep nothing of their own."""
+    return None if type(guider) is comfy.samplers.CFGGuider or isinstance(guider, ours) else guider

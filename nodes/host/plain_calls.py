@@ -15,6 +15,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .progress import KEY
+from .roles import roles_and_leaves
 
 Conds = Sequence[Mapping[str, Any]]
 
@@ -40,6 +41,18 @@ def is_plain(conds: Sequence[Conds], model_options: Mapping[str, Any]) -> bool:
     )
 
 
+def is_touched(patcher: Any, model_options: Mapping[str, Any]) -> bool:
+    """Whether anybody but the host's own code sees what the model is given, and so may write to it."""
+    options = model_options.get("transformer_options", {})
+    ours = {"sample_sigmas", "wrappers"}
+    return (
+        any(value for name, value in options.items() if name not in ours)
+        or any(wrappers(kind, model_options) for kind in options.get("wrappers", {}))
+        or any(name.startswith("diffusion_model") for name in patcher.object_patches)
+        or bool(patcher.injections)
+    )
+
+
 def wrappers(kind: str, model_options: Mapping[str, Any]) -> list[Any]:
     """Those of others: Stepwise's own only look on."""
     held = model_options.get("transformer_options", {}).get("wrappers", {}).get(kind, {})
@@ -62,8 +75,8 @@ class Prepared:
     asked once: within a run the batches, and so the rounding, stay the same.
     """
 
-    def __init__(self, model: Any, conds: Sequence[Conds | None], x: Tensor):
-        self.model, self.shape = model, x.shape
+    def __init__(self, model: Any, conds: Sequence[Conds | None], x: Tensor, roles: Sequence[int]):
+        self.model, self.shape, self.roles = model, x.shape, roles
         self.conds = [cond and cond[0] for cond in conds]
         self.inputs: dict[int, dict[str, Any]] = {}
         self.batches: dict[tuple[int, ...], tuple[Batch, ...]] = {}
@@ -92,15 +105,15 @@ class Prepared:
             model_options.get("transformer_options", {}),
             copy_dict1=False,
         )
-        options |= {"cond_or_uncond": list(batch.indices), "uuids": list(batch.uuids), "sigmas": timestep}
+        options |= {**roles_and_leaves(batch.indices, self.roles), "uuids": list(batch.uuids), "sigmas": timestep}
         count = len(batch.indices)
-        # A wrapper may write to what it is given. A model that did would already be wrong under the host, which reads
-        # x after it.
-        shared = len(x) == 1 and not any(
-            wrappers(kind, model_options) for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
-        )
+        # A patch may write to what it is given. A model that wrote to x would already be wrong under the host, which
+        # reads it afterwards.
+        touched = is_touched(self.model.current_patcher, model_options)
+        inputs = copied(batch.inputs) if touched else batch.inputs
+        shared = len(x) == 1 and not touched
         return self.model.apply_model(
-            repeated(x, count, shared), repeated(timestep, count, shared), **batch.inputs, transformer_options=options
+            repeated(x, count, shared), repeated(timestep, count, shared), **inputs, transformer_options=options
         )
 
     def grouped(self, needed: Sequence[int], x: Tensor) -> list[Batch]:
@@ -138,6 +151,15 @@ def on_device(value: Any, x: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value.to(x.device)
     return [on_device(item, x) for item in value] if isinstance(value, list) else value
+
+
+def copied(value: Any) -> Any:
+    """Tensors of one's own in the place of those in an input of the model."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Mapping):
+        return {name: copied(item) for name, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value
 
 
 def repeated(tensor: Tensor, count: int, shared: bool) -> Tensor:

@@ -16,7 +16,8 @@ class Progress:
     One object a run, found under `KEY` in the `model_options` of every model call. `memory` belongs to the guidance: it
     is taken into the state after each step, and is there again when the run goes on. Its tensors are replaced, never
     written to, since a state may hold them. `first` marks the first call of a step, at which memory moves on.
-    `before` counts the steps of the schedule before those of the present solver, and is part of `step`.
+    `before` counts the steps of the schedule before those of the present solver, and is part of `step`; `level` is the
+    noise level at which the step begins.
     A guider of ours shows each prediction that it evaluates to `witness`, by its name.
     """
 
@@ -24,6 +25,7 @@ class Progress:
     sigma: float = 0.0
     stage: int = 0
     step: int = 0
+    level: float = 0.0
     first: bool = True
     memory: dict[str, Tensor] = field(default_factory=dict)
     witness: Callable[[str, Tensor], None] | None = None

@@ -4,6 +4,7 @@ Nothing here goes around the host: the guider calls the model, the inpaint wrapp
 draws previews and carries Cancel, as for the host's own samplers.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -19,22 +20,35 @@ from ...samplers.plan import NoiseSource
 from ...samplers.registry import Solver
 from ...samplers.schedules.checks import check_sigmas
 from ...samplers.solvers.open_end import open_ended
+from ...samplers.solvers.rest import placed, rested
 from .batching import Batching, BatchingWatch
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
+from .guider import PredictionGuider
+from .levels import read_sigmas, snapped
 from .models import path_of, sampling_of
-from .patch_memory import PatchMemory, warn_of_what_forgets
+from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
 from .seeds import ImageSeeds, in_sampler_noise, packed_sizes
 
 
 def make_plan(
-    solver: Solver, params: Mapping[str, Value], path: Path, sigmas: Sequence[float], open_end: bool = False
+    solver: Solver,
+    params: Mapping[str, Value],
+    path: Path,
+    sigmas: Sequence[float],
+    open_end: bool = False,
+    snap: bool = True,
 ) -> Plan:
-    """The plan, with every input checked first; with an `open_end` it leaves what a longer one would go on with."""
-    check_sigmas(path, sigmas)
-    complete = checked(solver.plan, params)
-    return open_ended(solver.plan, path, sigmas, complete) if open_end else solver.plan(path, sigmas, **complete)
+    """The plan, with every input checked first; with an `open_end` it leaves what a longer one would go on with.
+
+    A schedule of one level is a part of no steps, and so is its plan. Version 0.1.0 did not `snap` the first level.
+    """
+    levels, complete = snapped(path, sigmas) if snap else tuple(sigmas), checked(solver.plan, params)
+    check_sigmas(path, levels, fewest=1)
+    if len(levels) == 1:
+        return Plan(path, levels, ())
+    return open_ended(solver.plan, path, levels, complete) if open_end else solver.plan(path, levels, **complete)
 
 
 def solve(
@@ -48,10 +62,13 @@ def solve(
     *,
     progress: Progress | None = None,
     stop_step: int | None = None,
+    rests: int = 0,
     disable: bool | None = None,
 ) -> State:
-    """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`."""
-    denoiser = HostDenoiser(name, plan, model, extra_args, progress or Progress(), state.index)
+    """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`; the model is not
+    called in the first `rests` steps."""
+    warn_of_two_shifts(name, plan, model)
+    denoiser = HostDenoiser(name, plan, model, extra_args, progress or Progress(), state.index, rests)
     finite = FiniteCheck(denoiser, state)
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
@@ -60,6 +77,24 @@ def solve(
         report(step, state)
         finite.look(state, noise, final=step + 1 == last)
     return state
+
+
+def resting_steps(guider: Any, plan: Plan, before: int = 0) -> int:
+    """How many steps of `plan`, from its first on, a guider leaves x as it is; `before` have gone before."""
+    rests = getattr(guider, "rests", None)
+    levels = enumerate(plan.sigmas[:-1])
+    return next((i for i, level in levels if rests is None or not rests(level, before + i, plan.path)), plan.steps)
+
+
+def warn_of_two_shifts(name: str, plan: Plan, model: Any) -> None:
+    """MiniMax-H3 shifts the time of its sound otherwise than that of its picture, and a plan knows one noise level."""
+    draws = any(each.draws for stage in plan.stages for each in (*stage.opening, *stage.rows))
+    if draws and type(getattr(model.inner_model, "inner_model", None)).__name__ == "MiniMaxH3":
+        logging.warning(
+            "Stepwise: %s adds noise on the way, and the sound of MiniMax-H3 has another noise level than its picture: "
+            "it gets up to 55 %% too much or too little. Take a solver that adds none, such as DPM++ 2M.",
+            name,
+        )
 
 
 class PlanSampler(comfy.samplers.KSAMPLER):
@@ -91,6 +126,11 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         scale = float(getattr(model_sampling, "noise_scale", 1.0)) if path is FLOW else 1.0
         return in_sampler_noise(self.noise_kind, path, seeds, place, scale, components)
 
+    def rested(self, plan: Plan, steps: int) -> Plan:
+        """`plan`, made by this sampler, but that its first steps leave x as it is."""
+        open_end = plan.leaves != ("x",)
+        return rested(plan, steps, lambda sigmas: make_plan(self.solver, self.params, plan.path, sigmas, open_end))
+
     @torch.no_grad()
     def integrate(
         self, model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback=None, disable=None
@@ -99,7 +139,7 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         extra_args = extra_args or {}
         sampling = sampling_of(model.inner_model.model_patcher)
         try:
-            plan = make_plan(self.solver, self.params, path_of(sampling), sigmas.tolist())
+            plan = make_plan(self.solver, self.params, path_of(sampling), read_sigmas(sigmas))
         except InputError as error:
             raise ValueError(f"{self.solver.name} Sampler: {error}") from None
 
@@ -110,13 +150,16 @@ class PlanSampler(comfy.samplers.KSAMPLER):
 
         seeds = ImageSeeds.counted(extra_args.get("seed") or 0, len(x))
         noise = self.noise(seeds, x, sampling, packed_sizes(model.inner_model))
-        return solve(self.solver.name, plan, model, start(x), noise, extra_args, report, disable=disable).x
+        rests = resting_steps(model.inner_model, plan)
+        run = (self.solver.name, self.rested(plan, rests), model, start(x), noise, extra_args, report)
+        return solve(*run, rests=rests, disable=disable).x
 
 
 class PlanRun(comfy.samplers.Sampler):
     """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
-    `step` the steps of the plan that are done, `memory` what the guidance remembers there, `patches` what those of
-    others do, and `batching` how the host grouped the prompts of the last model call.
+    `step` the steps of the plan that are done, `memory` what the guidance remembers there, `remembered` what patches of
+    others do (`forgotten` names what of it cannot be carried), and `batching` how the host grouped the prompts of the
+    last model call.
 
     The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
     whatever looks at them sees what it would in one go. `before` counts its steps that lie before the plan's own.
@@ -135,12 +178,13 @@ class PlanRun(comfy.samplers.Sampler):
         before: int = 0,
         batching: Batching = (),
         patches: Mapping[str, Any] = MappingProxyType({}),
-        turn: Callable[[], None] = lambda: None,
+        turn: Callable[[], None] | None = None,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
         self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
         self.seeds, self.components = seeds, components
         self.step, self.patches = 0, patches
+        self.remembered, self.forgotten = Remembered(), ()
 
     @property
     def batching(self) -> Batching:
@@ -157,15 +201,26 @@ class PlanRun(comfy.samplers.Sampler):
 
         progress = Progress(self.before, memory={name: value.to(noise.device) for name, value in self.memory.items()})
         self.watch.attach(extra_args["model_options"], progress)
-        carried = PatchMemory(extra_args["model_options"])
+        room = MOST_LATENTS * noise.nbytes
+        carried = PatchMemory(extra_args["model_options"], foreign(guider, PredictionGuider), room)
+
+        rests = resting_steps(guider, self.plan, self.before)
+        plan = self.sampler.rested(self.plan, rests)
+
+        def known(state: State, plan: Plan, step: int) -> State:
+            return placed(state, plan, step) if rests else state
 
         def report(step: int, state: State) -> None:
-            self.state, self.memory, self.step = state, dict(progress.memory), step + 1
-            self.patches = carried.now()
+            self.state, self.memory, self.step = known(state, self.plan, step + 1), dict(progress.memory), step + 1
+            # Nobody asks for the steps between unless they are saved.
+            if self.turn is not None or step + 1 == min(self.stop_step, self.plan.steps):
+                self.remembered = carried.now()
+            self.forgotten = carried.forgotten
             self.watch.compare()
             if callback is not None:
                 callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
-            self.turn()
+            if self.turn is not None:
+                self.turn()
 
         if self.state is None:
             x = sampling.noise_scaling(sigmas[0], noise, latent_image, self.max_denoise(guider, sigmas))
@@ -173,17 +228,19 @@ class PlanRun(comfy.samplers.Sampler):
         else:
             self.state = state_on(self.state, noise.device)
             warn_of_what_forgets(extra_args["model_options"], getattr(guider, "conds", {}))
+        done, stages = self.state.index, self.plan.stages
         with carried.lent(self.patches, noise.device):
-            self.state = solve(
+            solve(
                 self.sampler.solver.name,
-                self.plan,
+                plan,
                 model,
-                self.state,
+                known(self.state, plan, stages[done].step if done < len(stages) else self.plan.steps),
                 self.sampler.noise(self.seeds, noise, sampling, self.components),
                 extra_args,
                 report,
                 progress=progress,
                 stop_step=self.stop_step,
+                rests=rests,
                 disable=disable_pbar,
             )
         sigma = self.plan.sigmas[min(self.stop_step, self.plan.steps)]

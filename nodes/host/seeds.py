@@ -9,7 +9,7 @@ import torch
 
 from ...samplers import AddressedNoise, BrownianNoise, Path, varied
 from ...samplers.noise import SEEDS, arc
-from ...samplers.parameters import InputError
+from ...samplers.parameters import InputError, quoted
 from ...samplers.plan import NoiseSource
 from ..shared.messages import named
 
@@ -63,7 +63,22 @@ def image_seeds(noise: Any, latent: Mapping[str, Any]) -> ImageSeeds:
     """The seeds of the images under any NOISE: ours knows them, for others image i has seed + i."""
     if isinstance(noise, SeededNoise):
         return noise.image_seeds(latent)
-    return ImageSeeds(tuple((noise.seed + i) % SEEDS for i in indices(latent)))
+    seed = seed_of(noise)
+    return ImageSeeds(tuple((seed + i) % SEEDS for i in indices(latent)))
+
+
+def seed_of(noise: Any) -> int:
+    """The seed of any NOISE; one that has none counts as 0, as Disable Noise does.
+
+    Raises InputError for what is no whole number.
+    """
+    seed = getattr(noise, "seed", None)
+    if seed is None:
+        return 0
+    if not isinstance(seed, int):
+        problem = f"has the seed {quoted(seed)}, and a seed is a whole number"
+        raise InputError("noise", problem, "wire Noise (Stepwise) or RandomNoise")
+    return seed
 
 
 def components_of(samples: Any) -> list[torch.Tensor]:

@@ -19,7 +19,7 @@ class HeldRun:
     `noise`, `latent` (samples and mask) and `seed` are what the run began with, exactly as they were handed to the
     guider; with the full schedule they let the rest of the run see what it would have seen uncut. `state` is None for a
     SAMPLER that is not ours: it has an output, but keeps nothing that could be resumed. `memory` is what the guidance
-    remembers from step to step, `patches` what those of others do.
+    remembers from step to step, `patches` what those of others do, and `forgotten` names what of it cannot be carried.
 
     sigmas, start_step: the full schedule, and where in it the run began.
     solver_step: where the present solver began: later than `start_step` after a fork to another one.
@@ -52,6 +52,7 @@ class HeldRun:
     seeds: tuple[int, ...] = ()
     variation_seeds: tuple[int, ...] = ()
     variation_strength: float = 0.0
+    forgotten: tuple[str, ...] = ()
 
     @property
     def image_seeds(self) -> ImageSeeds:

@@ -10,8 +10,9 @@ from ...samplers.checkpoint import check_state, fingerprint
 from ...samplers.parameters import InputError, Value
 from ...samplers.schedules.checks import check_sigmas
 from ...samplers.solvers.open_end import carried_over
+from ..host.levels import snapped
 from ..host.sampler import PlanSampler, make_plan
-from ..host.seeds import image_seeds
+from ..host.seeds import image_seeds, seed_of
 from .held import HeldRun, described
 
 OR_FORK = "or set on_mismatch to fork"
@@ -77,13 +78,13 @@ class Fork:
         problem = f"has the seed {seeds}, and the state was made with {held.image_seeds}"
         instead = "noise that the sampler adds from here on is of the new seed; the starting noise stays"
         self.refuse("noise", problem, "leave noise unwired", instead)
-        return replace(held, seed=noise.seed, **asdict(seeds))
+        return replace(held, seed=seed_of(noise), **asdict(seeds))
 
     def schedule(self, held: HeldRun, sampler: PlanSampler, sigmas: tuple[float, ...] | None) -> HeldRun:
         """The state's schedule, the wired one below the present level, or both parts of one that was split there."""
-        if sigmas is None or sigmas == held.sigmas:
+        if sigmas is None or snapped(held.path, sigmas) == snapped(held.path, held.sigmas):
             return held
-        check_sigmas(held.path, sigmas)
+        check_sigmas(held.path, snapped(held.path, sigmas))
         level, split = held.sigmas[held.step], held.step == held.steps and sigmas[0] == held.sigmas[-1]
         # Two float32 schedules may round one level differently: that is no step.
         below = tuple(sigma for sigma in sigmas if sigma < level * (1.0 - 1e-6))
@@ -114,6 +115,8 @@ class Fork:
         """The state checked against its plan, or the beginning of a new plan."""
         if not self.restarts:
             plan = self.plan_of(held, sampler)
+            if held.plan != fingerprint(plan) and plan.sigmas != held.sigmas[held.solver_step :]:
+                plan = plan_of(held, sampler, snap=False)
             if held.plan == fingerprint(plan):
                 check_state(plan, held.state)
                 return held, plan
@@ -143,6 +146,7 @@ class Fork:
         return self.plans[levels]
 
 
-def plan_of(held: HeldRun, sampler: PlanSampler) -> Plan:
+def plan_of(held: HeldRun, sampler: PlanSampler, snap: bool = True) -> Plan:
     """What the present solver does with its part of the schedule."""
-    return make_plan(sampler.solver, sampler.params, held.path, held.sigmas[held.solver_step :], open_end=True)
+    levels = held.sigmas[held.solver_step :]
+    return make_plan(sampler.solver, sampler.params, held.path, levels, open_end=True, snap=snap)

@@ -1,12 +1,12 @@
 """A run of a sampler under a guider, whole or in part: what every step node does."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import comfy.model_management
 import comfy.nested_tensor
-import comfy.sample
 import comfy.utils
 import latent_preview
 import torch
@@ -14,11 +14,15 @@ import torch
 from ...samplers import Plan
 from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
-from ...samplers.schedules.checks import check_sigmas
+from ...samplers.schedules.checks import FROM_THE_MODEL, beginning, check_sigmas
+from ..host.latents import read_latent, read_noise
+from ..host.levels import read_sigmas, snapped
 from ..host.models import family_of, path_of, sampling_of
+from ..host.plain_values import there
 from ..host.sampler import PlanRun, PlanSampler, state_on
-from ..host.seeds import component_sizes, image_seeds
+from ..host.seeds import component_sizes, components_of, image_seeds, seed_of
 from .autosave import Autosave
+from .files import kept
 from .held import HeldRun, check_family
 from .resume import plan_of, resumed
 
@@ -40,16 +44,20 @@ def sample(
     Returns the latent at that point, the last prediction of the clean latent, and the state.
     Raises InputError for an input that cannot be used, before the model is touched.
     """
-    schedule = None if sigmas is None else tuple(sigmas.tolist())
+    schedule = None if sigmas is None else read_sigmas(sigmas)
     if autosave is not None and not isinstance(sampler, PlanSampler):
         problem = f"is {autosave.every}, and this SAMPLER is not one of Stepwise: it keeps nothing to save on the way"
         raise InputError("autosave_every", problem, "set it to 0, or wire a Sampler node of Stepwise")
     if state is None:
         held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step)
+        beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
         held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch)
-    return go(guider, sampler, held, plan, end_step, autosave)
+        beside = held.latent
+    output, denoised, held = go(guider, sampler, held, plan, end_step, autosave)
+    # What other nodes put into the latent goes on with it, whether a state can hold it or not.
+    return {**beside, **output}, {**beside, **denoised}, held
 
 
 def fresh(
@@ -65,57 +73,58 @@ def fresh(
         if value is None:
             raise InputError(name, "is not wired", "wire it, or wire a state to go on from")
     path = path_of(sampling_of(guider.model_patcher))
-    check_sigmas(path, sigmas)
-    if start_step >= len(sigmas) - 1:
+    check_sigmas(path, snapped(path, sigmas), fewest=0)
+    if start_step and start_step >= len(sigmas):
         problem = f"is {start_step}, and the schedule has the steps 0 to {len(sigmas) - 2}"
         raise InputError("start_step", problem, "lower it, or wire a longer schedule")
-    latent = fitting(guider, latent_image)
+    latent = read_latent(guider.model_patcher, latent_image)
+    made = read_noise(noise, latent)
     held = HeldRun(
         *("other", {}) if not isinstance(sampler, PlanSampler) else (sampler.solver.name, sampler.settings),
         path,
         sigmas,
         start_step,
-        noise.generate_noise(latent),
+        made,
         latent,
-        noise.seed,
+        seed_of(noise),
         solver_step=start_step,
         step=start_step,
         model=family_of(guider.model_patcher),
         **asdict(image_seeds(noise, latent)),
     )
-    if not isinstance(sampler, PlanSampler):
+    remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max))
+    if not isinstance(sampler, PlanSampler) or not sigmas:
         return held, None
     plan = plan_of(held, sampler)
     return replace(held, plan=fingerprint(plan)), plan
 
 
-def fitting(guider: Any, latent_image: Mapping[str, Any]) -> dict[str, Any]:
-    """`latent_image` with an empty latent in the model's own shape; raises InputError where it cannot fit the model."""
-    if not isinstance(latent_image, Mapping) or "samples" not in latent_image:
-        raise InputError("latent_image", "is not a LATENT", "wire Empty Latent Image or VAE Encode")
-    latent = dict(latent_image)
-    scales = (latent.pop("downscale_ratio_spacial", None), latent.pop("downscale_ratio_temporal", None))
-    samples = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent["samples"], *scales)
-    if not samples.is_nested:
-        form = guider.model_patcher.get_model_object("latent_format")
-        if samples.ndim != form.latent_dimensions + 2 or samples.shape[1] != form.latent_channels:
-            problem = (
-                f"has the shape {tuple(samples.shape)}, and the model takes {form.latent_channels} channels "
-                f"in {form.latent_dimensions} dimensions"
+def remark_on_start(held: HeldRun, sigma_max: float) -> None:
+    """What only a node with model, schedule and latent can know, as one line of the log.
+
+    A level far below the model's highest is where a run begins from a picture; from nothing it makes a pale one.
+    """
+    if not held.steps > held.start_step:
+        return
+    empty = not any(part.any() for part in components_of(held.latent["samples"]))
+    for found in beginning(held.sigmas, sigma_max, held.start_step):
+        if found.fatal:
+            logging.warning("Stepwise: %s", found)
+        elif empty:
+            cure = f"{FROM_THE_MODEL}, or begin from a picture"
+            logging.warning(
+                "Stepwise: %s", replace(found, problem=f"{found.problem}, and latent_image is empty", cure=cure)
             )
-            raise InputError("latent_image", problem, "encode the picture with this model's own VAE")
-    latent["samples"] = samples
-    return latent
 
 
 def go(
     guider: Any, sampler: Any, held: HeldRun, plan: Plan | None, end_step: int, autosave: Autosave | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Lets the host's guider run the part, and takes the results out of it."""
-    end = min(end_step, held.steps)
-    if held.state is None and end <= held.start_step:
+    end = min(end_step, max(held.steps, 0))
+    if held.state is None and end < held.start_step:
         problem = f"is {end_step}, and the run begins at step {held.start_step}"
-        raise InputError("end_step", problem, "raise it above the step where the run begins")
+        raise InputError("end_step", problem, "raise it to the step where the run begins, or above")
     if end < held.step:
         problem = f"is {end_step}, and the state stands at step {held.step}"
         raise InputError("end_step", problem, "raise it above that step")
@@ -126,8 +135,7 @@ def go(
         return standing(guider, held, run)
 
     def turn() -> None:
-        if autosave is not None:
-            autosave.turn(held.solver_step + run.step, present)
+        autosave.turn(held.solver_step + run.step, present)
 
     run = PlanRun(
         sampler,
@@ -140,14 +148,15 @@ def go(
         components=component_sizes(held.latent["samples"]),
         batching=held.batching,
         patches=held.patches,
-        turn=turn,
+        turn=None if autosave is None else turn,
     )
     try:
-        samples, _ = hosted(guider, run, held, torch.tensor(held.sigmas[held.start_step :]))
+        levels = snapped(held.path, held.sigmas[held.start_step :])
+        samples, _ = hosted(guider, run, held, torch.tensor(levels))
     except BaseException:
         # Cancel is one of these. What the run has reached is worth keeping.
         if autosave is not None and run.step:
-            autosave.save(present())
+            autosave.last(present)
         raise
     held = present()
     return {**held.latent, "samples": samples}, {**held.latent, "samples": held.denoised}, held
@@ -179,23 +188,25 @@ def foreign(guider: Any, sampler: Any, held: HeldRun, end: int) -> tuple[dict[st
 
 
 def standing(guider: Any, held: HeldRun, run: PlanRun) -> HeldRun:
-    """`held` as the run has left it, off the device. A part of no steps leaves it as it was."""
+    """`held` as the run has left it, off the device. A part of no steps has at most made x of latent and noise."""
     if not run.step:
-        return held
+        return held if held.state is not None else begun(held, run)
     state = state_on(run.state, torch.device("cpu"))
     return replace(
         held,
         state=state,
-        memory=on_cpu(run.memory),
-        patches=on_cpu(run.patches),
+        memory=there(run.memory, torch.device("cpu")),
+        patches=run.remembered.on_cpu(),
+        forgotten=tuple(dict.fromkeys((*held.forgotten, *run.forgotten))),
         step=held.solver_step + run.step,
         denoised=as_latent(guider, unpacked(state.denoised, held.latent["samples"])),
         batching=run.batching,
     )
 
 
-def on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+def begun(held: HeldRun, run: PlanRun) -> HeldRun:
+    """A run that stands where it begins: the model has said nothing yet, so its picture so far is the latent."""
+    return replace(held, state=state_on(run.state, torch.device("cpu")), denoised=held.latent["samples"])
 
 
 def as_latent(guider: Any, x0: Any) -> Any:

@@ -4,13 +4,16 @@ The page asks for them when a widget changes (web/curve.js). What a wired model 
 loader has run, so a schedule node sends it along with its result, and the page gives it back with its next questions.
 """
 
+import asyncio
 import base64
+import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiohttp import web
-from comfy_api.input import CurveInput
 from server import PromptServer
 
 from ...samplers import Path
@@ -18,10 +21,16 @@ from ...samplers.parameters import InputError, checked, parameters
 from ...samplers.registry import SCHEDULES, Schedule
 from ...samplers.schedules import trained_sigmas
 from ...samplers.schedules.tables import Trained
+from .curves import curve_of
 
 ROUTE = "/stepwise/schedule"
-# A question of the page is small: a few widgets and, packed, the noise levels of a model (10000 at most so far).
-LARGEST_TABLE = 100_000
+# A question of the page is small: a few widgets, the points of a curve and, packed, the noise levels of a model.
+LARGEST_TABLE = 20_000
+LARGEST_BODY = 1_000_000
+# Levels that are computed for one answer, times the points of the curve that each is read from: about a second of work.
+MOST_WORK = 100_000
+# One question after the other, beside the event loop: a server that draws curves does everything else meanwhile.
+WORKER = ThreadPoolExecutor(1, "stepwise-curves")
 
 OTHERS = {
     "VE": "wire Karras, Exponential or Timestep Schedule instead",
@@ -38,7 +47,7 @@ def schedule_values(schedule: Schedule, trained: Trained | None, values: Mapping
     rest = {name: value for name, value in values.items() if name not in ours}
     given = {**checked(schedule.function, ours)}
     if "curve" in rest:
-        given["shape"] = CurveInput.from_raw(rest.pop("curve")).interp
+        given["shape"] = curve_of(rest.pop("curve"), "curve")
     from_table = "table" in schedule.takes
     betas = checked(trained_sigmas if from_table else schedule.function, rest)
     if trained is not None:
@@ -76,25 +85,65 @@ def trained_from(data: Mapping[str, Any]) -> Trained:
     table = base64.b64decode(data["table"], validate=True)
     if not 0 < len(table) <= 4 * LARGEST_TABLE or len(table) % 4:
         raise ValueError("the table of noise levels is not one")
-    return Trained(Path(data["path"]), struct.unpack(f"<{len(table) // 4}f", table), float(data["shift"]))
+    levels, shift = struct.unpack(f"<{len(table) // 4}f", table), float(data["shift"])
+    if not all(map(math.isfinite, (*levels, shift))):
+        raise ValueError("the noise levels and the shift must be finite")
+    return Trained(Path(data["path"]), levels, shift)
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
-    """The noise levels of the schedule node that `question` describes, or what its error would say."""
-
+    """The noise levels of the schedule node that `question` describes, or what its error would say, or why it has to be
+    run to be seen."""
     schedule = next(each for each in SCHEDULES if f"Stepwise{each.id}Schedule" == question["node"])
     trained = trained_from(question["trained"]) if question.get("trained") else None
+    if work(question["values"]) > MOST_WORK:
+        return {"note": "too many steps to draw before a run"}
     try:
         return {"sigmas": schedule_values(schedule, trained, question["values"])}
     except InputError as error:
         return {"error": str(error)}
 
 
-async def on_question(request: web.Request) -> web.Response:
+def work(values: Mapping[str, Any]) -> float:
+    """How many levels are computed for these widgets, times the points of their curve."""
+    points = values["curve"]["points"] if "curve" in values else ()
+    return float(values.get("steps", 1)) / max(float(values.get("denoise", 1.0)), 0.01) * max(len(points), 1)
+
+
+def no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def reply(body: bytes) -> tuple[int, str]:
+    """Status and text of the answer to any body."""
     try:
-        return web.json_response(answer(await request.json()))
-    except (ValueError, KeyError, TypeError, StopIteration, ArithmeticError) as error:
-        return web.json_response({"error": f"not a question about a schedule: {error!r}"}, status=400)
+        question = json.loads(body, parse_constant=no_number)
+        if not isinstance(question, dict) or not isinstance(question.get("values"), dict):
+            raise ValueError("a question has a node and its values")
+        return 200, json.dumps(answer(question), allow_nan=False)
+    except (ValueError, LookupError, TypeError, StopIteration, ArithmeticError, RecursionError) as error:
+        return 400, json.dumps({"error": f"not a question about a schedule: {type(error).__name__}: {error}"})
+
+
+async def read_body(request: web.Request) -> bytes | None:
+    """The body, or None for one that is too large, of which no more is read than shows that."""
+    if (request.content_length or 0) > LARGEST_BODY:
+        return None
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            return None
+    return bytes(body)
+
+
+async def on_question(request: web.Request) -> web.Response:
+    body = await read_body(request)
+    if body is None:
+        status, text = 413, json.dumps({"error": f"a question has at most {LARGEST_BODY} bytes"})
+    else:
+        status, text = await asyncio.get_running_loop().run_in_executor(WORKER, reply, body)
+    return web.Response(text=text, status=status, content_type="application/json")
 
 
 def serve_previews() -> None:

@@ -21,6 +21,7 @@ LATER = (
     "autosave_every",
     "on_mismatch",
     "cfg_pp",
+    "zero_steps",
 )
 
 

@@ -1,72 +1,81 @@
-"""Inputs and outputs that several nodes have."""
+"""What comes over a link, looked at before a node of ours works with it.
 
-from inspect import signature
+The host checks widgets, and the types of links, but no value that a prompt writes where a link belongs.
+"""
 
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
 from comfy_api.latest import io
 
-from ...samplers.registry import Schedule
-from ...samplers.schedules import trained_sigmas
-from .schema import StateType, later_last, widgets
-
-STEP_INPUTS = (
-    io.Guider.Input("guider", tooltip="Model and prompts, for example from CFG Guider (Stepwise)."),
-    io.Noise.Input("noise", optional=True, tooltip="Starting noise. Not needed when a state is wired."),
-    io.Latent.Input("latent_image", optional=True, tooltip="What to begin from. Not needed when a state is wired."),
-    io.Sigmas.Input("sigmas", optional=True, tooltip="The full schedule, also when only a part of it is run."),
-    StateType.Input("state", optional=True, tooltip="Go on from where another step node stopped."),
-)
-NOISE_INPUTS = (
-    io.Combo.Input(
-        "noise_kind",
-        options=["independent", "brownian"],
-        tooltip="independent: new noise at every step. brownian: one path of noise per image, the same for every "
-        "schedule, so that more steps refine the picture instead of changing it; it costs about 8 draws for one.",
-    ),
-    io.Combo.Input(
-        "noise_device",
-        options=["cpu", "gpu"],
-        tooltip="Where the sampler's own noise is drawn. On the CPU a picture is the same on every machine.",
-    ),
-)
-WINDOW_INPUTS = (
-    io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step of the schedule to take."),
-    io.Int.Input(
-        "end_step",
-        default=10000,
-        min=1,
-        max=10000,
-        tooltip="Stop after this many steps of the schedule; the state then goes on from there.",
-    ),
-    io.Int.Input(
-        "autosave_every",
-        optional=True,
-        default=0,
-        min=0,
-        max=10000,
-        tooltip="Save the state to ComfyUI's output folder after every so many steps, and on Cancel; 0 never.",
-    ),
-    io.Combo.Input(
-        "on_mismatch",
-        optional=True,
-        options=["error", "fork"],
-        tooltip="When solver, parameters, seed or schedule are not those of the wired state: error stops, "
-        "fork goes on from where the state stands and says in the log what it dropped.",
-    ),
-)
-HIDDEN = (io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo)
-STEP_OUTPUTS = (
-    io.Latent.Output("output", tooltip="The latent where the run stopped."),
-    io.Latent.Output("denoised_output", tooltip="The model's last prediction of the clean latent."),
-    StateType.Output("state", tooltip="Everything that the rest of the run needs."),
-)
+from ...samplers.guidance import Rule
+from ...samplers.guidance.expressions import Prediction
+from ...samplers.parameters import InputError, quoted
+from .messages import named
 
 
-def schedule_widgets(schedule: Schedule) -> list[io.Input]:
-    """The widgets of the schedule, of the trained betas where it takes a table, and of the curve where it is drawn."""
-    made = widgets(schedule.function)
-    if "shape" in signature(schedule.function).parameters:
-        tooltip = "Log sigma over the step: 1 is sigma_max, 0 is sigma_min. It has to fall everywhere."
-        made.insert(1, io.Curve.Input("curve", default=[(0.0, 1.0), (1.0, 0.0)], tooltip=tooltip))
-    if "table" in schedule.takes:
-        made += widgets(trained_sigmas)
-    return later_last(made)
+def has(*names: str) -> Callable[[Any], bool]:
+    return lambda value: all(hasattr(value, name) for name in names)
+
+
+def is_conditioning(value: Any) -> bool:
+    """Pairs of a tensor and a dictionary; a model without text has None for the tensor."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    pairs = [tuple(each) for each in value if isinstance(each, (list, tuple)) and len(each) == 2]
+    sound = all((text is None or torch.is_tensor(text)) and isinstance(rest, Mapping) for text, rest in pairs)
+    return sound and len(pairs) == len(value)
+
+
+# SIGMAS have a reader of their own, which takes lists too.
+IS_ONE: dict[str, Callable[[Any], bool]] = {
+    "MODEL": has("get_model_object", "model_options"),
+    "GUIDER": has("sample", "model_patcher"),
+    "NOISE": has("generate_noise"),
+    "SAMPLER": has("sample"),
+    "VAE": has("decode", "encode"),
+    "CONDITIONING": is_conditioning,
+    "LATENT": lambda value: isinstance(value, Mapping) and "samples" in value,
+    "IMAGE": torch.is_tensor,
+    "STEPWISE_STATE": has("solver", "sigmas", "latent"),
+    "STEPWISE_GUIDANCE": lambda value: isinstance(value, tuple) and all(isinstance(each, Rule) for each in value),
+    "STEPWISE_PREDICTION": lambda value: isinstance(value, Prediction),
+}
+
+
+def with_checked_sockets(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """`node`, whose execution begins with a look at what its sockets got."""
+    # The host calls it on a clone of the class, which is what knows the hidden inputs.
+    execute = node.execute.__func__
+
+    @cache
+    def declared() -> tuple[str, list[io.Input]]:
+        schema = node.define_schema()
+        return schema.display_name, [each for each in schema.inputs if each.get_io_type() in IS_ONE]
+
+    def checked_first(cls: type[io.ComfyNode], **inputs: Any) -> io.NodeOutput:
+        name, sockets = declared()
+        # Nothing on an optional socket is the same whether a prompt leaves it out or says null.
+        nothing = {each.id for each in sockets if each.optional and inputs.get(each.id) is None}
+        with named(name):
+            for each in sockets:
+                if each.id not in nothing:
+                    check_socket(each, inputs.get(each.id))
+        return execute(cls, **{key: value for key, value in inputs.items() if key not in nothing})
+
+    return type(node.__name__, (node,), {"execute": classmethod(checked_first), "__module__": node.__module__})
+
+
+def check_socket(declared: io.Input, value: Any) -> None:
+    """Raises InputError for a value that is none of the socket's type."""
+    kind = declared.get_io_type()
+    if not IS_ONE[kind](value):
+        raise InputError(declared.id, f"is not a {kind} but {said(value)}", f"wire a {kind} output into it")
+
+
+def said(value: Any) -> str:
+    """A value as a person may have typed it, or what it is."""
+    typed = isinstance(value, (str, int, float, list, dict, type(None)))
+    return quoted(value, 40) if typed else f"a {type(value).__name__}"

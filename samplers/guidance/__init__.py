@@ -19,12 +19,12 @@ state, cond, uncond and all other predictions are denoised (estimates of x0), si
 levels.
 """
 
-from .chain import Chain, Kind, Rule, cfg, extra_names, guide, needs, scale_at
+from .chain import Chain, Kind, Rule, avoided_names, cfg, extra_names, guide, needs, resting, scale_at
 from .model_call import Call, Descent
-from .prompts import another, another_reads, dual, dual_reads
+from .prompts import another, another_avoids, another_reads, dual, dual_reads
 from .repairs import rescale, threshold
 from .scales import curve, drawn_curve, interval
-from .unconditional import apg, perp_neg, zero_init_rests, zero_star
+from .unconditional import apg, perp_neg, perp_neg_avoids, perp_neg_reads, zero_init_rests, zero_star
 
 __all__ = [
     "Call",
@@ -33,8 +33,10 @@ __all__ = [
     "Kind",
     "Rule",
     "another",
+    "another_avoids",
     "another_reads",
     "apg",
+    "avoided_names",
     "cfg",
     "curve",
     "drawn_curve",
@@ -45,7 +47,10 @@ __all__ = [
     "interval",
     "needs",
     "perp_neg",
+    "perp_neg_avoids",
+    "perp_neg_reads",
     "rescale",
+    "resting",
     "scale_at",
     "threshold",
     "zero_init_rests",

@@ -42,9 +42,11 @@ class Rule:
         prompt:  (call, denoised, uncond, **others, **params) -> denoised
         result:  (call, denoised, cond, **params) -> denoised
     others: conditionings beyond the guider's own two, by name, in whatever form the guider evaluates.
-    reads: for `combine` and `prompt`, (scale, **params) -> the names of the predictions that it reads there; the others
-        are None where it is called.
-    rests: (sigma, path, **params) -> whether the model is not asked there at all, and x stays as it is.
+    reads: (scale, **params) -> the names of the predictions that it reads there, for `combine`, `prompt`, and `away`
+        where it is not all; the others are None where it is called.
+    rests: (sigma, path, step, **params) -> whether the model is not asked there at all, and x stays as it is; `step` is
+        None where the number of the step is not known.
+    avoids: (**params) -> which of `others` are like the negative prompt.
     """
 
     kind: Kind
@@ -53,6 +55,7 @@ class Rule:
     others: Mapping[str, Any] = field(default_factory=dict[str, Any])
     reads: Callable[..., tuple[str, ...]] | None = None
     rests: Callable[..., bool] | None = None
+    avoids: Callable[..., tuple[str, ...]] | None = None
 
 
 Chain = Sequence[Rule]
@@ -71,8 +74,37 @@ def extra_names(rules: Chain) -> dict[str, Any]:
     return {f"{i}.{name}": value for i, rule in enumerate(rules) for name, value in rule.others.items()}
 
 
-def resting(rules: Chain, scale: float, sigma: float, path: Path) -> bool:
-    return scale != 1.0 and any(rule.rests is not None and rule.rests(sigma, path, **rule.params) for rule in rules)
+def avoided_names(rules: Chain) -> frozenset[str]:
+    """Those of `extra_names` that are like the negative prompt."""
+    pairs = ((i, rule.avoids(**rule.params)) for i, rule in enumerate(rules) if rule.avoids is not None)
+    return frozenset(f"{i}.{name}" for i, names in pairs for name in names)
+
+
+def resting(rules: Chain, scale: float, sigma: float, path: Path, step: int | None = None) -> bool:
+    """Whether x stays as it is at noise level `sigma` or, where it is known, in this step of the run.
+
+    Args:
+        scale: the guider's own. Where the rules make it 1, nothing rests.
+    """
+    scale = scale_at(rules, scale, sigma, path)
+    rests = (rule.rests(sigma, path, step, **rule.params) for rule in rules if rule.rests is not None)
+    return scale != 1.0 and any(rests)
+
+
+def reads_of(index: int, rule: Rule, scale: float) -> frozenset[str]:
+    """The names of the predictions that a rule is computed from."""
+    if rule.reads is not None:
+        read = rule.reads(scale, **rule.params)
+    else:
+        read = {"away": ("cond", "uncond", *rule.others), "result": ("cond",)}.get(rule.kind, ())
+    return frozenset(f"{index}.{name}" if name in rule.others else name for name in read)
+
+
+def away_rules(rules: Chain, scale: float) -> dict[int, Rule]:
+    """The rules that replace what guidance moves away from: from the last one on that does not read what is there."""
+    found = {i: rule for i, rule in enumerate(rules) if rule.kind == "away" and scale != 1.0}
+    first = max((i for i, rule in found.items() if "uncond" not in reads_of(i, rule, scale)), default=0)
+    return {i: rule for i, rule in found.items() if i >= first}
 
 
 def needs(rules: Chain, scale: float, sigma: float, path: Path) -> frozenset[str]:
@@ -81,20 +113,20 @@ def needs(rules: Chain, scale: float, sigma: float, path: Path) -> frozenset[str
     Args:
         scale: the guider's own. Where the rules make it 1, `cond` is enough; an empty set means no evaluation at all.
     """
-    scale = scale_at(rules, scale, sigma, path)
     if resting(rules, scale, sigma, path):
         return frozenset()
-    names = set[str]()
-    for i, rule in enumerate(rules):
-        read = rule.reads(scale, **rule.params) if rule.reads is not None else ()
-        if rule.kind == "away" and scale != 1.0:
-            read = ("cond", "uncond", *rule.others)
-        elif rule.kind == "result":
-            read = ("cond",)
-        names |= {f"{i}.{name}" if name in rule.others else name for name in read}
+    scale = scale_at(rules, scale, sigma, path)
+
+    def read_by(*kinds: Kind) -> frozenset[str]:
+        found = (reads_of(i, rule, scale) for i, rule in enumerate(rules) if rule.kind in kinds)
+        return frozenset[str]().union(*found)
+
+    names = read_by("combine")
     if not any(rule.kind == "combine" for rule in rules):
-        names |= {1.0: {"cond"}, 0.0: {"uncond"}}.get(scale, {"cond", "uncond"})
-    return frozenset(names)
+        names = frozenset({1.0: ("cond",), 0.0: ("uncond",)}.get(scale, ("cond", "uncond")))
+    for i, rule in reversed(away_rules(rules, scale).items()):
+        names = names - {"uncond"} | reads_of(i, rule, scale)
+    return names | read_by("prompt", "result")
 
 
 def guide(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str = "") -> Tensor:
@@ -121,11 +153,9 @@ def guide(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str 
 def combined(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str) -> Tensor:
     """The combination of the two prompts, or of those of the rule that combines them otherwise."""
     cond, uncond = predictions.get("cond"), predictions.get("uncond")
-    if call.scale != 1.0:
-        for i, rule in enumerate(rules):
-            if rule.kind == "away":
-                given = others_of(rule, i, predictions)
-                uncond = rule.function(replace(call, key=f"{key}{i}"), cond, uncond, **given, **rule.params)
+    for i, rule in away_rules(rules, call.scale).items():
+        given = others_of(rule, i, predictions)
+        uncond = rule.function(replace(call, key=f"{key}{i}"), cond, uncond, **given, **rule.params)
     for rule, given in with_others(rules, predictions, "combine"):
         return rule.function(call, cond, uncond, **given, **rule.params)
     if uncond is None or call.scale == 1.0:

@@ -10,13 +10,14 @@ All predictions are denoised and of x's shape. Every operation works on each ima
 and on the components of packed latents apart.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Annotated, Any, Literal
 
 from ..parameters import InputError, Param
 from ..path import Path
-from .chain import Chain, Rule, extra_names, scale_at
+from .chain import Chain, Rule, avoided_names, extra_names, scale_at
 from .scales import Measure, Over, SigmaEnd, SigmaStart, drawn_curve, interval, position
 
 
@@ -82,6 +83,11 @@ class Guided(Prediction):
     def linear(self) -> bool:
         """Whether it is classifier-free guidance, with a scale that may depend on the noise level."""
         return all(rule.kind == "scale" for rule in self.rules)
+
+    @property
+    def avoided(self) -> frozenset[str]:
+        """Those of `others` that are like the negative prediction."""
+        return avoided_names(self.rules)
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,7 +286,45 @@ def children(p: Prediction) -> tuple[Prediction, ...]:
 
 def subexpressions(p: Prediction) -> tuple[Prediction, ...]:
     """The expression and all that is in it, each once, from the top down."""
-    found = {p: None}
-    for child in children(p):
-        found |= dict.fromkeys(subexpressions(child))
+    found: dict[Prediction, None] = {}
+    _collect(p, found)
     return tuple(found)
+
+
+def _collect(p: Prediction, found: dict[Prediction, None]) -> None:
+    if p not in found:
+        found[p] = None
+        for child in children(p):
+            _collect(child, found)
+
+
+def negatives(p: Prediction) -> frozenset[Leaf]:
+    """The leaves that the expression moves away from: those with a negative share in it.
+
+    The share is 1 on the positive side of a guidance and -1 on the negative one, where conditionings of the rules stand
+    too if these say so; in a sum or a mean it is the factor, as it is without rules. A direction has none. Where the
+    shares cancel, it is the side of a guidance that decides.
+    """
+    parts = {part: children(part) for part in subexpressions(p)}
+    shares = {**dict.fromkeys(parts, 0.0), p: 1.0}
+    for part in reversed(tuple(TopologicalSorter(parts).static_order())):
+        for child, share in _shares(part):
+            shares[child] += share * shares[part]
+    sides = {part.negative for part in parts if isinstance(part, Guided)}
+    leaves = {part: share for part, share in shares.items() if isinstance(part, Leaf)}
+    return frozenset(leaf for leaf, share in leaves.items() if share < 0.0 or (share == 0.0 and leaf in sides))
+
+
+def _shares(p: Prediction) -> Iterator[tuple[Prediction, float]]:
+    match p:
+        case Sum():
+            yield from ((term, f.value) for term, f in p.terms)
+        case Mix():
+            yield from ((p.a, 1.0 - p.amount.value), (p.b, p.amount.value))
+        case Guided():
+            yield from ((p.positive, 1.0), (p.negative, -1.0))
+            yield from ((leaf, -1.0 if name in p.avoided else 1.0) for name, leaf in p.others.items())
+        case Projected():
+            yield p.prediction, 1.0
+        case _:
+            yield from ((child, 1.0) for child in children(p))

@@ -60,6 +60,10 @@ def another_reads(scale: float, *, prompt_scale: float) -> tuple[str, ...]:
     return ("other", "uncond") if prompt_scale != 0.0 else ()
 
 
+def another_avoids(*, prompt_scale: float) -> tuple[str, ...]:
+    return ("other",) if prompt_scale < 0.0 else ()
+
+
 def another(
     call: Call,
     denoised: Tensor,

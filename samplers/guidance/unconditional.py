@@ -106,15 +106,19 @@ def zero_star(
             0.001,
         ),
     ] = 1.0,
+    zero_steps: Annotated[
+        int,
+        Param("Flow models: in so many first steps of a run, too, the picture stays as it is.", 0, 10000, 1),
+    ] = 0,
 ) -> Tensor:
     """CFG-Zero*: denoised = x - sigma (s v_uncond + scale (v_cond - s v_uncond))   (Fan et al. 2025, optimized scale).
 
     s = <v_cond, v_uncond> / <v_uncond, v_uncond>, image by image, is the multiple of the unconditional velocity that
     comes nearest to the conditional one; the velocity is dx/dsigma = (x - denoised) / sigma on every model.
 
-    Zero-init: on flow models the velocity is taken as 0, and the model is not called, where sigma is at least
-    `zero_init`: with 1 in the first step of a run that begins at pure noise. The paper counts steps, which would make
-    the picture depend on how a run is split.
+    Zero-init: on flow models the velocity is taken as 0, and the model is not called, in steps that begin at a sigma of
+    at least `zero_init`: with 1 in the first step of a run that begins at pure noise. The paper counts steps, as
+    `zero_steps` does.
     """
 
     def away(x: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
@@ -125,15 +129,21 @@ def zero_star(
     return apart(call.components, away, call.x, cond, uncond)
 
 
-def zero_init_rests(sigma: float, path: Path, *, zero_init: float) -> bool:
-    """Whether `zero_star` leaves the model out at `sigma`."""
-    return path is Path.FLOW and sigma >= zero_init
+def zero_init_rests(
+    sigma: float, path: Path, step: int | None = None, *, zero_init: float, zero_steps: int = 0
+) -> bool:
+    """Whether `zero_star` leaves the model out at `sigma`, or in this step of the run where its number is known.
+
+    A table of float32 noise levels may begin at 1 less a rounding: within 1e-6 of 1 is 1.
+    """
+    level = 1.0 if abs(sigma - 1.0) < 1e-6 else sigma
+    return path is Path.FLOW and (level >= zero_init or (step is not None and step < zero_steps))
 
 
 def perp_neg(
     call: Call,
     cond: Tensor,
-    uncond: Tensor,
+    uncond: Tensor | None,
     *,
     empty: Tensor,
     negative_scale: Annotated[
@@ -152,8 +162,11 @@ def perp_neg(
     p = cond - empty, n = uncond - empty, n_perp = n - <n, p> / <p, p> p: only what in the negative prompt is
     perpendicular to the positive one pushes away. uncond is the guider's negative prompt, empty the empty one. In the
     paper's form, empty + scale (p - negative_scale n_perp), n_perp comes with scale instead of scale - 1. If both
-    prompts are equal, it is guidance against the empty prompt.
+    prompts are equal, it is guidance against the empty prompt. With negative_scale 0 it is that too, and the negative
+    prompt is not evaluated.
     """
+    if uncond is None:
+        return empty
     strength = negative_scale * (1.0 if form == "conditional" else call.scale / (call.scale - 1.0))
 
     def away(cond: Tensor, negative: Tensor, empty: Tensor) -> Tensor:
@@ -161,3 +174,11 @@ def perp_neg(
         return torch.add(empty, torch.addcmul(n, p, share(n, p), value=-1.0), alpha=strength)
 
     return apart(call.components, away, cond, uncond, empty)
+
+
+def perp_neg_reads(scale: float, *, negative_scale: float, form: str) -> tuple[str, ...]:
+    return ("cond", "empty") if negative_scale == 0.0 else ("cond", "uncond", "empty")
+
+
+def perp_neg_avoids(*, negative_scale: float, form: str) -> tuple[str, ...]:
+    return ("empty",)

@@ -8,6 +8,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -83,6 +84,23 @@ class AddressedNoise:
         return self.device.type == "cpu" and like.device.type == "cuda"
 
 
+@dataclass(frozen=True)
+class Varied:
+    """See `varied`. Both sources have the standard deviation `scale`, and so has this."""
+
+    first: NoiseSource
+    second: NoiseSource
+    strength: float
+
+    @property
+    def scale(self) -> float:
+        return float(getattr(self.first, "scale", 1.0))
+
+    def __call__(self, address: Noise, like: Tensor) -> Tensor:
+        near, far = arc(self.strength)
+        return self.first(address, like).mul_(near).add_(self.second(address, like), alpha=far)
+
+
 def varied(first: NoiseSource, second: NoiseSource, strength: float) -> NoiseSource:
     """`first` turned towards `second`: cos(a) first + sin(a) second with a = strength pi / 2.
 
@@ -91,12 +109,7 @@ def varied(first: NoiseSource, second: NoiseSource, strength: float) -> NoiseSou
     """
     if strength in (0.0, 1.0):
         return second if strength else first
-    near, far = arc(strength)
-
-    def draw(address: Noise, like: Tensor) -> Tensor:
-        return first(address, like).mul_(near).add_(second(address, like), alpha=far)
-
-    return draw
+    return Varied(first, second, strength)
 
 
 def arc(strength: float) -> tuple[float, float]:

@@ -116,6 +116,10 @@ class BrownianNoise:
     def seeds(self) -> tuple[int, ...]:
         return self.independent.seeds
 
+    @property
+    def scale(self) -> float:
+        return self.independent.scale
+
     def __call__(self, address: Noise, like: Tensor) -> Tensor:
         start, end = point(self.path, address.sigma_from), point(self.path, address.sigma_to)
         if address.fresh or address.occurrence or start is None or end is None or start >= end:

@@ -93,7 +93,7 @@ class Guidance:
 
     others: conditionings beside the guider's own two: input name and meaning.
     curves: parameters that are drawn: input name and meaning.
-    reads, rests: as in `guidance.Rule`.
+    reads, rests, avoids: as in `guidance.Rule`.
     """
 
     id: str
@@ -107,6 +107,7 @@ class Guidance:
     curves: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     reads: Callable[..., tuple[str, ...]] | None = None
     rests: Callable[..., bool] | None = None
+    avoids: Callable[..., tuple[str, ...]] | None = None
     aliases: tuple[str, ...] = ()
 
     def rule(self, params: Mapping[str, Any]) -> guidance.Rule:
@@ -120,7 +121,7 @@ class Guidance:
         if self.kind == "scale":
             # What several parameters must be together, the function itself checks.
             self.function(1.0, 0.5, VE, **complete)
-        return guidance.Rule(self.kind, self.function, complete, others, self.reads, self.rests)
+        return guidance.Rule(self.kind, self.function, complete, others, self.reads, self.rests, self.avoids)
 
 
 @dataclass(frozen=True)

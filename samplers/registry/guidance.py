@@ -87,6 +87,8 @@ GUIDANCE: tuple[Guidance, ...] = (
         (PERP_NEG_PAPER,),
         "away",
         {"empty": "An empty prompt. The guider's own negative is the prompt to avoid."},
+        reads=guidance.perp_neg_reads,
+        avoids=guidance.perp_neg_avoids,
         aliases=("perp neg", "perpendicular negative"),
     ),
     Guidance(
@@ -111,6 +113,7 @@ GUIDANCE: tuple[Guidance, ...] = (
         "prompt",
         {"other": "The further prompt."},
         reads=guidance.another_reads,
+        avoids=guidance.another_avoids,
         aliases=("composable diffusion", "several prompts", "and"),
     ),
     Guidance(

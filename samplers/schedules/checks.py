@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from ..parameters import InputError
 from ..path import Path
-from ..plan import Plan
 from .tables import Trained
 
 # A schedule's start is the model's own where it differs by no more than roundings of tables.
 ROUNDING = 1e-4
-# A limit of choice: Karras at 20 steps keeps DPM++ 2M well below it, the last step of Laplace above 0 does not.
-MOST_AMPLIFIED = 6.0
+FROM_THE_MODEL = "wire the model into the schedule node, so that it takes the range from it"
+FOR_A_PICTURE = "this is right for beginning from a picture, not for an empty latent"
 
 
 @dataclass(frozen=True)
@@ -29,16 +28,16 @@ class Finding:
         return f"{place} {self.problem}. {self.cure[:1].upper()}{self.cure[1:]}."
 
 
-def check_sigmas(path: Path, sigmas: Sequence[float], name: str = "sigmas") -> None:
-    """Raises InputError unless `sigmas` are at least two finite noise levels, descending strictly, none below 0 and
-    none above the path's largest."""
-    for found in faults(path, sigmas):
+def check_sigmas(path: Path, sigmas: Sequence[float], name: str = "sigmas", fewest: int = 2) -> None:
+    """Raises InputError unless `sigmas` are at least `fewest` finite noise levels, descending strictly, none below 0
+    and none above the path's largest."""
+    for found in faults(path, sigmas, fewest):
         raise InputError(name, found.problem, found.cure, found.index)
 
 
-def faults(path: Path, sigmas: Sequence[float]) -> Iterator[Finding]:
+def faults(path: Path, sigmas: Sequence[float], fewest: int = 2) -> Iterator[Finding]:
     """What forbids a run, in the order of the schedule."""
-    if len(sigmas) < 2:
+    if len(sigmas) < fewest:
         held = "is empty" if not sigmas else f"holds one value, {sigmas[0]:g}"
         yield Finding(None, held, "one step needs two values: wire a schedule node with at least 1 step")
     for index, sigma in enumerate(sigmas):
@@ -50,44 +49,37 @@ def faults(path: Path, sigmas: Sequence[float]) -> Iterator[Finding]:
             problem = f"is {sigma:g}, not below the value before it, {sigmas[index - 1]:g}"
             yield Finding(index, problem, "wire a schedule that descends at every step")
         elif sigma > path.sigma_max:
-            problem = f"is {sigma:g}, and a flow model begins at 1"
-            yield Finding(index, problem, "wire the model into the schedule node, so that it takes the range from it")
+            problem, cure = f"is {sigma:g}, and a flow model begins at 1", FROM_THE_MODEL
+            if like_timesteps(sigma):
+                problem, cure = f"{problem}: these look like timesteps", "divide them by 1000"
+            yield Finding(index, problem, cure)
 
 
-def remarks(sigmas: Sequence[float], trained: Trained | None = None, plan: Plan | None = None) -> Iterator[Finding]:
-    """What a run on sound `sigmas` should know: how they fit the model's range, where they end, and which steps of
-    `plan` multiply errors. A start above the model's range is fatal."""
-    if trained is not None and sigmas[0] > trained.sigma_max * (1.0 + ROUNDING):
-        problem = (
-            f"is {sigmas[0]:g}, above the highest noise level that the model was trained on, {trained.sigma_max:g}"
-        )
-        yield Finding(0, problem, "wire the model into the schedule node, so that it takes the range from it")
-    if trained is not None and sigmas[0] < 0.5 * trained.sigma_max:
-        problem = f"is {sigmas[0]:g}, far below the model's highest noise level, {trained.sigma_max:g}"
-        cure = "this is right for beginning from a picture, not for an empty latent"
-        yield Finding(0, problem, cure, fatal=False)
-    if plan is not None:
-        yield from amplified(plan)
+def remarks(sigmas: Sequence[float], trained: Trained | None = None) -> Iterator[Finding]:
+    """What a run on sound `sigmas` should know: how they fit the model's range, and where they end. A start above the
+    model's range is fatal."""
+    if trained is not None:
+        yield from beginning(sigmas, trained.sigma_max)
     if sigmas[-1] > 0.0:
         problem = f"is {sigmas[-1]:g}, so the run ends with noise in the picture"
-        cure = "this is right for a part of a run; else choose last_sigma = zero"
+        cure = "this is right for a part of a run; else end with a 0 (last_sigma = zero in a schedule node)"
         yield Finding(len(sigmas) - 1, problem, cure, fatal=False)
 
 
-def amplified(plan: Plan) -> Iterator[Finding]:
-    """The steps that reach so far beyond the step before that they multiply what earlier predictions have wrong.
+def beginning(sigmas: Sequence[float], sigma_max: float, index: int = 0) -> Iterator[Finding]:
+    """How a run that begins at `sigmas[index]` fits the highest noise level of its model."""
+    first = sigmas[index]
+    if first > sigma_max * (1.0 + ROUNDING):
+        problem = f"is {first:g}, above the highest noise level that the model was trained on, {sigma_max:g}"
+        cure = FROM_THE_MODEL
+        if like_timesteps(first):
+            problem, cure = f"{problem}: these look like timesteps", "take their noise levels from Timestep Schedule"
+        yield Finding(index, problem, cure)
+    if first < 0.5 * sigma_max:
+        problem = f"is {first:g}, far below the model's highest noise level, {sigma_max:g}"
+        yield Finding(index, problem, FOR_A_PICTURE, fatal=False)
 
-    A step that weighs predictions by w_i leaves at most sum |w_i| of an error in them, in units of what one prediction
-    of the same step would leave.
-    """
-    for stage in plan.stages:
-        s, t = plan.sigmas[stage.step], plan.sigmas[stage.step + 1]
-        for row in stage.rows:
-            if row.target != "x" or row.draws:
-                continue
-            weights = [value for operand, value in row.terms if operand != "x"]
-            gain = abs(sum(weights))
-            if gain > 0.0 and (factor := sum(map(abs, weights)) / gain) > MOST_AMPLIFIED:
-                problem = f"is {t:g}: the step down from {s:g} multiplies errors of the predictions by {factor:.0f}"
-                cure = "take more steps there, a schedule whose steps change less in length, or a lower order"
-                yield Finding(stage.step + 1, problem, cure, fatal=False)
+
+def like_timesteps(first: float) -> bool:
+    """Whether a schedule that begins too high begins where timesteps do: below 1000, or there."""
+    return 100.0 < first <= 1000.0

@@ -25,7 +25,8 @@ def split_at(sigmas: Sigmas, step: int, name: str = "step") -> tuple[tuple[float
     if not 0 < step < steps:
         empty = "first" if step <= 0 else "second"
         problem = f"cuts at step {step} of {steps}, which leaves the {empty} part without a step"
-        raise InputError(name, problem, f"cut somewhere from step 1 to step {steps - 1}")
+        cure = f"cut somewhere from step 1 to step {steps - 1}" if steps > 1 else "wire a schedule of 2 steps or more"
+        raise InputError(name, problem, cure)
     return tuple(sigmas[: step + 1]), tuple(sigmas[step:])
 
 

@@ -47,7 +47,8 @@ def finished(
     if largest is not None and total + extra > largest:
         most = max((n for n in range(largest + 1) if whole(n, denoise) + extra <= largest), default=0)
         problem = f"is {steps}, and there are {largest} noise levels to choose from"
-        raise InputError("steps", problem, f"give at most {most}{', or raise denoise' if denoise < 1.0 else ''}")
+        cures = [f"give at most {most}"] if most > 0 else ["set last_sigma to zero"] if extra else []
+        raise InputError("steps", problem, ", or ".join([*cures, *(["raise denoise"] if denoise < 1.0 else [])]))
     chosen = tuple(map(float, levels(total + extra)))
     ended = chosen if last_sigma == "sigma_min" else (*chosen[: len(chosen) - extra], 0.0)
     kept = ended[-steps - 1 :]

@@ -10,6 +10,8 @@ from .ends import Denoise, LastSigma, SigmaMax, SigmaMin, Steps, check_range, fi
 
 # Stable Diffusion 1.5's and SDXL's range.
 SIGMA_MIN, SIGMA_MAX = 0.0291675, 14.614642
+# e^(177 / 2) is the last noise level of this kind below 2^128, where float32 ends.
+LARGEST = 177.0
 
 
 def karras(
@@ -172,8 +174,10 @@ def vp(
 
     if sigma_min is None or sigma_max is None:
         first, last = 1.0, eps_s
-        if beta_d / 2.0 + beta_min > 700.0:
-            raise InputError("beta_d", f"is {beta_d:g}, and the first noise level would be infinite", "lower it")
+        if (exponent := beta_d / 2.0 + beta_min) > LARGEST:
+            problem = f"is {beta_d:g}, and the first noise level, e^{exponent / 2.0:g}, is more than float32 holds"
+            cure = f"give at most {2.0 * (LARGEST - beta_min):g}" if beta_min < LARGEST else "lower it and beta_min"
+            raise InputError("beta_d", problem, cure)
         sigma_min, sigma_max = level(eps_s), level(1.0)
     else:
         check_range(sigma_min, sigma_max)

@@ -194,6 +194,9 @@ def lcm(
 
     known = original_inference_steps <= len(table)
     largest = lcm_count(original_inference_steps, denoise) if known else None
+    if largest == 0:
+        problem = f"is {denoise:g}, which leaves 0 of the {original_inference_steps} distilled timesteps"
+        raise InputError("denoise", problem, f"give at least {steps / original_inference_steps:g} for {steps} steps")
     return finished(levels, steps, 1.0, last_sigma, largest)
 
 

@@ -14,8 +14,8 @@ from .cfg_pp import CfgPP, with_cfg_pp
 from .runge_kutta import KEEP_START, Point, euler_row, runge_kutta_stages
 
 SChurn = Annotated[float, Param("Noise added before the steps, spread over the run; 0 adds none.", 0.0, 100.0, 0.1)]
-STmin = Annotated[float, Param("Lowest noise level at which noise is added.", 0.0, 1000.0, 0.01)]
-STmax = Annotated[float, Param("Highest noise level at which noise is added.", 0.0, 1000.0, 0.01)]
+STmin = Annotated[float, Param("Lowest noise level at which noise is added.", 0.0, 20000.0, 0.01)]
+STmax = Annotated[float, Param("Highest noise level at which noise is added.", 0.0, 20000.0, 0.01)]
 
 
 def churned(path: Path, s: float, gamma: float, s_noise: float) -> tuple[float, tuple[Row, ...]]:
@@ -149,7 +149,7 @@ def order_stages(order: int, path: Path, s: float, t: float, step: int) -> list[
     """One step of DPM-Solver of the given order, 1 to 3; of order 1 where it goes to 0, in sigma from alpha_s = 0."""
     if order == 1 or t == 0.0:
         return [Stage(s, (euler_row(path, s, t),), step)]
-    if path.alpha(s) == 0.0:
+    if path.is_noise(s):
         return runge_kutta_stages(order, path, s, t, step)
     return second_order_stages(path, s, t, step) if order == 2 else third_order_stages(path, s, t, step)
 

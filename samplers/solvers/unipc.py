@@ -70,10 +70,11 @@ def unipc(
     stages: list[Stage] = []
     made_by = 0
     for step, (s, t) in enumerate(pairwise(sigmas)):
-        lams = [path.lam(sigmas[step - i]) for i in range(step + 1)]
+        newest = min(step, order) + 1
+        lams = [path.lam(sigmas[step - i]) for i in range(newest)]
         rows: list[Row] = []
         if corrector and made_by:
-            known = finite_points([f"previous{i}" for i in range(1, step + 1)], lams[1:])
+            known = finite_points([f"previous{i}" for i in range(1, newest)], lams[1:])
             terms = unipc_terms(path, s, known, "denoised", made_by, variant)
             rows.append(row("x", {"base": s / sigmas[step - 1], **terms}))
         reached = order + 1 if corrector else order
@@ -85,7 +86,7 @@ def unipc(
             made_by = 0
             continue
         used = min(order, final_limit(final_order, sigmas, step))
-        known = finite_points(["denoised", *(f"previous{i}" for i in range(1, step + 1))], lams)
+        known = finite_points(["denoised", *(f"previous{i}" for i in range(1, newest))], lams)
         made_by = min(used, len(known))
         last = euler_row(path, s, t)
         if made_by > 1:

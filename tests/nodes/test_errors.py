@@ -24,14 +24,21 @@ def graph():
 
 
 BAD_SIGMAS = [
-    ("EPS", [], "sigmas is empty", "wire a schedule node"),
-    ("EPS", [1.0], "sigmas holds one value, 1", "wire a schedule node"),
     ("EPS", [3.0, 1.0, 2.0, 0.0], "sigmas[2] is 2, not below the value before it, 1", "descends"),
     ("EPS", [3.0, 3.0, 0.0], "sigmas[1] is 3, not below", "descends"),
     ("EPS", [float("nan"), 1.0, 0.0], "sigmas[0] is nan", "finite"),
     ("EPS", [float("inf"), 1.0, 0.0], "sigmas[0] is inf", "finite"),
     ("EPS", [3.0, 1.0, -1.0], "sigmas[2] is -1, below 0", "down to 0"),
     ("FLOW", [14.6, 1.0, 0.0], "sigmas[0] is 14.6, and a flow model begins at 1", "wire the model"),
+    (
+        "FLOW",
+        [1000.0, 937.5, 0.0],
+        "sigmas[0] is 1000, and a flow model begins at 1: these look like timesteps",
+        "1000.",
+    ),
+    ("FLOW", [1.00001, 0.5, 0.0], "sigmas[0] is 1.00001, and a flow model begins at 1", "wire the model"),
+    ("EPS", [[3.0, 1.0], [2.0, 0.0]], "sigmas has the shape [2, 2], and a schedule is one list", "wire the sigmas"),
+    ("EPS", 3.0, "sigmas has the shape [], a single number, 3", "wire the sigmas"),
 ]
 
 
@@ -44,7 +51,8 @@ def test_bad_sigmas_are_named_with_index_value_and_cure(graph, kind, values, pro
     assert net.calls == 0
 
 
-@pytest.mark.parametrize(("kind", "values", "problem", "cure"), BAD_SIGMAS[1:], ids=lambda v: str(v)[:30])
+# The host's own node takes the first level before it asks our SAMPLER, and gets no further where that is none.
+@pytest.mark.parametrize(("kind", "values", "problem", "cure"), BAD_SIGMAS[:-2], ids=lambda v: str(v)[:30])
 def test_a_sampler_object_refuses_them_too(graph, kind, values, problem, cure):
     net, inputs = graph(kind)
     with pytest.raises(ValueError, match=re.escape(f"Euler Sampler: {problem}")):
@@ -58,7 +66,7 @@ def test_a_sampler_object_refuses_them_too(graph, kind, values, problem, cure):
         ("StepwiseDDIM", {"eta": 1.5}, "DDIM: eta is 1.5, out of range. Give a value from 0 to 1."),
         ("StepwiseDDIM", {"eta": float("nan")}, "DDIM: eta is nan, out of range. Give a value from 0 to 1."),
         ("StepwiseDPMSolver", {"order": "4"}, "DPM-Solver: order is '4'. Choose one of 1, 2, 3."),
-        ("StepwiseEuler", {"start_step": 3}, "Euler: start_step is 3, and the schedule has the steps 0 to 2"),
+        ("StepwiseEuler", {"start_step": 4}, "Euler: start_step is 4, and the schedule has the steps 0 to 2"),
         ("StepwiseEuler", {"start_step": 2, "end_step": 1}, "Euler: end_step is 1, and the run begins at step 2"),
         ("StepwiseEuler", {"noise": None}, "Euler: noise is not wired. Wire it, or wire a state"),
         ("StepwiseEuler", {"latent_image": None}, "Euler: latent_image is not wired"),

@@ -6,32 +6,13 @@ import pytest
 import torch
 from comfy.nested_tensor import NestedTensor
 from comfy_extras import nodes_custom_sampler as core
+from pixel_runs import Given, evaluated, guider_of, model_of, noise_of, run
 from stepwise.samplers.registry import GUIDANCE
-from torch import nn
-from toy_models import Latent4, Latent5D, call, prompt, toy_model
+from toy_models import call, prompt
 
 STEPS = 6
 RULES = {entry.id: entry for entry in GUIDANCE if entry.kind}
 SHARP = {"Interval": {"sigma_low": 0.1, "sigma_high": 3.0}, "APG": {"norm_threshold": 2.0}, "Threshold": {"limit": 0.5}}
-
-
-class PixelNet(nn.Module):
-    """Each value by itself, so that the network is the same for one image and for a batch, bit for bit."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-        self.dtype = torch.float32
-        self.evaluated = []
-
-    def forward(self, x, timesteps, context=None, control=None, transformer_options=None, **kwargs):
-        self.evaluated.append(len(x))
-        shown = context.float().mean(dim=(1, 2)).view(-1, *[1] * (x.ndim - 1))
-        return 0.6 * x + 0.3 * torch.tanh(2.0 * x) * shown + 0.2 * torch.sin(3.0 * shown)
-
-
-def model_of(kind="EPS", dims=2):
-    return toy_model(kind, PixelNet(), Latent5D() if dims == 3 else Latent4())
 
 
 def chain_of(name, rule=(), **params):
@@ -41,35 +22,8 @@ def chain_of(name, rule=(), **params):
     return call(f"Stepwise{name}Guidance", rule=rule, **{**sockets, **SHARP.get(name, {}), **params})[0]
 
 
-def guider_of(model, rule=(), cfg=5.0):
-    given = {"model": model, "positive": prompt(0.4), "negative": prompt(-0.3), "cfg": cfg, "rule": rule}
-    return call("StepwiseCFGGuider", **given)[0]
-
-
 def sigmas_of(kind):
     return torch.linspace(1.0, 0.0, STEPS + 1) if kind == "FLOW" else call("StepwiseKarrasSchedule", steps=STEPS)[0]
-
-
-class Given:
-    """Starting noise that is given."""
-
-    seed = 11
-
-    def __init__(self, noise):
-        self.noise = noise
-
-    def generate_noise(self, latent):
-        return self.noise
-
-
-def run(guider, noise, sigmas, solver="DPMpp2M", **params):
-    latent = {"samples": torch.zeros_like(noise)}
-    return call(f"Stepwise{solver}", guider=guider, noise=Given(noise), latent_image=latent, sigmas=sigmas, **params)
-
-
-def noise_of(dims=2, batch=3):
-    shape = (batch, 4, 5, 6) if dims == 2 else (batch, 4, 2, 5, 6)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -158,10 +112,6 @@ def test_an_interval_evaluates_one_prompt_outside_it_at_the_noise_level_of_each_
     assert evaluated(model) == [1, 2, 1]
 
 
-def evaluated(model):
-    return model.model.diffusion_model.evaluated
-
-
 def test_zero_init_calls_the_model_once_less():
     model, noise = model_of("FLOW"), noise_of(batch=1)
     run(guider_of(model, chain_of("CFGZeroStar")), noise, sigmas_of("FLOW"), "Euler")
@@ -175,6 +125,7 @@ def test_zero_init_calls_the_model_once_less():
         ("Dual", {"middle_scale": 5.0}, 5.0, 2),
         ("Dual", {"middle_scale": 1.0}, 1.0, 1),
         ("PerpNeg", {}, 5.0, 3),
+        ("PerpNeg", {"negative_scale": 0.0}, 5.0, 2),
         ("PerpNeg", {}, 1.0, 1),
         ("AnotherPrompt", {"prompt_scale": 2.0}, 5.0, 3),
         ("AnotherPrompt", {"prompt_scale": 0.0}, 5.0, 2),

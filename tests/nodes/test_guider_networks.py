@@ -24,8 +24,10 @@ class Network(torch.nn.Module):
         super().__init__()
         self.network, self.pooled, self.dtype = network, pooled, torch.float32
         generator = torch.Generator().manual_seed(0)
-        for parameter in self.parameters():
-            parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+        # Buffers too: the host leaves some as the memory happens to be, until weights are loaded.
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                tensor.data = 0.1 * torch.randn(tensor.shape, generator=generator)
 
     def forward(self, x, timesteps, context=None, **kwargs):
         given = {"y": x.new_ones(len(x), self.pooled)} if self.pooled else {}

@@ -9,6 +9,7 @@ from comfy_extras.nodes_cfg import CFGZeroStar
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from comfy_extras.nodes_model_advanced import RescaleCFG
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
+from stepwise.nodes.shared.schema import LATER
 from stepwise.samplers import FLOW, VE
 from stepwise.samplers.guidance import Call, extra_names, guide, needs
 from toy_models import call, nodes_by_id, refused, toy_model
@@ -158,6 +159,7 @@ def test_every_rule_node_takes_and_gives_a_chain():
     assert len(rules) == 10
     for node in rules.values():
         schema = node.GET_SCHEMA()
-        assert schema.inputs[-1].id == "rule"
-        assert schema.inputs[-1].optional
+        (*_, rule) = (each for each in schema.inputs if each.id not in LATER)
+        assert rule.id == "rule"
+        assert rule.optional
         assert [output.io_type for output in schema.outputs] == ["STEPWISE_GUIDANCE"]

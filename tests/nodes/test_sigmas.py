@@ -150,7 +150,12 @@ def test_check_stops_what_no_sampler_should_see(values, kind, finding):
 
 
 def test_check_knows_the_sampler():
-    steep = torch.tensor([1.0, 0.37, 0.33, 0.12, 0.04, 0.0])
-    (multistep,), (euler,) = call("StepwiseDPMpp2MSampler"), call("StepwiseEulerSampler")
-    assert "multiplies errors of the predictions" in call("StepwiseCheckSigmas", sigmas=steep, sampler=multistep)[1]
-    assert "multiplies" not in call("StepwiseCheckSigmas", sigmas=steep, sampler=euler)[1]
+    sigmas = torch.tensor([1.0, 0.37, 0.33, 0.12, 0.0])
+    for solver, calls in {"Heun": 7, "DPMpp2M": 4}.items():
+        (sampler,) = call(f"Stepwise{solver}Sampler")
+        report = call("StepwiseCheckSigmas", sigmas=sigmas, sampler=sampler)[1]
+        assert report == f"4 steps, 1 to 0: sound, {calls} model calls of {sampler.solver.name}"
+    (ddpm,) = call("StepwiseDDPMSampler", variance="large")
+    assert ": variance is 'large'" in refused(
+        "StepwiseCheckSigmas", sigmas=sigmas, sampler=ddpm, model=toy_model("FLOW")
+    )

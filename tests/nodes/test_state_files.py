@@ -2,7 +2,6 @@
 
 import logging
 import os
-import resource
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -326,6 +325,7 @@ def test_a_state_with_nan_never_takes_the_place_of_a_good_one():
 
 @contextmanager
 def no_room(size):
+    resource = pytest.importorskip("resource", reason="limits on file sizes are Unix's")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,7 +1,6 @@
 """A state on disk: nothing is lost, nothing half is found, and what is not as it was written is refused."""
 
 import math
-import resource
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -94,6 +93,52 @@ def test_what_is_shared_is_written_once_and_stays_shared():
     assert len(twice) - len(once) < 100
     first, second = loads(twice)
     assert first is second
+
+
+CLASHING = [
+    {"a.b": 1, "a": {"b": 2}},
+    {"a": {"b": 1}, "a.b": 2, "a.b~2": 3},
+    {"a": [1, {"": 2}], "a.0": 3, "a.1.": 4},
+    {"": 1, "value": 2, ".value": 3},
+    {"__metadata__": 1, "__metadata__~2": 2},
+    {"\ud800": 1, "\\ud800": 2, "\xe4": 3},
+]
+
+
+@pytest.mark.parametrize("names", CLASHING, ids=str)
+def test_no_two_values_share_a_name_in_the_file(names):
+    """Keys that lead to one name by two ways: each tensor comes back in its own place."""
+
+    def filled(value):
+        if isinstance(value, dict):
+            return {key: filled(each) for key, each in value.items()}
+        return list(map(filled, value)) if isinstance(value, list) else torch.full((2,), float(value))
+
+    def emptied(value):
+        if isinstance(value, dict):
+            return {key: emptied(each) for key, each in value.items()}
+        return list(map(emptied, value)) if isinstance(value, list) else int(value[0])
+
+    assert emptied(loads(dumps(filled(names)))) == names
+
+
+def test_a_new_file_takes_the_place_of_none(tmp_path):
+    write(tmp_path / "state", b"old")
+    with pytest.raises(FileExistsError):
+        write(tmp_path / "state", b"new", new=True)
+    assert (tmp_path / "state").read_bytes() == b"old"
+    write(tmp_path / "other", b"new", new=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "state"]
+    assert (tmp_path / "other").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("dtype", [d for d in vars(torch).values() if isinstance(d, torch.dtype)], ids=str)
+def test_the_size_of_a_file_is_known_from_its_header_for_every_number_format(dtype):
+    try:
+        data = dumps(torch.zeros(3, dtype=dtype))
+    except (KeyError, RuntimeError, TypeError, ValueError):
+        return
+    assert checkpoint.marks_of(data)
 
 
 def test_a_field_that_an_older_file_lacks_has_its_default():
@@ -240,6 +285,7 @@ def close(one, other):
 @contextmanager
 def no_room(size: int):
     """The system refuses files longer than this: a real failure in the middle of writing."""
+    resource = pytest.importorskip("resource", reason="limits on file sizes are Unix's")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -22,6 +22,7 @@ from stepwise.samplers.guidance.expressions import (
     crossfade,
     guided,
     mix,
+    negatives,
     project,
     reject,
     scale,
@@ -319,3 +320,62 @@ def test_nothing_is_kept_of_a_call():
             assert not any(ref() is not None for ref in held)
     finally:
         gc.enable()
+
+
+def chain_on_itself(length):
+    """Projections of sums of the one before: with each use followed apart, 4 to the power of their number of visits."""
+    p = A
+    for _ in range(length):
+        p = project(mix(p, add(p, B, factor_b=-0.5), amount=0.3), add(p, p, factor_a=0.4, factor_b=0.6))
+    return p
+
+
+@pytest.mark.parametrize("walk", ["weight", "needed", "evaluate", "subexpressions"])
+def test_a_part_that_is_used_many_times_is_looked_at_once(walk, monkeypatch):
+    """The visits grow by the same number with each link of the chain."""
+    from stepwise.samplers.guidance import evaluation, expressions
+
+    visits = []
+
+    def counted(function):
+        return lambda p, *args: (visits.append(p), function(p, *args))[1]
+
+    monkeypatch.setattr(evaluation, "summands", counted(evaluation.summands))
+    monkeypatch.setattr(evaluation, "operands", counted(evaluation.operands))
+    monkeypatch.setattr(expressions, "children", counted(expressions.children))
+    values = tensors()
+    walks = {
+        "weight": lambda p: weight(p, SIGMA, VE),
+        "needed": lambda p: needed(p, SIGMA, VE),
+        "evaluate": lambda p: evaluate(p, call_of(values), values),
+        "subexpressions": subexpressions,
+    }
+    counts = []
+    for length in (4, 5, 6, 60):
+        visits.clear()
+        walks[walk](chain_on_itself(length))
+        counts.append(len(visits))
+    assert counts[1] - counts[0] == counts[2] - counts[1] > 0
+    assert counts[3] - counts[2] == 54 * (counts[2] - counts[1])
+
+
+def test_a_shared_part_has_one_value():
+    """That of the same expression made of parts of its own; and its sums cancel as theirs do."""
+    values, shared = tensors(), mix(A, B, amount=0.3)
+    rest = clamp(shared, limit=0.5)
+    p = add(mix(shared, rest, amount=0.2), project(shared, shared), factor_b=0.0)
+    own = mix(mix(A, B, amount=0.3), clamp(mix(A, B, amount=0.3), limit=0.5), amount=0.2)
+    assert close(value(p, values), value(own, values))
+    difference = add(shared, shared, factor_b=-1.0)
+    assert needed(add(C, difference), SIGMA, VE) == (C,)
+
+
+def test_the_leaves_that_an_expression_moves_away_from():
+    difference = add(A, B, factor_b=-1.0)
+    assert negatives(guided(A, B)) == {B}
+    assert negatives(guided(mix(A, C), B)) == negatives(guided(guided(A, B), B)) == {B}
+    assert negatives(guided(A, mix(B, C))) == {B, C}
+    assert negatives(add(B, scale(difference, factor=5.0))) == {B}
+    assert negatives(mix(A, B)) == negatives(mix(guided(A, C), guided(B, C))) - {C} == set()
+    assert negatives(mix(guided(A, B), guided(B, A))) == {A, B}
+    assert negatives(project(A, difference)) == set()

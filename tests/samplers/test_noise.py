@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cases import CASES, FLOW, VE, each_case
+from cases import CASES, FLOW, VE, each_case, solver
 from exact import mixture, relative_rms
 from stepwise.samplers import AddressedNoise, BrownianNoise, Noise, run, start, varied
 from stepwise.samplers.noise.brownian import POINTS, clock, draws_of, increment, point
@@ -280,3 +280,19 @@ def test_a_noise_level_is_rounded_no_further_than_the_page_says(low, high, most)
     levels_ = [low * (high / low) ** (i / 5000) for i in range(5001)]
     off = [abs(1.0 / math.sqrt(clock(point(VE, sigma))) / sigma - 1.0) for sigma in levels_]
     assert 0.0 < max(off) <= most
+
+
+def test_noise_is_clipped_at_deviations_of_a_model_whose_noise_is_wider():
+    """HiDream-O1's noise has the deviation 8: the clip at 2.5 of them is at 20, and the deviation that of a normal one
+    cut at 2.5, .978 of 8."""
+    plan = solver("LCM")(FLOW, (1.0, 0.5, 0.0), noise_clip_std=2.5)
+    like = torch.zeros(1, 200_000)
+    for noise in (
+        AddressedNoise([1], scale=8.0),
+        BrownianNoise(FLOW, [1], scale=8.0),
+        varied(AddressedNoise([1], scale=8.0), AddressedNoise([2], scale=8.0), 0.3),
+    ):
+        drawn = run(plan, lambda x, sigma: torch.zeros_like(x), start(like), noise, stop=1).x / 0.5
+        assert drawn.abs().max().item() == pytest.approx(20.0)
+        clipped = torch.randn(200_000, generator=torch.Generator().manual_seed(0)).clamp(-2.5, 2.5)
+        assert drawn.std().item() == pytest.approx(8.0 * clipped.std().item(), rel=0.01)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cases import CASES, FLOW, TABLE, VE, each_case, flow_line, plans, schedules, solver
 from follow import CONSTANT, START, draws_of, follow_constant, noise_variance
-from stepwise.samplers import Noise, Plan, PlanError, Row, Stage, row
+from stepwise.samplers import Noise, Path, Plan, PlanError, Row, Stage, row
 from stepwise.samplers.schedules import karras, timestep
 
 GOOD = karras(6)
@@ -399,3 +399,17 @@ def test_a_plan_prints_one_line_per_row_and_names_every_model_call(case):
 def test_a_row_prints_as_an_equation():
     r = Row("x", (("x", 0.25), ("denoised", 0.75), (Noise("step", 2.0, 1.0, 3), -0.5)))
     assert str(r) == "x = +0.25 x +0.75 denoised -0.5 step[2 to 1 #3]"
+
+
+def test_unipc_plans_in_time_that_grows_with_the_steps(monkeypatch):
+    """Counted in half log-SNRs, which is what it once looked up anew for the whole past of every step."""
+    counts = []
+    lam = Path.lam
+    monkeypatch.setattr(Path, "lam", lambda self, sigma: counts.append(sigma) or lam(self, sigma))
+
+    def looked_up(steps):
+        counts.clear()
+        solver("UniPC")(VE, karras(steps))
+        return len(counts)
+
+    assert looked_up(800) < 2.05 * looked_up(400)

@@ -234,6 +234,32 @@ def test_zero_star_does_not_guide_where_the_velocities_point_the_same_way(shape,
     assert relative_rms(result, x - v_cond) < 1e-13
 
 
+@PATHS
+@pytest.mark.parametrize("form", ["conditional", "published"])
+@pytest.mark.parametrize("scale", [0.5, 7.5])
+def test_perp_neg_without_a_negative_asks_for_two_predictions(path, form, scale):
+    """And for no more behind another rule of its kind, whose result it does not read; before one it is read itself."""
+    x, cond, empty = tensors((2, 4, 6, 5), 3)
+    rule = made("PerpNeg", negative_scale=0.0, form=form)
+    assert needs((rule,), scale, SIGMA, path) == {"cond", "0.empty"}
+    found = guide((rule,), Call(x, SIGMA, path, scale), {"cond": cond, "0.empty": empty})
+    assert torch.equal(found, cfg(cond, empty, cfg=scale))
+    behind = (made("APG"), rule)
+    assert needs(behind, scale, SIGMA, path) == {"cond", "1.empty"}
+    assert torch.equal(guide(behind, Call(x, SIGMA, path, scale), {"cond": cond, "1.empty": empty}), found)
+    before = (rule, made("APG"))
+    assert needs(before, scale, SIGMA, path) == {"cond", "0.empty"}
+    given = {"cond": cond, "0.empty": empty}
+    apg = guide((made("APG"),), Call(x, SIGMA, path, scale), {"cond": cond, "uncond": empty})
+    assert torch.equal(guide(before, Call(x, SIGMA, path, scale), given), apg)
+
+
+@pytest.mark.parametrize("level", [1.0, 0.99999994, 1.0000001])
+def test_a_first_level_that_is_1_but_for_a_rounding_rests(level):
+    assert needs((made("CFGZeroStar"),), 7.5, level, FLOW) == set()
+    assert needs((made("CFGZeroStar"),), 7.5, 0.999998, FLOW) == {"cond", "uncond"}
+
+
 def test_zero_init_asks_the_model_for_nothing_and_leaves_the_picture_at_the_start_of_a_flow():
     rule = made("CFGZeroStar")
     (x,) = tensors((2, 4, 4, 4), 1)

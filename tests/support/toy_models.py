@@ -1,5 +1,7 @@
 """Small models inside the real host: smooth, quick, and different for every prompt."""
 
+from functools import cache
+
 import comfy.latent_formats
 import pytest
 import torch
@@ -84,6 +86,7 @@ def prompt(value: float):
     return [[torch.full((1, 4, 8), value), {}]]
 
 
+@cache
 def nodes_by_id():
     from stepwise.nodes import all_nodes
 

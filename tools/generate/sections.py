@@ -37,8 +37,14 @@ family is refused in any case.
 With `autosave_every` above 0 the state is written after every so many steps, and on Cancel or an error in the middle,
 to `stepwise/autosave_<id of the node>.safetensors` in ComfyUI's output folder; the next run of the node moves it to
 `autosave_<id>_previous.safetensors` before it writes its own. After a crash load it with **Load State** and wire it
-into the same node: the picture is the one that the crash prevented. A file is complete or not there. Where nothing
-can be written the log says so and the run goes on."""
+into the same node: the picture is the one that the crash prevented. A run is another one if anything is that it
+begins with or that leads to its guider: seed, latent, schedule, solver, model, prompts, guidance. Where the file of
+another run cannot be moved, the run has a file of its own beside it, and the log names it. A file is complete or not
+there. Whatever goes wrong in saving, the log says so and the run goes on.
+
+What patches and guiders of other packs remember from step to step is looked for in what Python can reach from them, and
+goes into the state where it is made of numbers, text, lists and tensors of up to eight latents. What changed and cannot
+be carried is named in the log and by **Inspect State**."""
 ORDER = """\
 Order n means that steps half as long leave about 2^n times less error, without added noise. Each model call evaluates
 the prompt and, unless the guidance scale is 1, the negative prompt as well. A setting that looks ahead makes a step by

@@ -1,0 +1,106 @@
+"""The LATENT and the NOISE that links carry, looked over before a model sees them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.sample
+import torch
+
+from ...samplers.parameters import InputError
+from .seeds import components_of
+
+LATENT_CURE = "wire Empty Latent Image or VAE Encode"
+NOT_FINITE = "holds a value that is not finite (NaN or infinity)"
+
+
+def read_latent(model_patcher: Any, latent_image: Any) -> dict[str, Any]:
+    """`latent_image` with an empty latent in the model's own shape and the mask in numbers.
+
+    Raises InputError for what cannot be sampled from.
+    """
+    if not isinstance(latent_image, Mapping) or not is_latent(latent_image.get("samples")):
+        raise InputError("latent_image", "is not a LATENT", LATENT_CURE)
+    latent = dict(latent_image)
+    wired = latent["samples"]
+    for part in components_of(wired):
+        if not part.is_floating_point():
+            kind = str(part.dtype).removeprefix("torch.")
+            raise InputError("latent_image", f"holds numbers of the kind {kind}, which no latent is", LATENT_CURE)
+        if part.ndim < 3 or not part.numel():
+            raise InputError("latent_image", f"has the shape {tuple(part.shape)}, which holds no image", LATENT_CURE)
+        check_finite("latent_image", part, "look at the node that makes this latent")
+    latent["samples"] = fitting(model_patcher, wired, latent)
+    images = len(components_of(wired)[0])
+    check_batch_index(latent.get("batch_index"), images)
+    if latent.get("noise_mask") is not None:
+        latent["noise_mask"] = read_mask(latent["noise_mask"])
+    return latent
+
+
+def is_latent(samples: Any) -> bool:
+    return isinstance(samples, torch.Tensor) or bool(getattr(samples, "is_nested", False))
+
+
+def fitting(model_patcher: Any, wired: Any, latent: dict[str, Any]) -> Any:
+    """The samples in the model's own shape, an empty one brought there; raises InputError where they cannot be."""
+    scales = (latent.pop("downscale_ratio_spacial", None), latent.pop("downscale_ratio_temporal", None))
+    if wired.is_nested:
+        return wired
+    form = model_patcher.get_model_object("latent_format")
+    samples = wired
+    # A picture is a video of one frame to the host, so of two ranks that go into such a model.
+    if wired.ndim in (form.latent_dimensions + 2, 4):
+        samples = comfy.sample.fix_empty_latent_channels(model_patcher, wired, *scales)
+    if samples.ndim != form.latent_dimensions + 2 or samples.shape[1] != form.latent_channels:
+        problem = (
+            f"has the shape {tuple(wired.shape)}, and the model takes {form.latent_channels} channels "
+            f"in {form.latent_dimensions} dimensions"
+        )
+        raise InputError("latent_image", problem, "encode the picture with this model's own VAE")
+    return samples
+
+
+def check_batch_index(noted: Any, images: int) -> None:
+    if noted is not None and len(noted) != images:
+        problem = f"has a batch_index of {len(noted)} numbers and {images} image{'s' * (images != 1)}"
+        raise InputError("latent_image", problem, "take the images out of their batch with Latent From Batch again")
+
+
+def read_mask(mask: Any) -> Any:
+    """A mask as the host takes it, in float32 where it held truth values or whole numbers."""
+    if not is_latent(mask):
+        problem = f"has a noise_mask that is a {type(mask).__name__}"
+        raise InputError("latent_image", problem, "wire a MASK into Set Latent Noise Mask")
+    for part in components_of(mask):
+        if part.ndim < 2 or not part.numel():
+            problem = f"has a noise_mask of the shape {tuple(part.shape)}, which holds no image"
+            raise InputError("latent_image", problem, "wire a MASK with an image into Set Latent Noise Mask")
+        if not torch.isfinite(part).all():
+            problem = f"has a noise_mask that {NOT_FINITE}"
+            raise InputError("latent_image", problem, "look at the node that makes this mask")
+    return mask if mask.is_nested or mask.is_floating_point() else mask.float()
+
+
+def read_noise(noise: Any, latent: Mapping[str, Any]) -> Any:
+    """The starting noise of a NOISE for `latent`; raises InputError for noise that does not fit it."""
+    made, samples = noise.generate_noise(dict(latent)), latent["samples"]
+    if not is_latent(made) or made.is_nested != samples.is_nested:
+        cure = "wire Noise (Stepwise) or RandomNoise"
+        raise InputError("noise", "makes something else than noise of the latent's form", cure)
+    for part, like in zip(components_of(made), components_of(samples), strict=True):
+        if len(part) != len(like) and part.shape[1:] == like.shape[1:]:
+            problem = f"makes noise for a batch of {len(part)}, and latent_image is a batch of {len(like)}"
+            cure = "wire Noise (Stepwise) or RandomNoise, which make noise for every image"
+            raise InputError("noise", problem, cure)
+        if part.shape != like.shape:
+            problem = f"makes noise of the shape {tuple(part.shape)}, and latent_image has {tuple(like.shape)}"
+            raise InputError("noise", problem, "wire Noise (Stepwise) or RandomNoise, which follow the latent")
+        check_finite("noise", part, "look at the node that makes this noise")
+    return made
+
+
+def check_finite(name: str, images: torch.Tensor, cure: str) -> None:
+    """Raises InputError that names the first image with a NaN or an infinity."""
+    finite = torch.isfinite(images).flatten(1).all(dim=1).tolist()
+    if not all(finite):
+        raise InputError(name, NOT_FINITE, cure, finite.index(False))

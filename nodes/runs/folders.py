@@ -1,0 +1,94 @@
+"""Where states lie: in ComfyUI's output and input folders, under one rule for autosave, Save State and Load State.
+
+The rule is the host's own: what a link inside a folder leads out of it is not in it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+
+from ...samplers import checkpoint
+from ...samplers.parameters import InputError, quoted
+
+SUFFIX = ".safetensors"
+FOLDERS = ("output", "input")
+# Where a prefix names a folder and no file.
+STEM = "state"
+
+
+def listed() -> list[str]:
+    """The states in the host's output and input folders, newest first, as the host names files in a folder."""
+    return [name for _, name in sorted(states(), reverse=True)]
+
+
+def states() -> Iterator[tuple[float, str]]:
+    """When each was written, and its name. A file may go while this looks: a run moves and replaces its autosave."""
+    for kind in FOLDERS:
+        root = folder_paths.get_directory_by_type(kind)
+        for folder, _, names in os.walk(root):
+            for name in names:
+                file = Path(folder, name)
+                if name.endswith(SUFFIX) and not name.startswith("."):
+                    with suppress(OSError, InputError):
+                        checkpoint.peek(file)
+                        yield file.stat().st_mtime, f"{file.relative_to(root).as_posix()} [{kind}]"
+
+
+def found(name: Any) -> Path:
+    """The file behind a name of `listed`, or behind one without its folder at the end: the output folder is searched
+    first. Raises InputError for anything else."""
+    if not isinstance(name, str):
+        raise InputError("file", f"is {quoted(name)}, which is no name", "choose a state from the list")
+    asked = [kind for kind in (*FOLDERS, "temp") if name.endswith(f" [{kind}]")]
+    inside = [path for kind in asked or FOLDERS if (path := within(kind, name.removesuffix(f" [{kind}]")))]
+    if not inside:
+        problem = f"is {quoted(name)}, which is not in ComfyUI's output or input folder"
+        raise InputError("file", problem, "put the file there, and choose it from the list")
+    there = [path for path in inside if os.path.isfile(path)]
+    if not there:
+        raise InputError("file", f"is {quoted(name)}, and there is no such file", "choose one from the list")
+    return there[0]
+
+
+def within(kind: str, name: str) -> Path | None:
+    """A file in one of the two folders; None for a name that leads out of them."""
+    root = folder_paths.get_directory_by_type(kind)
+    path = os.path.abspath(os.path.join(root, name))
+    return Path(path) if kind in FOLDERS and folder_paths.is_within_directory(root, path) else None
+
+
+def save_places(filename_prefix: str) -> Iterator[tuple[Path, str]]:
+    """Files to save under by the host's rule, from the first free number on, with their names as `listed` has them.
+
+    Raises InputError for a prefix that leads out of the output folder, or to names that would not be listed.
+    """
+    head, tail = os.path.split(filename_prefix)
+    # The host would give the file the name of its folder.
+    prefix = os.path.join(head, STEM) if tail in ("", ".") else filename_prefix
+    folder, stem, number, subfolder = save_path(prefix, filename_prefix)
+    if stem.startswith("."):
+        problem = f"is {quoted(filename_prefix)}, and files whose name begins with a dot are not listed"
+        raise InputError("filename_prefix", problem, "begin the name with a letter")
+    while True:
+        file = Path(folder, f"{stem}_{number:05}_{SUFFIX}")
+        if not os.path.lexists(file):
+            yield file, f"{Path(subfolder, file.name).as_posix()} [output]"
+        number += 1
+
+
+def save_path(prefix: str, typed: str) -> tuple[str, str, int, str]:
+    """The host's rule for names of saved files: folder, beginning of the name, number, and folder in the output."""
+    try:
+        return folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())[:4]
+    except OSError as error:
+        problem = f"is {quoted(typed)}, and its folder cannot be made ({error.strerror})"
+        raise InputError("filename_prefix", problem, "choose another folder") from None
+    except Exception:
+        # The host raises this class itself, and nothing narrower.
+        problem = f"is {quoted(typed)}, which leads out of ComfyUI's output folder"
+        cure = "give a name without .., without a drive, and no folder that is a link to another place"
+        raise InputError("filename_prefix", problem, cure) from None
