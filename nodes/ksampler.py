@@ -16,10 +16,10 @@ from .host.sampler import PlanSampler
 from .host.seeds import SEEDS, ZeroNoise
 from .runs import run
 from .runs.autosave import Autosave
+from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_OUTPUTS, schedule_widgets
 from .shared.messages import named
 from .shared.preview import schedule_values
 from .shared.schema import StateType, later_last, widgets
-from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_OUTPUTS, schedule_widgets
 
 NAME = "KSampler (Stepwise)"
 # The choices that stand first, which is all that a dynamic choice has for a default.
@@ -116,8 +116,7 @@ class StepwiseKSampler(io.ComfyNode):
                 io.Combo.Input(
                     "return_with_leftover_noise",
                     options=ENABLE,
-                    tooltip="When end_step stops early: enable keeps the noise that is left; disable lets the last step "
-                    "go to 0.",
+                    tooltip="When end_step stops early: enable keeps the noise that is left; disable ends at level 0.",
                 ),
                 io.Int.Input(
                     "autosave_every",
@@ -183,7 +182,7 @@ class StepwiseKSampler(io.ComfyNode):
             noise = None
             if state is None:
                 noise = (Noise_RandomNoise if add_noise == "enable" else ZeroNoise)(seed)
-            autosave = Autosave.of(autosave_every, cls.hidden)
+            autosave = Autosave.of(autosave_every, cls.hidden, guider)
             wired = (noise, latent_image, torch.tensor(sigmas), state)
             made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave)
         return io.NodeOutput(*made)

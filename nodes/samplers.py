@@ -8,9 +8,9 @@ from ..samplers.registry import SOLVERS, Solver
 from .host.sampler import PlanSampler
 from .runs import run
 from .runs.autosave import Autosave
+from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS
 from .shared.messages import named
 from .shared.schema import description, later_last, widgets
-from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS
 
 
 class StepwiseSample(io.ComfyNode):

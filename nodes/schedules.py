@@ -7,10 +7,10 @@ from comfy_api.latest import io
 
 from ..samplers.registry import SCHEDULES, Schedule
 from .host.models import sampling_of, trained_of
+from .shared.inputs import schedule_widgets
 from .shared.messages import named
 from .shared.preview import preview, schedule_values
 from .shared.schema import description
-from .shared.inputs import schedule_widgets
 
 MODEL_TOOLTIPS = {
     (): "When wired, it is checked that the schedule fits the model.",
