@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import demo, sigmas, state
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
+from .ksampler import StepwiseKSampler
 from .noise import StepwiseNoise
 from .plot import StepwisePlotSigmas
 from .predictions import prediction_nodes
@@ -17,6 +18,7 @@ from .shared.sockets import with_checked_sockets
 def all_nodes() -> list[type[io.ComfyNode]]:
     nodes = [
         *solver_nodes(),
+        StepwiseKSampler,
         *schedule_nodes(),
         *sigmas.NODES,
         StepwiseCFGGuider,

@@ -6,63 +6,11 @@ from comfy_api.latest import io
 
 from ..samplers.registry import SOLVERS, Solver
 from .host.sampler import PlanSampler
-from .host.seeds import NOISE_KINDS
 from .runs import run
 from .runs.autosave import Autosave
+from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS
 from .shared.messages import named
-from .shared.schema import StateType, description, later_last, widgets
-
-STEP_INPUTS = (
-    io.Guider.Input("guider", tooltip="Model and prompts, for example from CFG Guider (Stepwise)."),
-    io.Noise.Input("noise", optional=True, tooltip="Starting noise. Not needed when a state is wired."),
-    io.Latent.Input("latent_image", optional=True, tooltip="What to begin from. Not needed when a state is wired."),
-    io.Sigmas.Input("sigmas", optional=True, tooltip="The full schedule, also when only a part of it is run."),
-    StateType.Input("state", optional=True, tooltip="Go on from where another step node stopped."),
-)
-NOISE_INPUTS = (
-    io.Combo.Input(
-        "noise_kind",
-        options=list(NOISE_KINDS),
-        tooltip="independent: new noise at every step. brownian: one path of noise per image, the same for every "
-        "schedule, so that more steps refine the picture instead of changing it; it costs about 8 draws for one.",
-    ),
-    io.Combo.Input(
-        "noise_device",
-        options=["cpu", "gpu"],
-        tooltip="Where the sampler's own noise is drawn. On the CPU a picture is the same on every machine.",
-    ),
-)
-WINDOW_INPUTS = (
-    io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step of the schedule to take."),
-    io.Int.Input(
-        "end_step",
-        default=10000,
-        min=1,
-        max=10000,
-        tooltip="Stop after this many steps of the schedule; the state then goes on from there.",
-    ),
-    io.Int.Input(
-        "autosave_every",
-        optional=True,
-        default=0,
-        min=0,
-        max=10000,
-        tooltip="Save the state to ComfyUI's output folder after every so many steps, and on Cancel; 0 never.",
-    ),
-    io.Combo.Input(
-        "on_mismatch",
-        optional=True,
-        options=["error", "fork"],
-        tooltip="When solver, parameters, seed or schedule are not those of the wired state: error stops, "
-        "fork goes on from where the state stands and says in the log what it dropped.",
-    ),
-)
-HIDDEN = (io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo)
-STEP_OUTPUTS = (
-    io.Latent.Output("output", tooltip="The latent where the run stopped."),
-    io.Latent.Output("denoised_output", tooltip="The model's last prediction of the clean latent."),
-    StateType.Output("state", tooltip="Everything that the rest of the run needs."),
-)
+from .shared.schema import description, later_last, widgets
 
 
 class StepwiseSample(io.ComfyNode):

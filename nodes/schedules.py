@@ -1,17 +1,16 @@
 """One node per schedule of the registry."""
 
-from inspect import signature
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 
 from ..samplers.registry import SCHEDULES, Schedule
-from ..samplers.schedules import trained_sigmas
 from .host.models import sampling_of, trained_of
+from .shared.inputs import schedule_widgets
 from .shared.messages import named
 from .shared.preview import preview, schedule_values
-from .shared.schema import description, later_last, widgets
+from .shared.schema import description
 
 MODEL_TOOLTIPS = {
     (): "When wired, it is checked that the schedule fits the model.",
@@ -51,17 +50,6 @@ class ScheduleNode(io.ComfyNode):
             trained = None if model is None else trained_of(sampling_of(model))
             sigmas = schedule_values(cls.SCHEDULE, trained, values)
         return io.NodeOutput(torch.tensor(sigmas), ui=preview(sigmas, trained))
-
-
-def schedule_widgets(schedule: Schedule) -> list[io.Input]:
-    """The widgets of the schedule, of the trained betas where it takes a table, and of the curve where it is drawn."""
-    made = widgets(schedule.function)
-    if "shape" in signature(schedule.function).parameters:
-        tooltip = "Log sigma over the step: 1 is sigma_max, 0 is sigma_min. It has to fall everywhere."
-        made.insert(1, io.Curve.Input("curve", default=[(0.0, 1.0), (1.0, 0.0)], tooltip=tooltip))
-    if "table" in schedule.takes:
-        made += widgets(trained_sigmas)
-    return later_last(made)
 
 
 def schedule_nodes() -> list[type[io.ComfyNode]]:

@@ -143,6 +143,16 @@ class SeededNoise:
         return nested([a * near + b * far for a, b in zip(components_of(first), components_of(second), strict=True)])
 
 
+class ZeroNoise:
+    """A NOISE of nothing that keeps its seed, for what the sampler adds on the way."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def generate_noise(self, input_latent: Mapping[str, Any]) -> Any:
+        return nested([torch.zeros_like(each) for each in components_of(input_latent["samples"])])
+
+
 def starting_noise(seeds: Sequence[int], samples: Any) -> Any:
     """Standard normal noise like `samples`, each image from its own generator; its components one after the other."""
     images = []

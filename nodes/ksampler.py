@@ -1,0 +1,221 @@
+"""One node for what takes four: guider, noise, schedule and solver, with KSampler's inputs."""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+
+from ..samplers.guidance.expressions import Leaf
+from ..samplers.parameters import InputError
+from ..samplers.registry import SCHEDULES, SOLVERS, Schedule, Solver
+from ..samplers.schedules.tables import Trained
+from .host.guider import GuidedGuider, PredictionGuider
+from .host.models import sampling_of, trained_of
+from .host.sampler import PlanSampler
+from .host.seeds import SEEDS, ZeroNoise
+from .runs import run
+from .runs.autosave import Autosave
+from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_OUTPUTS, schedule_widgets
+from .shared.messages import named
+from .shared.preview import schedule_values
+from .shared.schema import StateType, later_last, widgets
+
+NAME = "KSampler (Stepwise)"
+# The choices that stand first, which is all that a dynamic choice has for a default.
+FIRST = ("DPM++ 2M", "Karras")
+OWN = ("steps", "denoise")
+ENABLE = ["enable", "disable"]
+
+
+def first(entries: tuple[Any, ...]) -> list[Any]:
+    return sorted(entries, key=lambda entry: entry.name not in FIRST)
+
+
+def solver_option(solver: Solver) -> io.DynamicCombo.Option:
+    return io.DynamicCombo.Option(
+        solver.name, later_last([*widgets(solver.plan), *(NOISE_INPUTS if solver.stochastic else ())])
+    )
+
+
+def schedule_option(schedule: Schedule) -> io.DynamicCombo.Option:
+    """The schedule's own parameters: not those of the node, nor what the model answers, which is always wired here."""
+    answered = {*OWN, *schedule.takes}
+    betas = {each.id for each in schedule_widgets(schedule)} - {each.id for each in widgets(schedule.function)}
+    if "table" in schedule.takes:
+        answered |= betas
+    return io.DynamicCombo.Option(
+        schedule.name, [each for each in schedule_widgets(schedule) if each.id not in answered]
+    )
+
+
+class StepwiseKSampler(io.ComfyNode):
+    """The guider, schedule and run of the separate nodes, made from one node's inputs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StepwiseKSampler",
+            display_name=NAME,
+            category="stepwise/samplers",
+            description="Samples as KSampler does, with any solver and schedule of Stepwise and their own settings. It "
+            "can stop at a step and go on from a state.",
+            search_aliases=["ksampler", "k sampler", "sampler", "ksampler advanced", "stepwise"],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model, with whatever patches it carries."),
+                io.Conditioning.Input("positive", tooltip="What the picture should be."),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="What it should not be. Not needed with cfg 1, as for Flux and distilled models.",
+                ),
+                io.Latent.Input(
+                    "latent_image", optional=True, tooltip="What to begin from. Not needed when a state is wired."
+                ),
+                StateType.Input("state", optional=True, tooltip="Go on from where another step node stopped."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=SEEDS - 1,
+                    control_after_generate=True,
+                    tooltip="Of the starting noise, and of what the solver adds. With a state its own seed counts.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Steps of the whole schedule, exactly."),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=False,
+                    tooltip="Guidance scale: 1 is the positive prompt alone, at half the cost.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    round=False,
+                    tooltip="Below 1: the last steps of a schedule of steps / denoise steps, to begin from a picture.",
+                ),
+                io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step of the schedule to take."),
+                io.Int.Input(
+                    "end_step",
+                    default=10000,
+                    min=1,
+                    max=10000,
+                    tooltip="Stop after this many steps of the schedule; the state then goes on from there.",
+                ),
+                io.Combo.Input(
+                    "add_noise",
+                    options=ENABLE,
+                    tooltip="disable: the latent has its noise already, as in the second of two KSampler (Advanced).",
+                ),
+                io.Combo.Input(
+                    "return_with_leftover_noise",
+                    options=ENABLE,
+                    tooltip="When end_step stops early: enable keeps the noise that is left; disable ends at level 0.",
+                ),
+                io.Int.Input(
+                    "autosave_every",
+                    default=0,
+                    min=0,
+                    max=10000,
+                    tooltip="Save the state to ComfyUI's output folder after every so many steps, and on Cancel; "
+                    "0 never.",
+                ),
+                io.Combo.Input(
+                    "on_mismatch",
+                    options=["error", "fork"],
+                    tooltip="When solver, parameters or schedule are not those of the wired state: error stops, fork "
+                    "goes on from where the state stands and says in the log what it dropped.",
+                ),
+                io.DynamicCombo.Input(
+                    "solver",
+                    options=[solver_option(each) for each in first(SOLVERS)],
+                    tooltip="How the steps are taken, and the settings of that.",
+                ),
+                io.DynamicCombo.Input(
+                    "schedule",
+                    options=[schedule_option(each) for each in first(SCHEDULES)],
+                    tooltip="The noise levels of the steps, and the settings of that. Ranges come from the model.",
+                ),
+            ],
+            outputs=list(STEP_OUTPUTS),
+            hidden=list(HIDDEN),
+            # An unknown choice arrives too, to be answered in words.
+            accept_all_inputs=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive,
+        seed,
+        steps,
+        cfg,
+        denoise,
+        start_step,
+        end_step,
+        add_noise,
+        return_with_leftover_noise,
+        autosave_every=0,
+        on_mismatch="error",
+        solver=None,
+        schedule=None,
+        negative=None,
+        latent_image=None,
+        state=None,
+        **_: Any,
+    ) -> io.NodeOutput:
+        with named(NAME):
+            guider = guider_of(model, positive, negative, cfg)
+            entry, params = chosen("solver", SOLVERS, solver)
+            kept = {name: params.pop(name) for name in ("noise_device", "noise_kind") if name in params}
+            sampler = PlanSampler(entry, params, **kept)
+            sigmas = levels(trained_of(sampling_of(model)), *chosen("schedule", SCHEDULES, schedule), steps, denoise)
+            if return_with_leftover_noise == "disable" and end_step < len(sigmas) - 1:
+                sigmas = (*sigmas[:end_step], 0.0)
+            noise = None
+            if state is None:
+                noise = (Noise_RandomNoise if add_noise == "enable" else ZeroNoise)(seed)
+            autosave = Autosave.of(autosave_every, cls.hidden, guider)
+            wired = (noise, latent_image, torch.tensor(sigmas), state)
+            made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave)
+        return io.NodeOutput(*made)
+
+
+def guider_of(model: Any, positive: Any, negative: Any, cfg: float) -> PredictionGuider:
+    """CFG Guider (Stepwise) on both prompts; the positive one alone where there is no negative."""
+    if negative is None:
+        if cfg != 1.0:
+            problem = f"is not wired, and cfg is {cfg:g}"
+            raise InputError(
+                "negative", problem, "wire what the picture should not be, an empty prompt, or set cfg to 1"
+            )
+        guider = PredictionGuider(model)
+        guider.set_prediction(Leaf(positive))
+        return guider
+    guider = GuidedGuider(model)
+    guider.set_cfg(cfg)
+    guider.set_conds(positive, negative)
+    return guider
+
+
+def chosen(name: str, entries: tuple[Any, ...], value: Any) -> tuple[Any, dict[str, Any]]:
+    """The entry that a dynamic choice names, and the settings that came with it; what did not come has its default."""
+    given = dict(value) if isinstance(value, dict) else {name: value}
+    key = given.pop(name, None)
+    entry = next((each for each in entries if each.name == key), None)
+    if entry is None:
+        raise InputError(name, f"is {key!r}", f"choose one of {', '.join(each.name for each in first(entries))}")
+    return entry, {each: setting for each, setting in given.items() if setting is not None}
+
+
+def levels(
+    trained: Trained, schedule: Schedule, values: dict[str, Any], steps: int, denoise: float
+) -> tuple[float, ...]:
+    return schedule_values(schedule, trained, {**values, "steps": steps, "denoise": denoise})

@@ -1,0 +1,72 @@
+"""Inputs and outputs that several nodes have."""
+
+from inspect import signature
+
+from comfy_api.latest import io
+
+from ...samplers.registry import Schedule
+from ...samplers.schedules import trained_sigmas
+from .schema import StateType, later_last, widgets
+
+STEP_INPUTS = (
+    io.Guider.Input("guider", tooltip="Model and prompts, for example from CFG Guider (Stepwise)."),
+    io.Noise.Input("noise", optional=True, tooltip="Starting noise. Not needed when a state is wired."),
+    io.Latent.Input("latent_image", optional=True, tooltip="What to begin from. Not needed when a state is wired."),
+    io.Sigmas.Input("sigmas", optional=True, tooltip="The full schedule, also when only a part of it is run."),
+    StateType.Input("state", optional=True, tooltip="Go on from where another step node stopped."),
+)
+NOISE_INPUTS = (
+    io.Combo.Input(
+        "noise_kind",
+        options=["independent", "brownian"],
+        tooltip="independent: new noise at every step. brownian: one path of noise per image, the same for every "
+        "schedule, so that more steps refine the picture instead of changing it; it costs about 8 draws for one.",
+    ),
+    io.Combo.Input(
+        "noise_device",
+        options=["cpu", "gpu"],
+        tooltip="Where the sampler's own noise is drawn. On the CPU a picture is the same on every machine.",
+    ),
+)
+WINDOW_INPUTS = (
+    io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step of the schedule to take."),
+    io.Int.Input(
+        "end_step",
+        default=10000,
+        min=1,
+        max=10000,
+        tooltip="Stop after this many steps of the schedule; the state then goes on from there.",
+    ),
+    io.Int.Input(
+        "autosave_every",
+        optional=True,
+        default=0,
+        min=0,
+        max=10000,
+        tooltip="Save the state to ComfyUI's output folder after every so many steps, and on Cancel; 0 never.",
+    ),
+    io.Combo.Input(
+        "on_mismatch",
+        optional=True,
+        options=["error", "fork"],
+        tooltip="When solver, parameters, seed or schedule are not those of the wired state: error stops, "
+        "fork goes on from where the state stands and says in the log what it dropped.",
+    ),
+)
+HIDDEN = (io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo)
+STEP_OUTPUTS = (
+    io.Latent.Output("output", tooltip="The latent where the run stopped."),
+    io.Latent.Output("denoised_output", tooltip="The model's last prediction of the clean latent."),
+    StateType.Output("state", tooltip="Everything that the rest of the run needs."),
+)
+
+
+def schedule_widgets(schedule: Schedule) -> list[io.Input]:
+    """The widgets of the schedule, of the trained betas where it takes a table, and of the curve where it is drawn."""
+    made = widgets(schedule.function)
+    if "shape" in signature(schedule.function).parameters:
+        tooltip = "Log sigma over the step: 1 is sigma_max, 0 is sigma_min. It has to fall everywhere."
+        made.insert(1, io.Curve.Input("curve", default=[(0.0, 1.0), (1.0, 0.0)], tooltip=tooltip))
+    if "table" in schedule.takes:
+        made += widgets(trained_sigmas)
+    return later_last(made)

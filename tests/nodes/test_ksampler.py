@@ -1,0 +1,131 @@
+"""KSampler (Stepwise): the separate nodes in one, bit for bit; and what it says where it cannot run."""
+
+import pytest
+import torch
+from comfy_extras import nodes_custom_sampler as core
+from stepwise.samplers.registry import SCHEDULES, SOLVERS
+from toy_models import call, prompt, toy_model
+
+import nodes as host_nodes
+
+COMMON = {"seed": 7, "steps": 6, "cfg": 3.0, "denoise": 1.0, "start_step": 0, "end_step": 10000}
+COMMON |= {"add_noise": "enable", "return_with_leftover_noise": "enable", "autosave_every": 0, "on_mismatch": "error"}
+
+
+def inputs(model, **changes):
+    latent = {"samples": torch.zeros(2, 4, 8, 8)}
+    wired = {"model": model, "positive": prompt(0.4), "negative": prompt(-0.3), "latent_image": latent}
+    chosen = {"solver": {"solver": "DPM++ 2M"}, "schedule": {"schedule": "Karras"}}
+    return {**wired, **COMMON, **chosen, **changes}
+
+
+def separate(model, solver, sigmas, **changes):
+    """The same by the nodes for each thing."""
+    (guider,) = call("StepwiseCFGGuider", model=model, positive=prompt(0.4), negative=prompt(-0.3), cfg=3.0)
+    noise = core.RandomNoise.execute(7).args[0]
+    latent = {"samples": torch.zeros(2, 4, 8, 8)}
+    return call(f"Stepwise{solver}", guider=guider, noise=noise, latent_image=latent, sigmas=sigmas, **changes)
+
+
+def equal(one, other):
+    return all(torch.equal(a["samples"], b["samples"]) for a, b in zip(one[:2], other[:2], strict=True))
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.id)
+def test_every_solver_is_that_of_its_own_node(solver):
+    model = toy_model("EPS")
+    (sigmas,) = call("StepwiseKarrasSchedule", model=model, steps=6)
+    made = call("StepwiseKSampler", **inputs(model, solver={"solver": solver.name}))
+    assert equal(made, separate(model, solver.id, sigmas))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.id)
+def test_every_schedule_is_that_of_its_own_node(schedule):
+    model = toy_model("EPS" if "VE" in schedule.paths else "FLOW")
+    (sigmas,) = call(f"Stepwise{schedule.id}Schedule", model=model, steps=6, denoise=0.8)
+    made = call("StepwiseKSampler", **inputs(model, schedule={"schedule": schedule.name}, denoise=0.8))
+    assert equal(made, separate(model, "DPMpp2M", sigmas))
+    assert made[2].sigmas == tuple(sigmas.tolist())
+
+
+def test_settings_of_the_choices_arrive():
+    model = toy_model("EPS")
+    (sigmas,) = call("StepwiseKarrasSchedule", model=model, steps=6, rho=5.0, last_sigma="drop_penultimate")
+    solver = {"solver": "DPM++ 2M SDE", "eta": 0.5, "solver_type": "heun", "noise_kind": "brownian", "s_noise": None}
+    schedule = {"schedule": "Karras", "rho": 5.0, "last_sigma": "drop_penultimate"}
+    made = call("StepwiseKSampler", **inputs(model, solver=solver, schedule=schedule))
+    own = {"eta": 0.5, "solver_type": "heun", "noise_kind": "brownian"}
+    assert equal(made, separate(model, "DPMpp2MSDE", sigmas, **own))
+
+
+@pytest.mark.parametrize(("sampler", "solver"), [("dpmpp_2m", "DPM++ 2M"), ("euler", "Euler")])
+def test_it_draws_the_picture_of_the_hosts_ksampler(sampler, solver):
+    model = toy_model("EPS")
+    given = (model, 7, 6, 3.0, sampler, "karras", prompt(0.4), prompt(-0.3), {"samples": torch.zeros(2, 4, 8, 8)})
+    (theirs,) = host_nodes.KSampler().sample(*given)
+    ours = call("StepwiseKSampler", **inputs(model, solver={"solver": solver}))[0]
+    torch.testing.assert_close(ours["samples"], theirs["samples"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["DPM++ 2M", "DPM++ 2M SDE", "UniPC"])
+def test_it_stops_and_goes_on_whatever_the_seed_has_become(solver):
+    model = toy_model("EPS")
+    whole = call("StepwiseKSampler", **inputs(model, solver={"solver": solver}))
+    half = call("StepwiseKSampler", **inputs(model, solver={"solver": solver}, end_step=3))
+    rest = inputs(model, solver={"solver": solver}, seed=99)
+    del rest["latent_image"]
+    assert equal(call("StepwiseKSampler", **rest, state=half[2]), whole)
+
+
+def test_leftover_noise_is_that_of_ksampler_advanced():
+    model, advanced = toy_model("EPS"), host_nodes.KSamplerAdvanced()
+    latent = {"samples": torch.zeros(2, 4, 8, 8)}
+    for leftover in ("enable", "disable"):
+        given = (model, "enable", 7, 6, 3.0, "euler", "karras", prompt(0.4), prompt(-0.3), latent, 0, 3, leftover)
+        (theirs,) = advanced.sample(*given)
+        changes = {"solver": {"solver": "Euler"}, "end_step": 3, "return_with_leftover_noise": leftover}
+        ours = call("StepwiseKSampler", **inputs(model, **changes))[0]
+        torch.testing.assert_close(ours["samples"], theirs["samples"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_latent_with_its_noise_goes_on_as_in_ksampler_advanced():
+    model, advanced = toy_model("EPS"), host_nodes.KSamplerAdvanced()
+    latent = {"samples": torch.zeros(2, 4, 8, 8)}
+    shared = (7, 6, 3.0, "euler", "karras", prompt(0.4), prompt(-0.3))
+    (cut,) = advanced.sample(model, "enable", *shared, latent, 0, 3, "enable")
+    (theirs,) = advanced.sample(model, "disable", *shared, cut, 3, 10000, "disable")
+    changes = {"solver": {"solver": "Euler"}, "start_step": 3, "add_noise": "disable", "latent_image": cut}
+    ours = call("StepwiseKSampler", **inputs(model, **changes))[0]
+    torch.testing.assert_close(ours["samples"], theirs["samples"], rtol=1e-5, atol=1e-5)
+
+
+def test_one_prompt_is_enough_at_guidance_1():
+    model = toy_model("EPS")
+    alone = inputs(model, cfg=1.0)
+    del alone["negative"]
+    assert equal(call("StepwiseKSampler", **alone), call("StepwiseKSampler", **inputs(model, cfg=1.0)))
+    with pytest.raises(
+        ValueError, match=r"KSampler \(Stepwise\): negative is not wired, and cfg is 3\. .*set cfg to 1"
+    ):
+        call("StepwiseKSampler", **{**alone, "cfg": 3.0})
+
+
+@pytest.mark.parametrize("value", ["dpmpp_2m", None, {"solver": "DPM++ 9M"}, 3])
+def test_an_unknown_choice_is_answered_in_words(value):
+    with pytest.raises(ValueError, match=r"KSampler \(Stepwise\): solver is .*Choose one of DPM\+\+ 2M, DDPM"):
+        call("StepwiseKSampler", **inputs(toy_model("EPS"), solver=value))
+
+
+def test_what_stands_first_and_what_the_model_answers():
+    (node,) = [each for each in nodes_of() if each.GET_SCHEMA().node_id == "StepwiseKSampler"]
+    *_, solver, schedule = node.GET_SCHEMA().inputs
+    assert (solver.options[0].key, schedule.options[0].key) == ("DPM++ 2M", "Karras")
+    shown = {option.key: {each.id for each in option.inputs} for option in schedule.options}
+    assert shown["Karras"] == {"rho", "last_sigma"}
+    assert not any({"steps", "denoise", "sigma_min", "sigma_max", "beta_start"} & names for names in shown.values())
+
+
+def nodes_of():
+    from stepwise.nodes import all_nodes
+
+    return all_nodes()
