@@ -21,6 +21,7 @@ TWIN = {
     False: "It is the solver as a SAMPLER, for SamplerCustomAdvanced, Sample (Stepwise) and other nodes that take one. "
     "{other} is the same solver as a node that takes the steps itself.",
 }
+DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 IN_PARTS = """\
 Lower `end_step` to stop early. Wire `state` into a second {name} node with the same settings, give that one a guider,
 and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with the state. The result equals the run
@@ -67,11 +68,11 @@ def number(value: float) -> str:
 
 def input_row(declared: Any) -> list[str]:
     """Name, type, default, range and meaning of one input."""
-    kind = "choice" if declared.io_type == "COMBO" else declared.io_type
+    kind = "choice" if declared.io_type in ("COMBO", DYNAMIC) else declared.io_type
     if template := getattr(declared, "template", None):
         kind = f"{template.input.io_type}, one or more"
     default = getattr(declared, "default", None)
-    options = getattr(declared, "options", None)
+    options = [getattr(option, "key", option) for option in getattr(declared, "options", None) or ()]
     low, high = getattr(declared, "min", None), getattr(declared, "max", None)
     limits = ""
     if options:
@@ -93,7 +94,17 @@ def inputs(subject: Subject) -> str:
     if not subject.schema.inputs:
         return "None: there is nothing to set.\n\n" + table(("Input", "Type", "Default", "Range", "Meaning"), [])
     rows = [input_row(declared) for declared in subject.schema.inputs]
-    return table(("Input", "Type", "Default", "Range", "Meaning"), rows)
+    chosen = [settings(declared) for declared in subject.schema.inputs if declared.io_type == DYNAMIC]
+    tables = [table(("Input", "Type", "Default", "Range", "Meaning"), rows), *chosen]
+    return "\n\n".join(each.rstrip() for each in tables)
+
+
+def settings(declared: Any) -> str:
+    """What each choice brings up; in a prompt the names have the choice's own before them."""
+    rows = [
+        (option.key, ", ".join(f"`{declared.id}.{each.id}`" for each in option.inputs)) for option in declared.options
+    ]
+    return table((f"`{declared.id}`", "Its settings, as they are named in a prompt"), rows)
 
 
 def outputs(subject: Subject) -> str:
