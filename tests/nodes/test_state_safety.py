@@ -488,7 +488,7 @@ BAD = {
     "state": [None, 3, {}, checkpoint.State({}, 2), checkpoint.State({"x": 3}, 2), checkpoint.State({"x": None}, "2")],
     "memory": [None, [], {"a": 1}, {"a": None}, {"a": torch.zeros(3)}, {"a": torch.zeros(1, 4, 8, 8).long()}],
     "plan": [None, 3, ["x"]],
-    "model": [None, [], {"channels": None}, {"latent": 3}, {"latent": [1]}],
+    "model": [None, [], {"channels": None}, {"channels": True}, {"latent": 3}, {"latent": [1]}],
     "denoised": [None, 3, torch.zeros(1, 4, 9, 9)],
     "batching": [None, 3, [[0, 1]], ((0.5,),), (("a",),), (3,)],
     "patches": [
