@@ -1,0 +1,352 @@
+"""Train the Emoji model from nothing: the codec of its pictures, then the UNet with its words. Resumable.
+
+    COMFYUI_PATH=... python demo/emoji_train.py unet --minutes 90 [--until 00:10] [--state .dev/emoji] [--threads 2]
+    COMFYUI_PATH=... python demo/emoji_train.py codec --minutes 15
+    COMFYUI_PATH=... python demo/emoji_train.py export [--out demo]
+
+demo/emoji_data.py comes first. The rate of learning follows the share of `--minutes` that was trained, summed over all
+runs; a run that is stopped goes on from its last checkpoint when the same command is given again. Larger `--minutes`
+on a finished stage train it further. Everything random follows from SEED.
+"""
+
+import argparse
+import copy
+import datetime
+import json
+import math
+import os
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+# Threads that wait in a busy loop halve the speed wherever anything else runs.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+DEMO = Path(__file__).resolve().parent
+sys.path[:0] = [os.environ.get("COMFYUI_PATH", str(DEMO.parent / ".dev" / "ComfyUI")), str(DEMO)]
+
+from comfy.cli_args import args as host  # noqa: E402
+
+host.cpu, host.use_pytorch_cross_attention = True, True
+
+import emoji_net as net  # noqa: E402
+import emoji_words  # noqa: E402
+import torch  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+SEED = 0
+CODEC_BATCH, CODEC_RATE, CODEC_EMA = 16, 1e-3, 0.998
+LATENT_NOISE = 0.1
+UNET_BATCH, UNET_RATE, UNET_EMA = 32, 8e-4, 0.9985
+TEXT_DROPOUT = 0.12
+MIN_SNR = 5.0
+HINT_WEIGHT = 0.2
+WARMUP = 200
+CHECKPOINT_SECONDS = 180
+WEIGHTS = "emoji.safetensors"
+
+
+class Data:
+    """Pictures as the file has them, what is known of each, and the vocabulary of all names and keywords."""
+
+    def __init__(self, state: Path):
+        with safe_open(state / "emoji_data.safetensors", "pt") as file:
+            self.pictures = file.get_tensor("pictures").permute(0, 3, 1, 2).contiguous()
+            self.entries = json.loads(file.metadata()["entries"])
+        named = {word for entry in self.entries for word in entry["words"]}
+        counts = Counter(word for entry in self.entries for text in entry["keywords"] for word in set(text))
+        self.known = sorted(named | set(counts))
+        self.weights = torch.tensor([entry["weight"] for entry in self.entries])
+
+    def pixels(self, chosen: Tensor) -> Tensor:
+        return self.pictures[chosen].float() / 127.5 - 1.0
+
+
+def initialise(module: nn.Module) -> None:
+    """PyTorch's own initialisation, which the host's layers skip, and zero for the last layer of each branch."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, (nn.GroupNorm, nn.LayerNorm)):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    for name, layer in module.named_modules():
+        if name.endswith(("out_layers.3", "proj_out")) or name == "out.2":
+            nn.init.zeros_(layer.weight)
+
+
+class Run:
+    """A network in training: its moving average, optimiser, generator, clock and checkpoint."""
+
+    def __init__(self, name: str, network: nn.Module, rate: float, ema: float, options: argparse.Namespace):
+        self.path = options.state / f"{name}.pt"
+        self.log = options.state / f"{name}.log"
+        self.name, self.network, self.rate, self.ema = name, network, rate, ema
+        self.budget, self.until = options.minutes * 60.0, options.until
+        self.average = copy.deepcopy(network).requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            network.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.99), fused=True
+        )
+        self.generator = torch.Generator().manual_seed(SEED)
+        self.step, self.seconds, self.running = 0, 0.0, {}
+        if self.path.is_file():
+            self.restore(torch.load(self.path, weights_only=True))
+
+    def restore(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"])
+        self.step, self.seconds, self.running = state["step"], state["seconds"], state["running"]
+
+    def save(self) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "running": self.running,
+        }
+        unfinished = self.path.with_suffix(".part")
+        torch.save(state, unfinished)
+        os.replace(unfinished, self.path)
+
+    def learning_rate(self) -> float:
+        """A warm-up, a plateau for the first 55 % of the time, then a cosine down to 2 %."""
+        share = min(1.0, self.seconds / self.budget)
+        fall = max(0.0, (share - 0.55) / 0.45)
+        return self.rate * min(1.0, (self.step + 1) / WARMUP) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall)))
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        decay = min(self.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1.0 - decay)
+        for a, p in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            a.copy_(p)
+
+    def train(self, loss_of_step) -> None:
+        """Until `--minutes` were trained in all, or the clock shows `--until`."""
+        saved = printed = time.monotonic()
+        deadline = seconds_until(self.until)
+        while self.seconds < self.budget and time.monotonic() < deadline:
+            start = time.monotonic()
+            rate = self.learning_rate()
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            losses = loss_of_step(self.generator)
+            self.optimiser.zero_grad()
+            sum(losses.values()).backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            self.optimiser.step()
+            self.step += 1
+            self.follow()
+            for part, loss in losses.items():
+                self.running[part] = 0.99 * self.running.get(part, loss.item()) + 0.01 * loss.item()
+            now = time.monotonic()
+            self.seconds += now - start
+            if now - printed > 30:
+                printed = now
+                self.report(rate)
+            if now - saved > CHECKPOINT_SECONDS:
+                saved = now
+                self.save()
+        self.save()
+        self.report(self.learning_rate())
+
+    def report(self, rate: float) -> None:
+        losses = "  ".join(f"{part} {loss:.5f}" for part, loss in self.running.items())
+        line = f"{self.name} step {self.step}  {losses}  rate {rate:.1e}  {self.seconds:.0f} s"
+        print(line, flush=True)
+        with self.log.open("a") as file:
+            file.write(line + "\n")
+
+
+def seconds_until(clock: str | None) -> float:
+    """The monotonic time at which the clock shows `clock` next; never for None."""
+    if clock is None:
+        return math.inf
+    now = datetime.datetime.now()
+    end = datetime.datetime.combine(now.date(), datetime.time.fromisoformat(clock))
+    if end <= now:
+        end += datetime.timedelta(days=1)
+    return time.monotonic() + (end - now).total_seconds()
+
+
+def edges(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+
+
+def reconstruction_loss(made: Tensor, pixels: Tensor) -> Tensor:
+    """L1 of the pixels, of their differences, and of both at half the size."""
+    loss = made.new_zeros(())
+    for weight in (1.0, 0.5):
+        loss = loss + weight * (made - pixels).abs().mean()
+        for a, b in zip(edges(made), edges(pixels), strict=True):
+            loss = loss + weight * 0.5 * (a - b).abs().mean()
+        made, pixels = nn.functional.avg_pool2d(made, 2), nn.functional.avg_pool2d(pixels, 2)
+    return loss
+
+
+def train_codec(data: Data, options: argparse.Namespace) -> None:
+    """The decoder on pictures and their mirror images; latents carry noise of 0.1, so that near ones decode alike."""
+    run = Run("codec", fitted_codec(data).to(memory_format=torch.channels_last), CODEC_RATE, CODEC_EMA, options)
+    codec = run.network
+
+    def loss_of_step(g: torch.Generator) -> dict[str, Tensor]:
+        chosen = torch.randint(len(data.pictures), (CODEC_BATCH,), generator=g)
+        pixels = data.pixels(chosen)
+        mirrored = torch.rand(CODEC_BATCH, 1, 1, 1, generator=g) < 0.5
+        pixels = torch.where(mirrored, pixels.flip(-1), pixels).contiguous(memory_format=torch.channels_last)
+        latents = codec.encode(pixels)
+        latents = latents + LATENT_NOISE * torch.randn(latents.shape, generator=g)
+        made = codec.decode(latents.contiguous(memory_format=torch.channels_last))
+        return {"picture": reconstruction_loss(made, pixels)}
+
+    run.train(loss_of_step)
+    measure_codec(data, run.average)
+
+
+def fitted_codec(data: Data) -> nn.Module:
+    """The encoder in its final form, and a decoder that is only its transpose."""
+    torch.manual_seed(SEED)
+    codec = net.Codec()
+    net.fit_components(codec, data.pixels(torch.arange(len(data.pictures))))
+    codec.encoder.requires_grad_(False)
+    nn.init.zeros_(codec.refine[-2].weight)
+    nn.init.zeros_(codec.refine[-2].bias)
+    return codec
+
+
+@torch.no_grad()
+def latents_of(data: Data, codec: nn.Module) -> Tensor:
+    return torch.cat([codec.encode(data.pixels(chosen)) for chosen in torch.arange(len(data.pictures)).split(64)])
+
+
+@torch.no_grad()
+def measure_codec(data: Data, codec: nn.Module) -> None:
+    codec.eval()
+    latents = latents_of(data, codec)
+    made = torch.cat([codec.decode(part) for part in latents.split(64)]).clamp(-1, 1)
+    error = (made - data.pixels(torch.arange(len(made)))).square().mean((1, 2, 3)).div(4).sqrt()
+    print(f"reconstruction: rms error {error.square().mean().sqrt():.4f} of 1, worst picture {error.max():.4f}")
+    print(f"latents: mean {latents.mean():.3f}, deviations {[round(s, 2) for s in latents.std((0, 2, 3)).tolist()]}")
+
+
+class Network(nn.Module):
+    """The UNet and its text side, trained together."""
+
+    def __init__(self, vocabulary: emoji_words.Vocabulary):
+        super().__init__()
+        self.unet = net.build_unet()
+        self.text = net.Text(len(vocabulary), emoji_words.TOKENS)
+        initialise(self.unet)
+
+
+class Prompts:
+    """What a picture is called: its name, or a loose form of it, or keywords; sometimes nothing."""
+
+    def __init__(self, data: Data):
+        self.vocabulary = emoji_words.Vocabulary(data.known)
+        self.entries = data.entries
+
+    def row(self, index: int, g: torch.Generator) -> list[int]:
+        entry = self.entries[index]
+        kind, many = torch.rand(2, generator=g).tolist()
+        if kind < TEXT_DROPOUT:
+            return self.vocabulary.numbers([])
+        prompt, extra = list(entry["words"]), entry["keywords"]
+        if kind > 0.65 and extra:
+            order = torch.randperm(len(extra), generator=g).tolist()
+            added = [word for place in order[: 1 + int(2 * many)] for word in extra[place]]
+            prompt = prompt + added if kind < 0.85 else added + (prompt if many < 0.5 else [])
+        elif kind > 0.5 and len(prompt) > 1:
+            kept = torch.rand(len(prompt), generator=g) < 0.75
+            prompt = [word for word, keep in zip(prompt, kept.tolist(), strict=True) if keep] or prompt
+        return self.vocabulary.numbers(prompt)
+
+    def draw(self, chosen: Tensor, g: torch.Generator) -> Tensor:
+        return torch.tensor([self.row(index, g) for index in chosen.tolist()])
+
+
+def alphas_cumprod() -> Tensor:
+    s = net.SAMPLING
+    roots = torch.linspace(s["linear_start"] ** 0.5, s["linear_end"] ** 0.5, s["timesteps"], dtype=torch.float64)
+    return (1.0 - roots.square()).cumprod(0).float()
+
+
+def train_unet(data: Data, options: argparse.Namespace) -> None:
+    """v prediction; the loss of each noise level weighted by min(SNR + 1, 5) / (SNR + 1) (arXiv:2303.09556)."""
+    latents = latents_of(data, fitted_codec(data)).contiguous(memory_format=torch.channels_last)
+    prompts, cumulative = Prompts(data), alphas_cumprod()
+    network = Network(prompts.vocabulary).to(memory_format=torch.channels_last)
+    run = Run("unet", network, UNET_RATE, UNET_EMA, options)
+
+    def loss_of_step(g: torch.Generator) -> dict[str, Tensor]:
+        chosen = torch.multinomial(data.weights, UNET_BATCH, replacement=True, generator=g)
+        # One timestep from each of as many equal parts of the range as there are pictures.
+        times = (torch.arange(UNET_BATCH) + torch.rand(UNET_BATCH, generator=g)) / UNET_BATCH * len(cumulative)
+        times = times.long().clamp(max=len(cumulative) - 1)
+        squared = cumulative[times].view(-1, 1, 1, 1)
+        alpha, sigma = squared.sqrt(), (1.0 - squared).sqrt()
+        x_0 = latents[chosen]
+        noise = torch.randn(x_0.shape, generator=g).contiguous(memory_format=torch.channels_last)
+        context = network.text(prompts.draw(chosen, g))
+        v = network.unet(alpha * x_0 + sigma * noise, times.float(), context)
+        # v has an error of (SNR + 1) times that of x_0, and SNR + 1 = 1 / sigma^2.
+        weight = (MIN_SNR * sigma.square()).clamp(max=1.0)
+        error = ((v - (alpha * noise - sigma * x_0)).square() * weight).mean()
+        guess = (network.unet.hints(context[:, 0]) - x_0).square().mean()
+        return {"v": error, "hint": HINT_WEIGHT * guess}
+
+    run.train(loss_of_step)
+
+
+def trained_codec(state: Path) -> nn.Module:
+    codec = net.Codec()
+    codec.load_state_dict(torch.load(state / "codec.pt", weights_only=True)["average"])
+    return codec.eval().requires_grad_(False)
+
+
+def export(data: Data, options: argparse.Namespace) -> None:
+    """Codec, text side and UNet in one file of float16, with the vocabulary in its metadata."""
+    state = torch.load(options.state / "unet.pt", weights_only=True)
+    tensors = {f"codec.{name}": t for name, t in trained_codec(options.state).state_dict().items()} | state["average"]
+    tensors = {name: t.half().contiguous() for name, t in tensors.items() if not name.endswith("num_batches_tracked")}
+    metadata = {
+        "format": "stepwise-emoji-1",
+        "description": "Emoji, 64x64, text to image, v prediction",
+        "license": "GPL-3.0-only; trained on Noto Color Emoji (SIL OFL 1.1) and Unicode names and keywords",
+        "seed": str(SEED),
+        "steps": str(state["step"]),
+        "words": " ".join(data.known),
+    }
+    path = options.out / WEIGHTS
+    save_file(tensors, path, metadata)
+    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, {state['step']} steps")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=["codec", "unet", "export"])
+    parser.add_argument("--state", type=Path, default=DEMO.parent / ".dev" / "emoji", help="data and checkpoints")
+    parser.add_argument("--out", type=Path, default=DEMO, help="where the weights go")
+    parser.add_argument("--minutes", type=float, default=90.0, help="training time of the stage, all runs together")
+    parser.add_argument("--until", help="stop when the clock shows this, as 00:10")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(SEED)
+    stages = {"codec": train_codec, "unet": train_unet, "export": export}
+    stages[options.stage](Data(options.state), options)
+
+
+if __name__ == "__main__":
+    main()
