@@ -3,6 +3,8 @@
 Only torch and the host are needed here, so that training and the nodes share it.
 """
 
+from functools import cache
+
 import comfy.latent_formats
 import comfy.ops
 import torch
@@ -119,10 +121,17 @@ class Text(nn.Module):
 
 
 class EmojiUNet(UNetModel):
-    """The host's UNet, told the context's token 0 in two more ways, so that nothing but the context is needed.
+    """The host's UNet around a first guess that the context's token 0 gives: nothing but the context is needed.
 
-    The token is its class vector, and a hint is made of it: a rough latent that stands beside x. Without the hint the
-    network would have to find out where things stand from the padding of its convolutions alone.
+    The token is the class vector, and a *hint* is made of it: a rough latent h, which stands beside x, and how far
+    each of its channels is off, s. If x_0 were normal around h with deviation s, then with x_t = alpha x_0 + sigma e
+
+        v = alpha e - sigma x_0
+        E[v | x_t] = alpha sigma (1 - s^2) (x_t - alpha h) / (alpha^2 s^2 + sigma^2) - sigma h
+
+    (Bayes for two normals.) The UNet adds what this leaves out; with h = 0 and s = 1 it vanishes, which is plain v
+    prediction. Without the hint the UNet would have to find out where things stand from the padding of its
+    convolutions alone.
     """
 
     HIDDEN = 384
@@ -135,6 +144,7 @@ class EmojiUNet(UNetModel):
             nn.SiLU(),
             operations.Linear(self.HIDDEN, CHANNELS * side * side, dtype=dtype, device=device),
         )
+        self.spread = operations.Linear(CONTEXT, CHANNELS, dtype=dtype, device=device)
 
     def hints(self, token: Tensor, height: int = SIZE // RATIO, width: int = SIZE // RATIO) -> Tensor:
         """`[N, 128]` -> `[N, 16, height, width]`."""
@@ -143,10 +153,29 @@ class EmojiUNet(UNetModel):
             return maps
         return nn.functional.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
 
+    def log_variance(self, token: Tensor) -> Tensor:
+        """ln s^2 of the hint, `[N, 128]` -> `[N, 16, 1, 1]`."""
+        return self.spread(token).clamp(-4.0, 0.5)[..., None, None]
+
     def forward(self, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
         token = context[:, 0]
-        beside = torch.cat([x, self.hints(token, *x.shape[-2:]).to(x.dtype)], dim=1)
-        return super().forward(beside, timesteps, context, token, control, transformer_options, **kwargs)
+        hint = self.hints(token, *x.shape[-2:]).to(x.dtype)
+        rest = super().forward(
+            torch.cat([x, hint], dim=1), timesteps, context, token, control, transformer_options, **kwargs
+        )
+        squared = alphas_cumprod().to(x)[timesteps.long()].view(-1, 1, 1, 1)
+        alpha, sigma, variance = squared.sqrt(), (1.0 - squared).sqrt(), self.log_variance(token).detach().exp().to(x)
+        scale = alpha * sigma * (1.0 - variance) / (squared * variance + 1.0 - squared)
+        return rest + scale * (x - alpha * hint) - sigma * hint
+
+
+@cache
+def alphas_cumprod() -> Tensor:
+    """alpha^2 of the 1000 timesteps."""
+    roots = torch.linspace(
+        SAMPLING["linear_start"] ** 0.5, SAMPLING["linear_end"] ** 0.5, SAMPLING["timesteps"], dtype=torch.float64
+    )
+    return (1.0 - roots.square()).cumprod(0).float()
 
 
 def build_unet(dtype: torch.dtype = torch.float32, operations=comfy.ops.disable_weight_init, device=None) -> EmojiUNet:

@@ -46,8 +46,10 @@ UNET_BATCH, UNET_RATE, UNET_EMA = 32, 8e-4, 0.9985
 WORDS_BATCH, WORDS_RATE, WORDS_EMA = 96, 2e-3, 0.998
 TEXT_DROPOUT = 0.12
 MIN_SNR = 5.0
-HINT_WEIGHT = 0.2
-WARMUP = 200
+HINT_WEIGHT, SPREAD_WEIGHT = 0.2, 0.05
+WARMUP = 100
+# What the words stage has trained goes on at this share of the rate, so that small batches do not undo it.
+SLOW_SHARE, WORDS_PARTS = 0.2, ("text.", "unet.hint.")
 CHECKPOINT_SECONDS = 180
 WEIGHTS = "emoji.safetensors"
 
@@ -86,15 +88,24 @@ def initialise(module: nn.Module) -> None:
 class Run:
     """A network in training: its moving average, optimiser, generator, clock and checkpoint."""
 
-    def __init__(self, name: str, network: nn.Module, rate: float, ema: float, options: argparse.Namespace):
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        rate: float,
+        ema: float,
+        options: argparse.Namespace,
+        slowly: tuple[str, ...] = (),
+    ):
         self.path = options.state / f"{name}.pt"
         self.log = options.state / f"{name}.log"
         self.name, self.network, self.rate, self.ema = name, network, rate, ema
         self.budget, self.until = options.minutes * 60.0, options.until
         self.average = copy.deepcopy(network).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            network.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.99), fused=True
-        )
+        slow = [p for n, p in network.named_parameters() if n.startswith(slowly)] if slowly else []
+        others = [p for p in network.parameters() if all(p is not q for q in slow)]
+        groups = [{"params": others, "share": 1.0}, {"params": slow, "share": SLOW_SHARE}]
+        self.optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=0.01, betas=(0.9, 0.99), fused=True)
         self.generator = torch.Generator().manual_seed(SEED)
         self.step, self.seconds, self.running = 0, 0.0, {}
         if self.path.is_file():
@@ -142,7 +153,7 @@ class Run:
             start = time.monotonic()
             rate = self.learning_rate()
             for group in self.optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             losses = loss_of_step(self.generator)
             self.optimiser.zero_grad()
             sum(losses.values()).backward()
@@ -250,6 +261,8 @@ class Network(nn.Module):
         self.unet = net.build_unet()
         self.text = net.Text(len(vocabulary), emoji_words.TOKENS)
         initialise(self.unet)
+        nn.init.zeros_(self.unet.spread.weight)
+        nn.init.constant_(self.unet.spread.bias, -1.0)
 
 
 class Prompts:
@@ -278,12 +291,6 @@ class Prompts:
         return torch.tensor([self.row(index, g) for index in chosen.tolist()])
 
 
-def alphas_cumprod() -> Tensor:
-    s = net.SAMPLING
-    roots = torch.linspace(s["linear_start"] ** 0.5, s["linear_end"] ** 0.5, s["timesteps"], dtype=torch.float64)
-    return (1.0 - roots.square()).cumprod(0).float()
-
-
 def train_words(data: Data, options: argparse.Namespace) -> None:
     """The text side and the hint alone, as a regression of the picture on its words.
 
@@ -304,12 +311,13 @@ def train_words(data: Data, options: argparse.Namespace) -> None:
 def train_unet(data: Data, options: argparse.Namespace) -> None:
     """v prediction; the loss of each noise level weighted by min(SNR + 1, 5) / (SNR + 1) (arXiv:2303.09556)."""
     latents = latents_of(data, fitted_codec(data)).contiguous(memory_format=torch.channels_last)
-    prompts, cumulative = Prompts(data), alphas_cumprod()
+    prompts, cumulative = Prompts(data), net.alphas_cumprod()
     network = Network(prompts.vocabulary).to(memory_format=torch.channels_last)
     started = options.state / "words.pt"
     if started.is_file():
-        network.load_state_dict(torch.load(started, weights_only=True)["average"])
-    run = Run("unet", network, UNET_RATE, UNET_EMA, options)
+        words = torch.load(started, weights_only=True)["average"]
+        network.load_state_dict({name: t for name, t in words.items() if name.startswith(WORDS_PARTS)}, strict=False)
+    run = Run("unet", network, UNET_RATE, UNET_EMA, options, slowly=WORDS_PARTS)
 
     def loss_of_step(g: torch.Generator) -> dict[str, Tensor]:
         chosen = torch.multinomial(data.weights, UNET_BATCH, replacement=True, generator=g)
@@ -325,8 +333,11 @@ def train_unet(data: Data, options: argparse.Namespace) -> None:
         # v has an error of (SNR + 1) times that of x_0, and SNR + 1 = 1 / sigma^2.
         weight = (MIN_SNR * sigma.square()).clamp(max=1.0)
         error = ((v - (alpha * noise - sigma * x_0)).square() * weight).mean()
-        guess = (network.unet.hints(context[:, 0]) - x_0).square().mean()
-        return {"v": error, "hint": HINT_WEIGHT * guess}
+        off = (network.unet.hints(context[:, 0]) - x_0).square()
+        # The likelihood of a normal law, which is highest where the variance is what the hint is off.
+        log_variance = network.unet.log_variance(context[:, 0].detach())
+        spread = (off.detach() * (-log_variance).exp() + log_variance).mean()
+        return {"v": error, "hint": HINT_WEIGHT * off.mean(), "spread": SPREAD_WEIGHT * spread}
 
     run.train(loss_of_step)
 
