@@ -179,7 +179,7 @@ def alphas_cumprod() -> Tensor:
 
 
 def build_unet(dtype: torch.dtype = torch.float32, operations=comfy.ops.disable_weight_init, device=None) -> EmojiUNet:
-    """Two levels of 128 channels, 8 x 8 and 4 x 4, one residual block each, transformers below and in the middle.
+    """Two levels of 64 channels, 8 x 8 and 4 x 4, one residual block each, transformers below and in the middle.
 
     The host's layers come uninitialised: load weights, or initialise them.
     """
@@ -187,7 +187,7 @@ def build_unet(dtype: torch.dtype = torch.float32, operations=comfy.ops.disable_
         image_size=SIZE // RATIO,
         in_channels=2 * CHANNELS,
         out_channels=CHANNELS,
-        model_channels=128,
+        model_channels=64,
         num_res_blocks=[1, 1],
         channel_mult=(1, 1),
         num_classes="sequential",

@@ -30,6 +30,7 @@ sys.path[:0] = [os.environ.get("COMFYUI_PATH", str(DEMO.parent / ".dev" / "Comfy
 
 from comfy.cli_args import args as host  # noqa: E402
 
+# PyTorch's attention is the one with a gradient here.
 host.cpu, host.use_pytorch_cross_attention = True, True
 
 import emoji_net as net  # noqa: E402
@@ -42,12 +43,12 @@ from torch import Tensor, nn  # noqa: E402
 SEED = 0
 CODEC_BATCH, CODEC_RATE, CODEC_EMA = 16, 1e-3, 0.998
 LATENT_NOISE = 0.1
-UNET_BATCH, UNET_RATE, UNET_EMA = 32, 8e-4, 0.9985
+UNET_BATCH, UNET_RATE, UNET_EMA = 24, 1e-3, 0.995
 WORDS_BATCH, WORDS_RATE, WORDS_EMA = 96, 2e-3, 0.998
 TEXT_DROPOUT = 0.12
 MIN_SNR = 5.0
 HINT_WEIGHT, SPREAD_WEIGHT = 0.2, 0.05
-WARMUP = 100
+WARMUP = 50
 # What the words stage has trained goes on at this share of the rate, so that small batches do not undo it.
 SLOW_SHARE, WORDS_PARTS = 0.2, ("text.", "unet.hint.")
 CHECKPOINT_SECONDS = 180
@@ -104,12 +105,12 @@ class Run:
         self.average = copy.deepcopy(network).requires_grad_(False)
         slow = [p for n, p in network.named_parameters() if n.startswith(slowly)] if slowly else []
         others = [p for p in network.parameters() if all(p is not q for q in slow)]
-        groups = [{"params": others, "share": 1.0}, {"params": slow, "share": SLOW_SHARE}]
+        groups = [{"params": others, "share": 1.0}] + [{"params": slow, "share": SLOW_SHARE}] * bool(slow)
         self.optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=0.01, betas=(0.9, 0.99), fused=True)
         self.generator = torch.Generator().manual_seed(SEED)
         self.step, self.seconds, self.running = 0, 0.0, {}
         if self.path.is_file():
-            self.restore(torch.load(self.path, weights_only=True))
+            self.restore(torch.load(self.path, weights_only=True, map_location="cpu"))
 
     def restore(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
@@ -210,21 +211,22 @@ def reconstruction_loss(made: Tensor, pixels: Tensor) -> Tensor:
 
 def train_codec(data: Data, options: argparse.Namespace) -> None:
     """The decoder on pictures and their mirror images; latents carry noise of 0.1, so that near ones decode alike."""
-    run = Run("codec", fitted_codec(data).to(memory_format=torch.channels_last), CODEC_RATE, CODEC_EMA, options)
-    codec = run.network
+    codec = fitted_codec(data).to(options.device, memory_format=torch.channels_last)
+    run = Run("codec", codec, CODEC_RATE, CODEC_EMA, options)
 
     def loss_of_step(g: torch.Generator) -> dict[str, Tensor]:
         chosen = torch.randint(len(data.pictures), (CODEC_BATCH,), generator=g)
         pixels = data.pixels(chosen)
         mirrored = torch.rand(CODEC_BATCH, 1, 1, 1, generator=g) < 0.5
-        pixels = torch.where(mirrored, pixels.flip(-1), pixels).contiguous(memory_format=torch.channels_last)
+        pixels = torch.where(mirrored, pixels.flip(-1), pixels)
+        pixels = pixels.to(options.device).contiguous(memory_format=torch.channels_last)
         latents = codec.encode(pixels)
-        latents = latents + LATENT_NOISE * torch.randn(latents.shape, generator=g)
+        latents = latents + LATENT_NOISE * torch.randn(latents.shape, generator=g).to(options.device)
         made = codec.decode(latents.contiguous(memory_format=torch.channels_last))
         return {"picture": reconstruction_loss(made, pixels)}
 
     run.train(loss_of_step)
-    measure_codec(data, run.average)
+    measure_codec(data, run.average.cpu())
 
 
 def fitted_codec(data: Data) -> nn.Module:
@@ -296,13 +298,14 @@ def train_words(data: Data, options: argparse.Namespace) -> None:
 
     It costs a fiftieth of a step of the whole network and leaves the UNet the details to learn.
     """
-    latents = latents_of(data, fitted_codec(data))
+    latents = latents_of(data, fitted_codec(data)).to(options.device)
     prompts = Prompts(data)
-    run = Run("words", Network(prompts.vocabulary), WORDS_RATE, WORDS_EMA, options)
+    run = Run("words", Network(prompts.vocabulary).to(options.device), WORDS_RATE, WORDS_EMA, options)
 
     def loss_of_step(g: torch.Generator) -> dict[str, Tensor]:
         chosen = torch.multinomial(data.weights.sqrt(), WORDS_BATCH, replacement=True, generator=g)
-        context = run.network.text(prompts.draw(chosen, g))
+        context = run.network.text(prompts.draw(chosen, g).to(options.device))
+        chosen = chosen.to(options.device)
         return {"hint": (run.network.unet.hints(context[:, 0]) - latents[chosen]).square().mean()}
 
     run.train(loss_of_step)
@@ -310,25 +313,26 @@ def train_words(data: Data, options: argparse.Namespace) -> None:
 
 def train_unet(data: Data, options: argparse.Namespace) -> None:
     """v prediction; the loss of each noise level weighted by min(SNR + 1, 5) / (SNR + 1) (arXiv:2303.09556)."""
-    latents = latents_of(data, fitted_codec(data)).contiguous(memory_format=torch.channels_last)
-    prompts, cumulative = Prompts(data), net.alphas_cumprod()
-    network = Network(prompts.vocabulary).to(memory_format=torch.channels_last)
+    device, count = options.device, options.batch
+    latents = latents_of(data, fitted_codec(data)).to(device).contiguous(memory_format=torch.channels_last)
+    prompts, cumulative = Prompts(data), net.alphas_cumprod().to(device)
+    network = Network(prompts.vocabulary).to(device, memory_format=torch.channels_last)
     started = options.state / "words.pt"
     if started.is_file():
-        words = torch.load(started, weights_only=True)["average"]
+        words = torch.load(started, weights_only=True, map_location="cpu")["average"]
         network.load_state_dict({name: t for name, t in words.items() if name.startswith(WORDS_PARTS)}, strict=False)
     run = Run("unet", network, UNET_RATE, UNET_EMA, options, slowly=WORDS_PARTS)
 
     def loss_of_step(g: torch.Generator) -> dict[str, Tensor]:
-        chosen = torch.multinomial(data.weights, UNET_BATCH, replacement=True, generator=g)
+        chosen = torch.multinomial(data.weights, count, replacement=True, generator=g)
         # One timestep from each of as many equal parts of the range as there are pictures.
-        times = (torch.arange(UNET_BATCH) + torch.rand(UNET_BATCH, generator=g)) / UNET_BATCH * len(cumulative)
-        times = times.long().clamp(max=len(cumulative) - 1)
+        times = (torch.arange(count) + torch.rand(count, generator=g)) / count * len(cumulative)
+        times = times.long().clamp(max=len(cumulative) - 1).to(device)
         squared = cumulative[times].view(-1, 1, 1, 1)
         alpha, sigma = squared.sqrt(), (1.0 - squared).sqrt()
-        x_0 = latents[chosen]
-        noise = torch.randn(x_0.shape, generator=g).contiguous(memory_format=torch.channels_last)
-        context = network.text(prompts.draw(chosen, g))
+        x_0 = latents[chosen.to(device)]
+        noise = torch.randn(x_0.shape, generator=g).to(device).contiguous(memory_format=torch.channels_last)
+        context = network.text(prompts.draw(chosen, g).to(device))
         v = network.unet(alpha * x_0 + sigma * noise, times.float(), context)
         # v has an error of (SNR + 1) times that of x_0, and SNR + 1 = 1 / sigma^2.
         weight = (MIN_SNR * sigma.square()).clamp(max=1.0)
@@ -344,13 +348,13 @@ def train_unet(data: Data, options: argparse.Namespace) -> None:
 
 def trained_codec(state: Path) -> nn.Module:
     codec = net.Codec()
-    codec.load_state_dict(torch.load(state / "codec.pt", weights_only=True)["average"])
+    codec.load_state_dict(torch.load(state / "codec.pt", weights_only=True, map_location="cpu")["average"])
     return codec.eval().requires_grad_(False)
 
 
 def export(data: Data, options: argparse.Namespace) -> None:
     """Codec, text side and UNet in one file of float16, with the vocabulary in its metadata."""
-    state = torch.load(options.state / "unet.pt", weights_only=True)
+    state = torch.load(options.state / "unet.pt", weights_only=True, map_location="cpu")
     tensors = {f"codec.{name}": t for name, t in trained_codec(options.state).state_dict().items()} | state["average"]
     tensors = {name: t.half().contiguous() for name, t in tensors.items() if not name.endswith("num_batches_tracked")}
     metadata = {
@@ -373,6 +377,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DEMO, help="where the weights go")
     parser.add_argument("--minutes", type=float, default=90.0, help="training time of the stage, all runs together")
     parser.add_argument("--until", help="stop when the clock shows this, as 00:10")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=UNET_BATCH, help="of the stage unet")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
