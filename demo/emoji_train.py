@@ -19,6 +19,7 @@ import os
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # Threads that wait in a busy loop halve the speed wherever anything else runs.
@@ -101,13 +102,14 @@ class Run:
         self.path = options.state / f"{name}.pt"
         self.log = options.state / f"{name}.log"
         self.name, self.network, self.rate, self.ema = name, network, rate, ema
-        self.budget, self.until = options.minutes * 60.0, options.until
+        self.budget, self.until, self.threads = options.minutes * 60.0, options.until, options.threads
         self.average = copy.deepcopy(network).requires_grad_(False)
         slow = [p for n, p in network.named_parameters() if n.startswith(slowly)] if slowly else []
         others = [p for p in network.parameters() if all(p is not q for q in slow)]
         groups = [{"params": others, "share": 1.0}] + [{"params": slow, "share": SLOW_SHARE}] * bool(slow)
         self.optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=0.01, betas=(0.9, 0.99), fused=True)
-        self.generator = torch.Generator().manual_seed(SEED)
+        self.replicas = [network, *(replica(network) for _ in range(options.replicas - 1))]
+        self.generators = [torch.Generator().manual_seed(SEED + index) for index in range(options.replicas)]
         self.step, self.seconds, self.running = 0, 0.0, {}
         if self.path.is_file():
             self.restore(torch.load(self.path, weights_only=True, map_location="cpu"))
@@ -116,7 +118,8 @@ class Run:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.generator.set_state(state["generator"])
+        for generator, kept in zip(self.generators, state["generators"], strict=False):
+            generator.set_state(kept)
         self.step, self.seconds, self.running = state["step"], state["seconds"], state["running"]
 
     def save(self) -> None:
@@ -124,7 +127,7 @@ class Run:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "generator": self.generator.get_state(),
+            "generators": [generator.get_state() for generator in self.generators],
             "step": self.step,
             "seconds": self.seconds,
             "running": self.running,
@@ -149,21 +152,20 @@ class Run:
     def train(self, loss_of_step) -> None:
         """Until `--minutes` were trained in all, or the clock shows `--until`."""
         saved = printed = time.monotonic()
+        pool = ThreadPoolExecutor(len(self.replicas), initializer=torch.set_num_threads, initargs=(self.threads,))
         deadline = seconds_until(self.until)
         while self.seconds < self.budget and time.monotonic() < deadline:
             start = time.monotonic()
             rate = self.learning_rate()
             for group in self.optimiser.param_groups:
                 group["lr"] = rate * group["share"]
-            losses = loss_of_step(self.generator)
-            self.optimiser.zero_grad()
-            sum(losses.values()).backward()
+            losses = self.gradients(loss_of_step, pool)
             nn.utils.clip_grad_norm_([p for p in self.network.parameters() if p.grad is not None], 1.0)
             self.optimiser.step()
             self.step += 1
             self.follow()
             for part, loss in losses.items():
-                self.running[part] = 0.99 * self.running.get(part, loss.item()) + 0.01 * loss.item()
+                self.running[part] = 0.99 * self.running.get(part, loss) + 0.01 * loss
             now = time.monotonic()
             self.seconds += now - start
             if now - printed > 30:
@@ -175,12 +177,35 @@ class Run:
         self.save()
         self.report(self.learning_rate())
 
+    def gradients(self, loss_of_step, pool: ThreadPoolExecutor) -> dict[str, float]:
+        """The mean gradient over the replicas, each with a batch of its own, in `network`; returns the mean losses."""
+
+        def work(index: int) -> dict[str, float]:
+            self.replicas[index].zero_grad()
+            losses = loss_of_step(self.replicas[index], self.generators[index])
+            sum(losses.values()).backward()
+            return {part: loss.item() for part, loss in losses.items()}
+
+        parts = list(pool.map(work, range(len(self.replicas))))
+        for p, *copies in zip(*(network.parameters() for network in self.replicas), strict=True):
+            if p.grad is not None:
+                p.grad.add_(sum(copy.grad for copy in copies)).div_(len(self.replicas))
+        return {part: sum(losses[part] for losses in parts) / len(parts) for part in parts[0]}
+
     def report(self, rate: float) -> None:
         losses = "  ".join(f"{part} {loss:.5f}" for part, loss in self.running.items())
         line = f"{self.name} step {self.step}  {losses}  rate {rate:.1e}  {self.seconds:.0f} s"
         print(line, flush=True)
         with self.log.open("a") as file:
             file.write(line + "\n")
+
+
+def replica(network: nn.Module) -> nn.Module:
+    """The same parameters with gradients of its own, for a thread of its own."""
+    twin = copy.deepcopy(network)
+    for p, q in zip(network.parameters(), twin.parameters(), strict=True):
+        q.data = p.data
+    return twin
 
 
 def seconds_until(clock: str | None) -> float:
@@ -214,15 +239,15 @@ def train_codec(data: Data, options: argparse.Namespace) -> None:
     codec = fitted_codec(data).to(options.device, memory_format=torch.channels_last)
     run = Run("codec", codec, CODEC_RATE, CODEC_EMA, options)
 
-    def loss_of_step(g: torch.Generator) -> dict[str, Tensor]:
+    def loss_of_step(network: nn.Module, g: torch.Generator) -> dict[str, Tensor]:
         chosen = torch.randint(len(data.pictures), (CODEC_BATCH,), generator=g)
         pixels = data.pixels(chosen)
         mirrored = torch.rand(CODEC_BATCH, 1, 1, 1, generator=g) < 0.5
         pixels = torch.where(mirrored, pixels.flip(-1), pixels)
         pixels = pixels.to(options.device).contiguous(memory_format=torch.channels_last)
-        latents = codec.encode(pixels)
+        latents = network.encode(pixels)
         latents = latents + LATENT_NOISE * torch.randn(latents.shape, generator=g).to(options.device)
-        made = codec.decode(latents.contiguous(memory_format=torch.channels_last))
+        made = network.decode(latents.contiguous(memory_format=torch.channels_last))
         return {"picture": reconstruction_loss(made, pixels)}
 
     run.train(loss_of_step)
@@ -302,11 +327,11 @@ def train_words(data: Data, options: argparse.Namespace) -> None:
     prompts = Prompts(data)
     run = Run("words", Network(prompts.vocabulary).to(options.device), WORDS_RATE, WORDS_EMA, options)
 
-    def loss_of_step(g: torch.Generator) -> dict[str, Tensor]:
+    def loss_of_step(network: nn.Module, g: torch.Generator) -> dict[str, Tensor]:
         chosen = torch.multinomial(data.weights.sqrt(), WORDS_BATCH, replacement=True, generator=g)
-        context = run.network.text(prompts.draw(chosen, g).to(options.device))
+        context = network.text(prompts.draw(chosen, g).to(options.device))
         chosen = chosen.to(options.device)
-        return {"hint": (run.network.unet.hints(context[:, 0]) - latents[chosen]).square().mean()}
+        return {"hint": (network.unet.hints(context[:, 0]) - latents[chosen]).square().mean()}
 
     run.train(loss_of_step)
 
@@ -323,7 +348,7 @@ def train_unet(data: Data, options: argparse.Namespace) -> None:
         network.load_state_dict({name: t for name, t in words.items() if name.startswith(WORDS_PARTS)}, strict=False)
     run = Run("unet", network, UNET_RATE, UNET_EMA, options, slowly=WORDS_PARTS)
 
-    def loss_of_step(g: torch.Generator) -> dict[str, Tensor]:
+    def loss_of_step(network: nn.Module, g: torch.Generator) -> dict[str, Tensor]:
         chosen = torch.multinomial(data.weights, count, replacement=True, generator=g)
         # One timestep from each of as many equal parts of the range as there are pictures.
         times = (torch.arange(count) + torch.rand(count, generator=g)) / count * len(cumulative)
@@ -379,7 +404,8 @@ def main() -> None:
     parser.add_argument("--until", help="stop when the clock shows this, as 00:10")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=UNET_BATCH, help="of the stage unet")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="that share the work of every operation")
+    parser.add_argument("--replicas", type=int, default=1, help="batches at a time, each in a thread of its own")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(SEED)
