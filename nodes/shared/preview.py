@@ -106,7 +106,9 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def work(values: Mapping[str, Any]) -> float:
     """How many levels are computed for these widgets, times the points of their curve."""
-    points = values["curve"]["points"] if "curve" in values else ()
+    points = values["curve"]["points"] if "curve" in values else []
+    if not isinstance(points, list):
+        raise ValueError("a curve has a list of points")
     return float(values.get("steps", 1)) / max(float(values.get("denoise", 1.0)), 0.01) * max(len(points), 1)
 
 

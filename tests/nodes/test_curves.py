@@ -3,11 +3,12 @@
 import math
 
 import pytest
-from toy_models import call, refused
+from toy_models import call, prompt, refused
 
+PREDICTION = call("StepwisePrediction", conditioning=prompt(0.1))[0]
 NODES = {
     "StepwiseDrawnCurveGuidance": ("Guidance Curve (drawn)", {}),
-    "StepwiseCrossfadePredictions": ("Crossfade Predictions", {"a": None, "b": None}),
+    "StepwiseCrossfadePredictions": ("Crossfade Predictions", {"a": PREDICTION, "b": PREDICTION}),
     "StepwiseCurveSchedule": ("Curve", {}),
 }
 WRONG = {

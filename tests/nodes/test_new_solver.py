@@ -15,11 +15,11 @@ THEOREMS = {
     "tests/samplers/test_plans.py": ("marginal", "weight", "calls"),
     "tests/samplers/test_order.py": ("order",),
     "tests/samplers/test_open_end.py": ("look_ahead", "bit_for_bit"),
-    "tests/samplers/test_checkpoint.py": ("resume",),
+    "tests/samplers/test_checkpoint.py": ("gone_on_from_disk",),
     "tests/samplers/test_cfg_pp.py": ("cfg",),
     "tests/samplers/test_parameters.py": ("",),
     "tests/nodes/test_resume.py": ("cut",),
-    "tests/nodes/test_fork.py": ("fork",),
+    "tests/nodes/test_fork.py": ("split_schedule",),
     "tests/nodes/test_parity.py": ("",),
 }
 QUESTIONS = """
@@ -33,11 +33,12 @@ from stepwise.tools.generate import subjects
 from stepwise.tools.generate.pages import page
 from stepwise.benchmarks.cost import METHODS
 nodes = {node.GET_SCHEMA().node_id: node for node in all_nodes()}
+STOCHASTIC = ("s_churn", "s_tmin", "s_tmax", "s_noise", "noise_kind", "noise_device")
 subjects.HAND = __import__("pathlib").Path(sys.argv[2])
 ours = [nodes[name] for name in ("StepwiseRalston", "StepwiseRalstonSampler")]
 print(json.dumps({
     "inputs": [[each.id for each in node.GET_SCHEMA().inputs] for node in ours],
-    "like": [each.id for each in nodes["StepwiseHeun"].GET_SCHEMA().inputs if each.id[:2] != "s_"],
+    "like": [each.id for each in nodes["StepwiseHeun"].GET_SCHEMA().inputs if each.id not in STOCHASTIC],
     "pages": [page(subjects.subject(node)) for node in ours],
     "costs": [method.label for method in METHODS],
 }))
