@@ -115,7 +115,8 @@ class PatchMemory:
 
     @contextmanager
     def lent(self, values: Mapping[str, Any], place: device) -> Iterator[None]:
-        """They remember `values` for a while, and afterwards what they did before: a run leaves no trace."""
+        """They remember `values` for a while, and afterwards what they did before: a run leaves no trace. But what only
+        grew stays: that is what a patch has collected for somebody else."""
         moved = there(values, place)
         try:
             for each, before in self.start:
@@ -124,7 +125,7 @@ class PatchMemory:
             yield
         finally:
             for each, before in self.start:
-                if not same(each, before):
+                if not same(each, before) and not grown(each, before):
                     each.put(before)
             self.tensors.put_back()
 
@@ -138,6 +139,17 @@ def same(place: Place, before: Mapping[Any, Any]) -> bool:
         return all(value is before[key] for key, value in now.items())
     pairs = zip(now[None], before[None], strict=False)
     return len(now[None]) == len(before[None]) and all(a is b for a, b in pairs)
+
+
+def grown(place: Place, before: Mapping[Any, Any]) -> bool:
+    """Whether a dictionary or list holds all that it held before, and more."""
+    now = place.values()
+    if place.is_variable:
+        return False
+    if place.is_dict:
+        return len(now) > len(before) and all(key in now and now[key] is value for key, value in before.items())
+    pairs = zip(before[None], now[None], strict=False)
+    return len(now[None]) > len(before[None]) and all(a is b for a, b in pairs)
 
 
 def warn_of_what_forgets(options: Options, conds: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:

@@ -268,6 +268,9 @@ def foreign_guider():
 GUIDERS = {way.__name__: functools.partial(lambda way: after_guidance(way()), way) for way in WAYS}
 GUIDERS |= {"model_function_wrapper": as_wrapper, "a guider of another pack": foreign_guider}
 
+# Their memory is a collection that only grows: what is in it stays, as under the host's sampler.
+GROWS = {"list_in_a_closure", "deque_in_a_closure", "attributes_of_a_function", "default_argument"}
+
 
 def sigmas_of():
     return call("StepwiseKarrasSchedule", steps=STEPS)[0]
@@ -282,22 +285,45 @@ def run(guider, solver="DPMpp2M", **params):
 @pytest.mark.parametrize("inference", [True, False], ids=["as the host runs nodes", "outside of it"])
 @pytest.mark.parametrize("way", GUIDERS)
 def test_a_run_cut_anywhere_under_a_patch_that_remembers_is_the_uncut_run(way, inference, caplog, proved):
-    """Bit for bit, through bytes, on patches made anew; nothing is named, and nothing is left behind."""
+    """Bit for bit, through bytes, on patches made anew and on the same ones; nothing is named."""
     make = GUIDERS[way]
     with torch.inference_mode(inference), caplog.at_level(logging.WARNING):
-        guider = make()
-        whole = run(guider)[0]["samples"]
+        whole = run(make())[0]["samples"]
         for cut in range(1, STEPS) if inference else [2]:
+            guider = make()
             state = from_bytes(to_bytes(run(guider, end_step=cut)[2], {}))
             assert state.patches
             assert torch.equal(run(make(), state=state)[0]["samples"], whole), f"cut at {cut}"
             assert torch.equal(run(guider, state=state)[0]["samples"], whole), f"cut at {cut}"
             proved(2)
-        assert torch.equal(run(guider)[0]["samples"], whole)
-        state = run(guider, end_step=2)[2]
+        state = run(make(), end_step=2)[2]
         assert not torch.equal(run(make(), state=replace(state, patches={}))[0]["samples"], whole)
     assert "cannot be carried" not in caplog.text
     assert state.forgotten == ()
+
+
+@pytest.mark.parametrize("way", [way for way in GUIDERS if way not in GROWS])
+def test_a_run_leaves_no_trace(way):
+    guider = GUIDERS[way]()
+    whole = run(guider)[0]["samples"]
+    run(guider, end_step=2)
+    assert torch.equal(run(guider)[0]["samples"], whole)
+
+
+@pytest.mark.parametrize("collection", [list, dict])
+def test_what_a_patch_collects_is_there_after_the_run_as_under_the_hosts_sampler(collection):
+    """Packs that draw attention maps or traces read it then."""
+    seen = collection()
+
+    def patch(x):
+        if collection is list:
+            seen.append(float(x.mean()))
+        else:
+            seen[len(seen)] = float(x.mean())
+        return x
+
+    run(after_guidance(patch))
+    assert len(seen) == STEPS
 
 
 @pytest.mark.parametrize("way", ["written_into", "list_in_a_closure"])
