@@ -16,7 +16,7 @@ from .host.sampler import PlanSampler
 from .host.seeds import SEEDS, ZeroNoise
 from .runs import run
 from .runs.autosave import Autosave
-from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_OUTPUTS, schedule_widgets
+from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS, schedule_widgets
 from .shared.messages import named
 from .shared.preview import schedule_values
 from .shared.schema import StateType, later_last, widgets
@@ -100,14 +100,7 @@ class StepwiseKSampler(io.ComfyNode):
                     round=False,
                     tooltip="Below 1: the last steps of a schedule of steps / denoise steps, to begin from a picture.",
                 ),
-                io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step of the schedule to take."),
-                io.Int.Input(
-                    "end_step",
-                    default=10000,
-                    min=1,
-                    max=10000,
-                    tooltip="Stop after this many steps of the schedule; the state then goes on from there.",
-                ),
+                *WINDOW_INPUTS[:2],
                 io.Combo.Input(
                     "add_noise",
                     options=ENABLE,

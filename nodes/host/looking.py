@@ -5,6 +5,7 @@ Only what is stored is looked at, and nothing is called: no property, no descrip
 
 import functools
 import sys
+import time
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from .progress import KEY
 
-# A walk ends after so many objects, some tenths of a second, and on each way after so many steps.
-MOST_OBJECTS, FARTHEST = 5_000, 60
+# A walk ends after so many objects, or so many seconds of its own work, and on each way after so many steps. Objects end
+# it first, by far, so that what is carried does not depend on the machine.
+MOST_OBJECTS, MOST_SECONDS, FARTHEST = 5_000, 2.0, 60
 DICTS, SEQUENCES = (dict, OrderedDict, defaultdict, Counter), (list, deque, set)
 # Our own entry, a cache that `warn_of_what_forgets` knows, and the host's threads.
 PASSED_OVER = frozenset((KEY, "easycache", "multigpu_thread_pool"))
@@ -98,8 +100,8 @@ class Walk:
     """Every `Place` within reach, each once; `complete` says whether it came to an end, `seen` how many objects it
     met."""
 
-    def __init__(self, most: int = MOST_OBJECTS):
-        self.most, self.complete = most, True
+    def __init__(self, most: int = MOST_OBJECTS, seconds: float = MOST_SECONDS):
+        self.most, self.ends, self.complete = most, time.thread_time() + seconds, True
         # The objects themselves are held, since an id is only unique among objects that live.
         self.seen: dict[int, Any] = {}
         self.names: dict[str, int] = {}
@@ -114,7 +116,7 @@ class Walk:
             value, name, far = waiting.pop()
             if id(value) in self.seen or is_leaf(value):
                 continue
-            if len(self.seen) >= self.most:
+            if len(self.seen) >= self.most or time.thread_time() > self.ends:
                 self.complete = False
                 return
             if far == FARTHEST:

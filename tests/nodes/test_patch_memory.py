@@ -468,6 +468,10 @@ def test_the_walk_is_bounded_and_ends(note, caplog):
     ring["a"].append(ring)
     walk = Walk()
     assert len(list(walk.places(ring))) == 2
+    assert walk.complete
+    hurried = Walk(seconds=-1.0)
+    assert not list(hurried.places(ring))
+    assert not hurried.complete
     chain, broad = None, [[] for _ in range(2 * MOST_OBJECTS)]
     for _ in range(2 * MOST_OBJECTS):
         chain = Chained(chain)
