@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from .progress import KEY
 
-# A walk ends after so many objects, or so many seconds of its own work, and on each way after so many steps. Objects end
-# it first, by far, so that what is carried does not depend on the machine.
+# A walk ends after so many objects, or so many seconds of its own work, and on each way after so many steps. The number
+# of objects ends it first, by far, so that what is carried does not depend on the machine.
 MOST_OBJECTS, MOST_SECONDS, FARTHEST = 5_000, 2.0, 60
 DICTS, SEQUENCES = (dict, OrderedDict, defaultdict, Counter), (list, deque, set)
 # Our own entry, a cache that `warn_of_what_forgets` knows, and the host's threads.
