@@ -1,12 +1,13 @@
 """The LATENT and the NOISE that links carry, looked over before a model sees them."""
 
 from collections.abc import Mapping
+from operator import index
 from typing import Any
 
 import comfy.sample
 import torch
 
-from ...samplers.parameters import InputError
+from ...samplers.parameters import InputError, quoted
 from .seeds import components_of
 
 LATENT_CURE = "wire Empty Latent Image or VAE Encode"
@@ -61,9 +62,18 @@ def fitting(model_patcher: Any, wired: Any, latent: dict[str, Any]) -> Any:
 
 
 def check_batch_index(noted: Any, images: int) -> None:
-    if noted is not None and len(noted) != images:
-        problem = f"has a batch_index of {len(noted)} numbers and {images} image{'s' * (images != 1)}"
-        raise InputError("latent_image", problem, "take the images out of their batch with Latent From Batch again")
+    if noted is None:
+        return
+    cure = "take the images out of their batch with Latent From Batch again"
+    try:
+        numbers = [index(each) for each in (noted.tolist() if isinstance(noted, torch.Tensor) else noted)]
+    except TypeError:
+        numbers = [-1]
+    if min(numbers, default=0) < 0:
+        raise InputError("latent_image", f"has a batch_index that is {quoted(noted, 40)}, no whole numbers", cure)
+    if len(numbers) != images:
+        problem = f"has a batch_index of {len(numbers)} numbers and {images} image{'s' * (images != 1)}"
+        raise InputError("latent_image", problem, cure)
 
 
 def read_mask(mask: Any) -> Any:

@@ -139,6 +139,22 @@ BAD_LATENTS = {
         {"samples": images(3, 4, 8, 8), "batch_index": [4, 5]},
         "latent_image has a batch_index of 2 numbers and 3 images",
     ),
+    "batch_index of one number": (
+        {"samples": images(1, 4, 8, 8), "batch_index": 3},
+        "latent_image has a batch_index that is 3, no whole numbers",
+    ),
+    "batch_index of text": (
+        {"samples": images(2, 4, 8, 8), "batch_index": "ab"},
+        "latent_image has a batch_index that is 'ab', no whole numbers",
+    ),
+    "batch_index below 0": (
+        {"samples": images(2, 4, 8, 8), "batch_index": [-1, 0]},
+        "latent_image has a batch_index that is [-1, 0], no whole numbers",
+    ),
+    "batch_index of halves": (
+        {"samples": images(2, 4, 8, 8), "batch_index": [0.5, 1]},
+        "latent_image has a batch_index that is [0.5, 1], no whole numbers",
+    ),
     "long batch_index": (
         {"samples": images(1, 4, 8, 8), "batch_index": [4, 5]},
         "latent_image has a batch_index of 2 numbers and 1 image.",
