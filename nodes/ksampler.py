@@ -16,6 +16,7 @@ from .host.sampler import PlanSampler
 from .host.seeds import SEEDS, ZeroNoise
 from .runs import run
 from .runs.autosave import Autosave
+from .runs.face import Face
 from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS, schedule_widgets
 from .shared.messages import named
 from .shared.preview import schedule_values
@@ -138,6 +139,8 @@ class StepwiseKSampler(io.ComfyNode):
             ],
             outputs=list(STEP_OUTPUTS),
             hidden=list(HIDDEN),
+            # The page draws what the node did, also when a run takes it from the cache.
+            has_intermediate_output=True,
             # An unknown choice arrives too, to be answered in words.
             accept_all_inputs=True,
         )
@@ -175,10 +178,10 @@ class StepwiseKSampler(io.ComfyNode):
             noise = None
             if state is None:
                 noise = (Noise_RandomNoise if add_noise == "enable" else ZeroNoise)(seed)
-            autosave = Autosave.of(autosave_every, cls.hidden, guider)
+            autosave, face = Autosave.of(autosave_every, cls.hidden, guider), Face.of(cls.hidden)
             wired = (noise, latent_image, torch.tensor(sigmas), state)
-            made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave)
-        return io.NodeOutput(*made)
+            made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave, face)
+        return io.NodeOutput(*made, ui=face.after(made[2], state))
 
 
 def guider_of(model: Any, positive: Any, negative: Any, cfg: float) -> PredictionGuider:

@@ -1,6 +1,5 @@
 """How a run goes on from a state: exactly, or as a fork that says what it dropped."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -13,19 +12,26 @@ from ...samplers.solvers.open_end import carried_over
 from ..host.levels import snapped
 from ..host.sampler import PlanSampler, make_plan
 from ..host.seeds import image_seeds, seed_of
+from .face import Face
 from .held import HeldRun, described
 
 OR_FORK = "or set on_mismatch to fork"
 
 
 def resumed(
-    held: HeldRun, sampler: Any, noise: Any, sigmas: tuple[float, ...] | None, start_step: int, on_mismatch: str
+    held: HeldRun,
+    sampler: Any,
+    noise: Any,
+    sigmas: tuple[float, ...] | None,
+    start_step: int,
+    on_mismatch: str,
+    face: Face,
 ) -> tuple[HeldRun, Plan]:
     """`held`, ready to go on under `sampler`, and the plan of that.
 
-    Latent, noise and mask always come from the state. Where solver, parameters, the seed of `noise` or `sigmas` differ
-    from the state's, `on_mismatch` decides: error raises InputError, fork goes on from the present x and says what it
-    dropped.
+    Latent, noise and mask always come from the state. Where solver, parameters or `sigmas` differ from the state's,
+    `on_mismatch` decides: error raises InputError, fork goes on from the present x and says what it dropped. The seed
+    of `noise` is the state's, whatever is wired, but for a fork; strict raises InputError for another one.
     """
     if held.state is None:
         cure = "use a Stepwise sampler in the node that made it"
@@ -35,7 +41,7 @@ def resumed(
         raise InputError("sampler", problem, "wire a Sampler node of Stepwise")
     if start_step not in (0, held.step):
         raise InputError("start_step", f"is {start_step}, and the state stands at step {held.step}", "set it to 0")
-    fork = Fork(on_mismatch)
+    fork = Fork(on_mismatch, face)
     if held.solver == sampler.solver.name:
         # A parameter that is newer than the state had no other value then.
         defaults = {name: parameter.default for name, parameter in sampler.solver.parameters.items()}
@@ -49,8 +55,9 @@ def resumed(
 class Fork:
     """What does not agree with the state, one thing at a time; `restarts` once the solver's history is of no use."""
 
-    def __init__(self, on_mismatch: str):
-        self.allowed = on_mismatch == "fork"
+    def __init__(self, on_mismatch: str, face: Face):
+        self.allowed, self.strict = on_mismatch == "fork", on_mismatch == "strict"
+        self.face = face
         self.restarts = False
         self.plans: dict[tuple[float, ...], Plan] = {}
 
@@ -58,7 +65,7 @@ class Fork:
         """Raises InputError, or says what is done instead."""
         if not self.allowed:
             raise InputError(name, problem, f"{cure}, {OR_FORK}")
-        logging.warning("Stepwise: fork: %s %s: %s.", name, problem, instead)
+        self.face.say(f"fork: {name} {problem}: {instead}.")
 
     def solver(self, held: HeldRun, solver: str, settings: Mapping[str, Value]) -> HeldRun:
         if (solver, dict(settings)) == (held.solver, dict(held.params)):
@@ -76,8 +83,14 @@ class Fork:
         if seeds == held.image_seeds:
             return held
         problem = f"has the seed {seeds}, and the state was made with {held.image_seeds}"
+        # A seed that moves after every run is the host's default.
+        if not self.allowed and not self.strict:
+            self.face.say(f"noise {problem}, which counts.")
+            return held
         instead = "noise that the sampler adds from here on is of the new seed; the starting noise stays"
-        self.refuse("noise", problem, "leave noise unwired", instead)
+        self.refuse(
+            "noise", problem, "leave noise unwired, set on_mismatch to error, where the state's counts", instead
+        )
         return replace(held, seed=seed_of(noise), **asdict(seeds))
 
     def schedule(self, held: HeldRun, sampler: PlanSampler, sigmas: tuple[float, ...] | None) -> HeldRun:
