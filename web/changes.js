@@ -79,6 +79,10 @@ export function putBack(found) {
         widget.value = each.was
         widget.callback?.(each.was)
         const control = controlOf(widget)
-        if (control) control.value = "fixed"
+        if (!control) continue
+        control.value = "fixed"
+        // Nodes 2.0 reads a control where the node's widgets change.
+        const node = nodeAt(each.id)
+        node.widgets = [...node.widgets]
     }
 }

@@ -93,6 +93,7 @@ class Face {
             if (canPutBack(stale)) this.element.append(button("Put back and keep", () => this.keep()))
         }
         for (const remark of shown?.remarks ?? []) this.write("remark", remark)
+        this.measured = null
         this.fit()
     }
 
@@ -119,8 +120,11 @@ class Face {
         node.setDirtyCanvas(true, true)
     }
 
+    /** The canvas asks at every frame. */
     height() {
-        return heightAt(this.element, this.node.size[0] - 2 * MARGIN) + 2 * MARGIN
+        const width = this.node.size[0] - 2 * MARGIN
+        if (this.measured?.width !== width) this.measured = { width, height: heightAt(this.element, width) + 2 * MARGIN }
+        return this.measured.height
     }
 
     add() {

@@ -25,15 +25,18 @@ export function goOn(node, file) {
     remember()
 }
 
+/** A new Load State to the left of a node, or below it where there is no room. */
 function placed(node) {
     const loader = LiteGraph.createNode(LOADER)
-    loader.pos = [node.pos[0] - loader.size[0] - GAP, node.pos[1]]
-    // The nearest free place below; a title stands above its node.
     const title = LiteGraph.NODE_TITLE_HEIGHT
     const meets = ({ pos, size }) =>
         pos[0] < loader.pos[0] + loader.size[0] && loader.pos[0] < pos[0] + size[0] &&
         pos[1] - title < loader.pos[1] + loader.size[1] && loader.pos[1] - title < pos[1] + size[1]
-    for (let other; (other = node.graph.nodes.find(meets)); ) loader.pos[1] = other.pos[1] + other.size[1] + title + GAP
+    const below = ({ pos, size }) => pos[1] + size[1] + title + GAP
+    const { nodes } = node.graph
+    loader.pos = [node.pos[0] - loader.size[0] - GAP, node.pos[1]]
+    if (nodes.some(meets)) loader.pos = [node.pos[0], below(node)]
+    for (let other; (other = nodes.find(meets)); ) loader.pos = [loader.pos[0], below(other)]
     node.graph.add(loader)
     return loader
 }

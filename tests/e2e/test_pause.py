@@ -131,6 +131,7 @@ def test_what_moved_can_be_put_back_and_the_pause_is_kept(open_editor, nodes2):
     found = faces(editor, lambda all: not lines(all[ids["one"]], "stale"))
     assert editor.page.evaluate(VALUE, [ids["noise"], "noise_seed"]) == 7
     assert lines(found[ids["one"]], "did") == ["stopped at step 10 of 20, seed 7"]
+    screenshot(editor, "put-back", nodes2)
     ran = len(editor.frames)
     editor.queue().check()
     executing = {frame["data"]["node"] for frame in editor.frames[ran:] if frame["type"] == "executing"}
