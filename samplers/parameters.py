@@ -83,6 +83,11 @@ def quoted(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
 
 
+def counted(number: int, thing: str) -> str:
+    """ "1 step", "2 steps", "0 steps"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def number(value: object) -> float | None:
     """`value` as a number of Python; None for what is not one number. True is none, and neither is "3"."""
     if isinstance(value, bool | str | bytes):

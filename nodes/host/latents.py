@@ -5,9 +5,10 @@ from operator import index
 from typing import Any
 
 import comfy.sample
+import comfy.utils
 import torch
 
-from ...samplers.parameters import InputError, quoted
+from ...samplers.parameters import InputError, counted, quoted
 from .seeds import components_of
 
 LATENT_CURE = "wire Empty Latent Image or VAE Encode"
@@ -42,6 +43,11 @@ def is_latent(samples: Any) -> bool:
     return isinstance(samples, torch.Tensor) or bool(getattr(samples, "is_nested", False))
 
 
+def packed(samples: Any) -> torch.Tensor:
+    """A latent as the host samples it: a nested one in a row."""
+    return comfy.utils.pack_latents(samples.unbind())[0] if samples.is_nested else samples
+
+
 def fitting(model_patcher: Any, wired: Any, latent: dict[str, Any]) -> Any:
     """The samples in the model's own shape, an empty one brought there; raises InputError where they cannot be."""
     scales = (latent.pop("downscale_ratio_spacial", None), latent.pop("downscale_ratio_temporal", None))
@@ -54,8 +60,8 @@ def fitting(model_patcher: Any, wired: Any, latent: dict[str, Any]) -> Any:
         samples = comfy.sample.fix_empty_latent_channels(model_patcher, wired, *scales)
     if samples.ndim != form.latent_dimensions + 2 or samples.shape[1] != form.latent_channels:
         problem = (
-            f"has the shape {tuple(wired.shape)}, and the model takes {form.latent_channels} channels "
-            f"in {form.latent_dimensions} dimensions"
+            f"has the shape {tuple(wired.shape)}, and the model takes "
+            f"{counted(form.latent_channels, 'channel')} in {counted(form.latent_dimensions, 'dimension')}"
         )
         raise InputError("latent_image", problem, "encode the picture with this model's own VAE")
     return samples
@@ -72,7 +78,7 @@ def check_batch_index(noted: Any, images: int) -> None:
     if min(numbers, default=0) < 0:
         raise InputError("latent_image", f"has a batch_index that is {quoted(noted, 40)}, no whole numbers", cure)
     if len(numbers) != images:
-        problem = f"has a batch_index of {len(numbers)} numbers and {images} image{'s' * (images != 1)}"
+        problem = f"has a batch_index of {counted(len(numbers), 'number')} and {counted(images, 'image')}"
         raise InputError("latent_image", problem, cure)
 
 

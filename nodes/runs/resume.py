@@ -84,8 +84,14 @@ class Fork:
         """The state's schedule, the wired one below the present level, or both parts of one that was split there."""
         if sigmas is None or snapped(held.path, sigmas) == snapped(held.path, held.sigmas):
             return held
-        check_sigmas(held.path, snapped(held.path, sigmas))
-        level, split = held.sigmas[held.step], held.step == held.steps and sigmas[0] == held.sigmas[-1]
+        check_sigmas(held.path, snapped(held.path, sigmas), fewest=0)
+        level, split = held.level, held.step == held.steps and sigmas[:1] == held.sigmas[-1:]
+        if held.step == held.steps and sigmas in ((), (level,)):
+            # A part of no steps leaves the picture as it is.
+            return held
+        if level is None:
+            problem = "has steps, and the state was made on an empty schedule: it has no noise level to go on from"
+            raise InputError("sigmas", problem, "leave state unwired to begin a run, or leave sigmas unwired")
         # Two float32 schedules may round one level differently: that is no step.
         below = tuple(sigma for sigma in sigmas if sigma < level * (1.0 - 1e-6))
         joined = replace(held, sigmas=(*held.sigmas[: held.step + 1], *below))

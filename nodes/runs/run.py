@@ -11,12 +11,12 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ...samplers import Plan
+from ...samplers import Plan, start
 from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
 from ...samplers.schedules.checks import FROM_THE_MODEL, beginning, check_sigmas
-from ..host.latents import read_latent, read_noise
-from ..host.levels import read_sigmas, snapped
+from ..host.latents import packed, read_latent, read_noise
+from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import family_of, path_of, sampling_of
 from ..host.plain_values import there
 from ..host.sampler import PlanRun, PlanSampler, state_on
@@ -50,6 +50,7 @@ def sample(
         raise InputError("autosave_every", problem, "set it to 0, or wire a Sampler node of Stepwise")
     if state is None:
         held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step)
+        remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), rounding_of(sigmas))
         beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
@@ -75,7 +76,8 @@ def fresh(
     path = path_of(sampling_of(guider.model_patcher))
     check_sigmas(path, snapped(path, sigmas), fewest=0)
     if start_step and start_step >= len(sigmas):
-        problem = f"is {start_step}, and the schedule has the steps 0 to {len(sigmas) - 2}"
+        there = f"the steps 0 to {len(sigmas) - 2}" if len(sigmas) > 1 else "no step"
+        problem = f"is {start_step}, and the schedule has {there}"
         raise InputError("start_step", problem, "lower it, or wire a longer schedule")
     latent = read_latent(guider.model_patcher, latent_image)
     made = read_noise(noise, latent)
@@ -92,14 +94,16 @@ def fresh(
         model=family_of(guider.model_patcher),
         **asdict(image_seeds(noise, latent)),
     )
-    remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max))
-    if not isinstance(sampler, PlanSampler) or not sigmas:
+    if not isinstance(sampler, PlanSampler):
         return held, None
     plan = plan_of(held, sampler)
+    if not sigmas:
+        # The host asks no sampler to take no steps, and hands the latent back.
+        held = replace(held, state=start(packed(latent["samples"])), denoised=latent["samples"])
     return replace(held, plan=fingerprint(plan)), plan
 
 
-def remark_on_start(held: HeldRun, sigma_max: float) -> None:
+def remark_on_start(held: HeldRun, sigma_max: float, rounding: float) -> None:
     """What only a node with model, schedule and latent can know, as one line of the log.
 
     A level far below the model's highest is where a run begins from a picture; from nothing it makes a pale one.
@@ -107,7 +111,7 @@ def remark_on_start(held: HeldRun, sigma_max: float) -> None:
     if not held.steps > held.start_step:
         return
     empty = not any(part.any() for part in components_of(held.latent["samples"]))
-    for found in beginning(held.sigmas, sigma_max, held.start_step):
+    for found in beginning(held.sigmas, sigma_max, held.start_step, rounding):
         if found.fatal:
             logging.warning("Stepwise: %s", found)
         elif empty:
@@ -121,14 +125,14 @@ def go(
     guider: Any, sampler: Any, held: HeldRun, plan: Plan | None, end_step: int, autosave: Autosave | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Lets the host's guider run the part, and takes the results out of it."""
-    end = min(end_step, max(held.steps, 0))
+    end = min(end_step, held.steps)
     if held.state is None and end < held.start_step:
         problem = f"is {end_step}, and the run begins at step {held.start_step}"
         raise InputError("end_step", problem, "raise it to the step where the run begins, or above")
     if end < held.step:
         problem = f"is {end_step}, and the state stands at step {held.step}"
         raise InputError("end_step", problem, "raise it above that step")
-    if plan is None:
+    if plan is None or not held.sigmas:
         return foreign(guider, sampler, held, end)
 
     def present() -> HeldRun:
