@@ -51,7 +51,7 @@ def save(data: bytes, filename_prefix: str) -> str:
             continue
         except OSError as error:
             problem = f"leads to {file.parent}, where nothing can be written ({error.strerror})"
-            raise InputError("filename_prefix", problem, "make room there, or choose another folder") from None
+            raise InputError("filename_prefix", problem, folders.cure_of(error)) from None
         return name
     raise AssertionError("numbers do not end")
 
@@ -80,7 +80,7 @@ class StepwiseLoadState(io.ComfyNode):
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
         with named("Load State"):
-            return io.NodeOutput(files.read(folders.found(file)))
+            return io.NodeOutput(files.read(folders.found(file), file))
 
     @classmethod
     def validate_inputs(cls, file) -> bool | str:

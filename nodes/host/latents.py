@@ -35,7 +35,7 @@ def read_latent(model_patcher: Any, latent_image: Any) -> dict[str, Any]:
     images = len(components_of(wired)[0])
     check_batch_index(latent.get("batch_index"), images)
     if latent.get("noise_mask") is not None:
-        latent["noise_mask"] = read_mask(latent["noise_mask"])
+        latent["noise_mask"] = read_mask(latent["noise_mask"], latent["samples"])
     return latent
 
 
@@ -82,8 +82,12 @@ def check_batch_index(noted: Any, images: int) -> None:
         raise InputError("latent_image", problem, cure)
 
 
-def read_mask(mask: Any) -> Any:
-    """A mask as the host takes it, in float32 where it held truth values or whole numbers."""
+def read_mask(mask: Any, samples: Any) -> Any:
+    """A mask as the host takes it, in float32 where it held truth values or whole numbers.
+
+    The host uses the masks of a batch in turn, and drops what is too many; which image has which is sure only where
+    that comes out even.
+    """
     if not is_latent(mask):
         problem = f"has a noise_mask that is a {type(mask).__name__}"
         raise InputError("latent_image", problem, "wire a MASK into Set Latent Noise Mask")
@@ -94,6 +98,12 @@ def read_mask(mask: Any) -> Any:
         if not torch.isfinite(part).all():
             problem = f"has a noise_mask that {NOT_FINITE}"
             raise InputError("latent_image", problem, "look at the node that makes this mask")
+    # The masks of a video are those of its frames.
+    if not samples.is_nested and not mask.is_nested and samples.ndim == 4:
+        masks, images = mask.shape[:-2].numel(), len(samples)
+        if images % masks:
+            problem = f"has a noise_mask of {counted(masks, 'image')}, and {counted(images, 'image')}"
+            raise InputError("latent_image", problem, "give one mask for all images, or one for each")
     return mask if mask.is_nested or mask.is_floating_point() else mask.float()
 
 

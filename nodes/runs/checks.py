@@ -80,7 +80,8 @@ def check_plan(held: HeldRun, solver: Solver) -> None:
     if checkpoint.fingerprint(plan) == held.plan:
         checkpoint.check_state(plan, held.state, "state")
         if plan.first_stage(held.step - held.solver_step) != held.state.index:
-            raise InputError("step", f"is {held.step}, after {counted(held.state.index, 'model call')}", DAMAGED)
+            done = f"{counted(held.state.index, 'model call')} {'is' if held.state.index == 1 else 'are'} done"
+            raise InputError("step", f"is {held.step}, and {done}", DAMAGED)
 
 
 def packed_shape(samples: Any) -> tuple[int, ...]:

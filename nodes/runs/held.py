@@ -74,7 +74,7 @@ def described(solver: str, params: Mapping[str, Value]) -> str:
 
 def check_family(held: HeldRun, path: Path, model: Mapping[str, Value]) -> None:
     """Raises InputError for a model whose latents mean something else than those of the state."""
-    cure = "wire a GUIDER whose model is of the same family"
+    cure = "take a model of the same family"
     if path is not held.path:
         problem = f"comes from a model on the {held.path!r} path, and this model is on {path!r}"
         raise InputError("state", problem, cure)

@@ -21,6 +21,7 @@ from ..host.models import family_of, path_of, sampling_of
 from ..host.plain_values import there
 from ..host.sampler import PlanRun, PlanSampler, state_on
 from ..host.seeds import component_sizes, components_of, image_seeds, seed_of
+from ..shared.messages import AS_WIRED, Words
 from .autosave import Autosave
 from .files import kept
 from .held import HeldRun, check_family
@@ -38,11 +39,12 @@ def sample(
     end_step: int,
     on_mismatch: str = "error",
     autosave: Autosave | None = None,
+    words: Words = AS_WIRED,
 ) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Runs the steps from `start_step` (or from where `state` stands) up to `end_step`.
 
     Returns the latent at that point, the last prediction of the clean latent, and the state.
-    Raises InputError for an input that cannot be used, before the model is touched.
+    Raises InputError for an input that cannot be used, before the model is touched. `words` are for the log.
     """
     schedule = None if sigmas is None else read_sigmas(sigmas)
     if autosave is not None and not isinstance(sampler, PlanSampler):
@@ -50,11 +52,11 @@ def sample(
         raise InputError("autosave_every", problem, "set it to 0, or wire a Sampler node of Stepwise")
     if state is None:
         held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step)
-        remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), rounding_of(sigmas))
+        remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), rounding_of(sigmas), words)
         beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
-        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch)
+        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch, words)
         beside = held.latent
     output, denoised, held = go(guider, sampler, held, plan, end_step, autosave)
     # What other nodes put into the latent goes on with it, whether a state can hold it or not.
@@ -78,7 +80,7 @@ def fresh(
     if start_step and start_step >= len(sigmas):
         there = f"the steps 0 to {len(sigmas) - 2}" if len(sigmas) > 1 else "no step"
         problem = f"is {start_step}, and the schedule has {there}"
-        raise InputError("start_step", problem, "lower it, or wire a longer schedule")
+        raise InputError("start_step", problem, "lower it, or take a schedule of more steps")
     latent = read_latent(guider.model_patcher, latent_image)
     made = read_noise(noise, latent)
     held = HeldRun(
@@ -103,22 +105,22 @@ def fresh(
     return replace(held, plan=fingerprint(plan)), plan
 
 
-def remark_on_start(held: HeldRun, sigma_max: float, rounding: float) -> None:
+def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, words: Words = AS_WIRED) -> None:
     """What only a node with model, schedule and latent can know, as one line of the log.
 
     A level far below the model's highest is where a run begins from a picture; from nothing it makes a pale one.
     """
     if not held.steps > held.start_step:
         return
+    name, other = words.get("sigmas", ("sigmas", None))
     empty = not any(part.any() for part in components_of(held.latent["samples"]))
     for found in beginning(held.sigmas, sigma_max, held.start_step, rounding):
-        if found.fatal:
-            logging.warning("Stepwise: %s", found)
-        elif empty:
-            cure = f"{FROM_THE_MODEL}, or begin from a picture"
-            logging.warning(
-                "Stepwise: %s", replace(found, problem=f"{found.problem}, and latent_image is empty", cure=cure)
-            )
+        problem, cure = found.problem, other or found.cure
+        if not found.fatal:
+            problem = f"{problem}, and latent_image is empty"
+            cure = f"{other or FROM_THE_MODEL}, or begin from a picture"
+        if found.fatal or empty:
+            logging.warning("Stepwise: %s", InputError(name, problem, cure, found.index))
 
 
 def go(

@@ -168,6 +168,14 @@ BAD_LATENTS = {
         {"samples": images(1, 4, 8, 8), "noise_mask": torch.full((1, 8, 8), NAN)},
         "latent_image has a noise_mask that holds a value that is not finite",
     ),
+    "three masks for two images": (
+        {"samples": images(2, 4, 8, 8), "noise_mask": torch.ones(3, 8, 8)},
+        "latent_image has a noise_mask of 3 images, and 2 images. Give one mask for all images, or one for each",
+    ),
+    "two masks for one image": (
+        {"samples": images(1, 4, 8, 8), "noise_mask": torch.ones(2, 1, 8, 8)},
+        "latent_image has a noise_mask of 2 images, and 1 image.",
+    ),
     "mask that is none": (
         {"samples": images(1, 4, 8, 8), "noise_mask": 1.0},
         "latent_image has a noise_mask that is a float",
@@ -208,6 +216,24 @@ def test_a_mask_of_any_number_format_is_the_mask_of_its_values(dtype):
         for each in (mask, mask.to(dtype))
     ]
     assert torch.equal(made[0][0]["samples"], made[1][0]["samples"])
+
+
+@pytest.mark.parametrize("masks", [(8, 8), (1, 8, 8), (1, 1, 8, 8), (2, 8, 8), (4, 8, 8), (4, 1, 16, 16)], ids=str)
+def test_masks_that_come_out_even_are_those_of_core(masks):
+    """One for all, one for each, or in turn: the picture is kept where the mask is 0."""
+    _, inputs = inputs_of()
+    samples, mask = images(4, 4, 8, 8), torch.zeros(masks)
+    latent = {"samples": samples, "noise_mask": mask}
+    made = call("StepwiseEuler", **{**inputs, "latent_image": latent}, sigmas=LEVELS)[0]["samples"]
+    torch.testing.assert_close(made, samples)
+
+
+def test_the_masks_of_a_video_are_those_of_its_frames():
+    _, inputs = inputs_of(net=SmoothNet(4, 3), latent_format=Latent5D())
+    samples = images(1, 4, 3, 8, 8)
+    latent = {"samples": samples, "noise_mask": torch.zeros(3, 8, 8)}
+    made = call("StepwiseEuler", **{**inputs, "latent_image": latent}, sigmas=LEVELS)[0]["samples"]
+    torch.testing.assert_close(made, samples)
 
 
 # NOISE
