@@ -114,6 +114,18 @@ def test_a_latent_with_foreign_entries_runs_through_every_autosave(folders, capl
         assert sum(f"the latent's {name} is not saved" in each for each in warnings(caplog)) == 1
 
 
+def test_of_the_notes_of_others_a_state_holds_the_small_ones(caplog):
+    """64 KiB each, as JSON."""
+    beside = {"small": "x" * (64 * 2**10 - 100), "large": "x" * (64 * 2**10)}
+    with caplog.at_level(logging.WARNING):
+        output, _, held = run(beside=beside, end_step=2)
+    assert set(held.latent) == {"samples", "small"}
+    assert output["large"] is beside["large"]
+    assert [each for each in warnings(caplog) if "latent's" in each] == [
+        "Stepwise: the latent's large is not saved with the state: it is large."
+    ]
+
+
 @pytest.mark.parametrize("error", [CANCEL(), torch.OutOfMemoryError("no memory left"), RuntimeError("of the model")])
 @pytest.mark.parametrize("saving", ["foreign entries", "fails", "fails badly"])
 def test_what_ended_a_run_is_what_is_told(error, saving, monkeypatch, folders):
@@ -318,6 +330,12 @@ def test_saves_at_the_same_time_have_numbers_of_their_own(links, state, folders,
     assert sorted(name for _, name in names) == [f"run_0000{i}_.safetensors [output]" for i in range(1, count + 1)]
     assert all(call("StepwiseLoadState", file=name)[0].seed == seed for seed, name in names)
     assert len(files(folders / "output")) == count
+
+
+def test_a_hidden_file_is_not_listed(state, folders):
+    for name in ("shown.safetensors", ".hidden.safetensors", "shown.txt"):
+        (folders / "output" / name).write_bytes(to_bytes(state, {}))
+    assert state_folders.listed() == ["shown.safetensors [output]"]
 
 
 # One rule for folders; files that are no files
