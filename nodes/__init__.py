@@ -12,7 +12,7 @@ from .predictions import prediction_nodes
 from .samplers import solver_nodes
 from .schedules import schedule_nodes
 from .shared.preview import serve_previews
-from .shared.sockets import with_checked_sockets
+from .shared.sockets import with_checked_inputs
 
 
 def all_nodes() -> list[type[io.ComfyNode]]:
@@ -31,7 +31,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *emoji.NODES,
         *demo.NODES,
     ]
-    return [with_checked_sockets(node) for node in nodes]
+    return [with_checked_inputs(node) for node in nodes]
 
 
 class StepwiseExtension(ComfyExtension):

@@ -38,6 +38,19 @@ def widget(parameter: Parameter) -> io.Input:
     return io.Float.Input(parameter.name, **common, **limits, round=False)
 
 
+KINDS = {"INT": int, "FLOAT": float, "BOOLEAN": bool, "STRING": str, "COMBO": str}
+
+
+def parameter_of(declared: io.Input, before: str = "") -> Parameter | None:
+    """What the schema of a widget says of its values, named as in a prompt; None for one that is not in KINDS."""
+    kind = KINDS.get(declared.get_io_type())
+    if kind is None:
+        return None
+    limits = {name: limit for name in ("min", "max") if (limit := getattr(declared, name, None)) is not None}
+    choices = tuple(getattr(declared, "options", None) or ())
+    return Parameter(f"{before}{declared.id}", kind, declared.default, declared.tooltip, **limits, choices=choices)
+
+
 def widgets(function: Callable[..., Any], names: Iterable[str] | None = None) -> list[io.Input]:
     """The widgets of a function's declared parameters, in the order of its signature."""
     return [widget(p) for p in parameters(function).values() if names is None or p.name in names]
