@@ -60,7 +60,21 @@ class StepwiseKSampler(io.ComfyNode):
             category="stepwise/samplers",
             description="Samples as KSampler does, with any solver and schedule of Stepwise and their own settings. It "
             "can stop at a step and go on from a state.",
-            search_aliases=["ksampler", "k sampler", "sampler", "ksampler advanced", "stepwise"],
+            search_aliases=[
+                "ksampler",
+                "k sampler",
+                "sampler",
+                "ksampler advanced",
+                "dpm++ 2m karras",
+                "denoise",
+                "img2img",
+                "txt2img",
+                "inpaint",
+                "sd1.5",
+                "sdxl",
+                "flux",
+                "stepwise",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model, with whatever patches it carries."),
                 io.Conditioning.Input("positive", tooltip="What the picture should be."),

@@ -34,7 +34,7 @@ class StepwisePlotSigmas(io.ComfyNode):
             category="stepwise/inspect",
             description="Draws schedules as curves: the noise level over the steps, and below it how large each step "
             "is.",
-            search_aliases=["stepwise", "graph", "curve", "schedule", "compare schedules", "log-snr"],
+            search_aliases=["stepwise", "graph", "curve", "schedule", "compare schedules", "preview sigmas", "log-snr"],
             inputs=[
                 io.Autogrow.Input(
                     "sigmas",

@@ -53,7 +53,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
             category=CATEGORY,
             description="Cuts a schedule in two: at a step, a noise level, a percentage of the model's time, the point "
             "where one model hands over to another, or after a number of model calls.",
-            search_aliases=["split", "hand-over", "high noise", "low noise", "wan 2.2", "refiner", "stepwise"],
+            search_aliases=["split", "hand-over", "high noise", "low noise", "wan 2.2", "sdxl refiner", "stepwise"],
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip=SIGMAS),
                 io.Combo.Input(
@@ -299,7 +299,7 @@ class StepwiseCheckSigmas(io.ComfyNode):
             display_name="Check Sigmas (Stepwise)",
             category=CATEGORY,
             description="Looks a schedule over, from any pack, and lets it through only when a sampler can run on it.",
-            search_aliases=["validate", "debug", "stepwise"],
+            search_aliases=["validate", "debug", "preview sigmas", "stepwise"],
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip=SIGMAS),
                 io.Model.Input("model", optional=True, tooltip="When wired, the schedule is held against its range."),
