@@ -7,7 +7,8 @@ import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 import { canPutBack, changes, inWords, moves, putBack } from "./changes.js"
 import { goOn, note } from "./go_on.js"
-import { button, follow, heightAt, nodeAt, remember, takesSteps } from "./page.js"
+import { button, heightAt, nodeAt, remember, takesSteps } from "./page.js"
+import { follow } from "./shared.js"
 
 const WIDGET = "stepwise_face"
 const MARGIN = 6

@@ -3,7 +3,8 @@
 // An uploaded file goes where the host puts uploads, its input folder, by the host's own route.
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
-import { button, follow } from "./page.js"
+import { button } from "./page.js"
+import { follow } from "./shared.js"
 
 const LOADER = "StepwiseLoadState"
 const WIDGET = "stepwise_summary"

@@ -1,15 +1,5 @@
-// What several modules ask of the page: its nodes by the ids of a run, and its callbacks.
+// What several modules ask of the page: its nodes by the ids of a run, its workflow, its elements.
 import { app } from "../../scripts/app.js"
-
-/** Calls `after` with the arguments of `object[name]` whenever that was called. */
-export function follow(object, name, after) {
-    const before = object[name]
-    object[name] = function (...values) {
-        const result = before?.apply(this, values)
-        after.apply(this, values)
-        return result
-    }
-}
 
 /** The node with this id in a run: "8", or "12:8" for node 8 in the subgraph of node 12. */
 export function nodeAt(id) {

@@ -3,7 +3,8 @@
 // The host sends the workflow itself, without a name. The name is put beside it while a prompt is made, and at no other
 // time: a workflow that is saved has none.
 import { app } from "../../scripts/app.js"
-import { follow, takesSteps, workflowName } from "./page.js"
+import { takesSteps, workflowName } from "./page.js"
+import { follow } from "./shared.js"
 
 const followed = new WeakSet()
 let queueing = false

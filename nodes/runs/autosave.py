@@ -16,7 +16,7 @@ import torch
 from ...samplers import State, checkpoint
 from ..shared.messages import tell_page
 from .files import about, to_bytes
-from .folders import SUFFIX
+from .folders import NO_ROOM, SUFFIX
 from .held import HeldRun
 from .identity import guidance_of, run_of
 
@@ -96,7 +96,7 @@ class Autosave:
         except Exception as error:
             reason = described(error)
             # A full disk may have room again: it is told at each turn that is lost.
-            if isinstance(error, OSError) or reason not in self.said:
+            if getattr(error, "errno", None) in NO_ROOM or reason not in self.said:
                 logging.warning(GOES_ON, step or 0, self.file, reason)
             self.said.add(reason)
         return None

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..shared.messages import AS_WIRED, Words
 from .held import HeldRun
 from .identity import is_link
 
@@ -16,14 +17,16 @@ class Face:
     """The remarks on a run, each said once, and what the node was run with, for the page to compare with."""
 
     node: str = ""
+    words: Words = field(default_factory=lambda: AS_WIRED)
     prompt: Mapping[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, hidden: Any) -> "Face":
-        """The face of the node whose hidden inputs are `hidden`."""
+    def of(cls, hidden: Any, words: Words = AS_WIRED) -> "Face":
+        """The face of the node whose hidden inputs are `hidden`, and whose inputs have these `words`."""
         prompt = getattr(hidden, "prompt", None)
-        return cls(str(getattr(hidden, "unique_id", None) or ""), prompt if isinstance(prompt, Mapping) else {})
+        shown = prompt if isinstance(prompt, Mapping) else {}
+        return cls(str(getattr(hidden, "unique_id", None) or ""), words, shown)
 
     def say(self, remark: str) -> None:
         if remark not in self.remarks:
@@ -54,7 +57,7 @@ def did(held: HeldRun, state: HeldRun | None) -> str:
         begun = f"went on from step {state.step}, " if state is not None else ""
         left = f", noise level {held.sigmas[held.step]:.4g} left" if held.step == held.steps else ""
         return f"{begun}stopped at step {held.step} of {held.steps}{left}, {seed}"
-    return "" if state is None else f"went on from step {state.step} to {held.steps}, {seed}"
+    return "" if state is None else f"went on from step {state.step} to {max(held.steps, 0)}, {seed}"
 
 
 def seeds_of(seeds: Sequence[int]) -> str:

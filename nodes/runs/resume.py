@@ -39,8 +39,10 @@ def resumed(
     if not isinstance(sampler, PlanSampler):
         problem = "is not one of Stepwise, so it cannot go on from a state"
         raise InputError("sampler", problem, "wire a Sampler node of Stepwise")
-    if start_step not in (0, held.step):
-        raise InputError("start_step", f"is {start_step}, and the state stands at step {held.step}", "set it to 0")
+    # In a copy of the node that began the run it is still as it was there.
+    if start_step not in (0, held.start_step, held.step):
+        problem = f"is {start_step}, and the state stands at step {held.step} of a run from step {held.start_step}"
+        raise InputError("start_step", problem, "set it to 0")
     fork = Fork(on_mismatch, face)
     if held.solver == sampler.solver.name:
         # A parameter that is newer than the state had no other value then.
@@ -65,6 +67,7 @@ class Fork:
         """Raises InputError, or says what is done instead."""
         if not self.allowed:
             raise InputError(name, problem, f"{cure}, {OR_FORK}")
+        name, _ = self.face.words.get(name, (name, None))
         self.face.say(f"fork: {name} {problem}: {instead}.")
 
     def solver(self, held: HeldRun, solver: str, settings: Mapping[str, Value]) -> HeldRun:
@@ -97,15 +100,21 @@ class Fork:
         """The state's schedule, the wired one below the present level, or both parts of one that was split there."""
         if sigmas is None or snapped(held.path, sigmas) == snapped(held.path, held.sigmas):
             return held
-        check_sigmas(held.path, snapped(held.path, sigmas))
-        level, split = held.sigmas[held.step], held.step == held.steps and sigmas[0] == held.sigmas[-1]
+        check_sigmas(held.path, snapped(held.path, sigmas), fewest=0)
+        level, split = held.level, held.step == held.steps and sigmas[:1] == held.sigmas[-1:]
+        if held.step == held.steps and sigmas in ((), (level,)):
+            # A part of no steps leaves the picture as it is.
+            return held
+        if level is None:
+            problem = "has steps, and the state was made on an empty schedule: it has no noise level to go on from"
+            raise InputError("sigmas", problem, "leave state unwired to begin a run, or leave sigmas unwired")
         # Two float32 schedules may round one level differently: that is no step.
         below = tuple(sigma for sigma in sigmas if sigma < level * (1.0 - 1e-6))
         joined = replace(held, sigmas=(*held.sigmas[: held.step + 1], *below))
         kept = None if self.restarts or not below else self.kept_history(held, joined, sampler)
         if split and kept is not None:
             return kept
-        instead = f"the run goes on with the levels of the wired schedule below the present one, {level:.6g}"
+        instead = f"the run goes on with the levels of the new schedule below the present one, {level:.6g}"
         if split and not self.restarts:
             problem = (
                 f"goes on where the state's schedule ends, and {held.solver} plans by the end or the length of all"

@@ -10,12 +10,12 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ...samplers import Plan
+from ...samplers import Plan, start
 from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
 from ...samplers.schedules.checks import FROM_THE_MODEL, beginning, check_sigmas
-from ..host.latents import read_latent, read_noise
-from ..host.levels import read_sigmas, snapped
+from ..host.latents import packed, read_latent, read_noise
+from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import family_of, path_of, sampling_of
 from ..host.plain_values import there
 from ..host.sampler import PlanRun, PlanSampler, state_on
@@ -54,6 +54,7 @@ def sample(
         raise InputError("autosave_every", problem, "set it to 0, or wire a Sampler node of Stepwise")
     if state is None:
         held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step, face)
+        remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), rounding_of(sigmas), face)
         beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
@@ -81,8 +82,9 @@ def fresh(
     path = path_of(sampling_of(guider.model_patcher))
     check_sigmas(path, snapped(path, sigmas), fewest=0)
     if start_step and start_step >= len(sigmas):
-        problem = f"is {start_step}, and the schedule has the steps 0 to {len(sigmas) - 2}"
-        raise InputError("start_step", problem, "lower it, or wire a longer schedule")
+        there = f"the steps 0 to {len(sigmas) - 2}" if len(sigmas) > 1 else "no step"
+        problem = f"is {start_step}, and the schedule has {there}"
+        raise InputError("start_step", problem, "lower it, or take a schedule of more steps")
     latent = unmarked(read_latent(guider.model_patcher, latent_image))
     made = read_noise(noise, latent)
     held = HeldRun(
@@ -100,10 +102,12 @@ def fresh(
     )
     if start_step < held.steps and (said := remark(latent_image, is_noisy(made), sigmas[start_step])):
         face.say(said)
-    remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), face)
-    if not isinstance(sampler, PlanSampler) or not sigmas:
+    if not isinstance(sampler, PlanSampler):
         return held, None
     plan = plan_of(held, sampler)
+    if not sigmas:
+        # The host asks no sampler to take no steps, and hands the latent back.
+        held = replace(held, state=start(packed(latent["samples"])), denoised=latent["samples"])
     return replace(held, plan=fingerprint(plan)), plan
 
 
@@ -111,34 +115,36 @@ def is_noisy(noise: Any) -> bool:
     return any(bool(part.any()) for part in components_of(noise))
 
 
-def remark_on_start(held: HeldRun, sigma_max: float, face: Face) -> None:
+def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, face: Face) -> None:
     """What only a node with model, schedule and latent can know.
 
     A level far below the model's highest is where a run begins from a picture; from nothing it makes a pale one.
     """
     if not held.steps > held.start_step:
         return
+    name, other = face.words.get("sigmas", ("sigmas", None))
     empty = not any(part.any() for part in components_of(held.latent["samples"]))
-    for found in beginning(held.sigmas, sigma_max, held.start_step):
-        if found.fatal:
-            face.say(str(found))
-        elif empty:
-            cure = f"{FROM_THE_MODEL}, or begin from a picture"
-            face.say(str(replace(found, problem=f"{found.problem}, and latent_image is empty", cure=cure)))
+    for found in beginning(held.sigmas, sigma_max, held.start_step, rounding):
+        problem, cure = found.problem, other or found.cure
+        if not found.fatal:
+            problem = f"{problem}, and latent_image is empty"
+            cure = f"{other or FROM_THE_MODEL}, or begin from a picture"
+        if found.fatal or empty:
+            face.say(str(InputError(name, problem, cure, found.index)))
 
 
 def go(
     guider: Any, sampler: Any, held: HeldRun, plan: Plan | None, end_step: int, autosave: Autosave | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Lets the host's guider run the part, and takes the results out of it."""
-    end = min(end_step, max(held.steps, 0))
+    end = min(end_step, held.steps)
     if held.state is None and end < held.start_step:
         problem = f"is {end_step}, and the run begins at step {held.start_step}"
         raise InputError("end_step", problem, "raise it to the step where the run begins, or above")
     if end < held.step:
         problem = f"is {end_step}, and the state stands at step {held.step}"
         raise InputError("end_step", problem, "raise it above that step")
-    if plan is None:
+    if plan is None or not held.sigmas:
         return foreign(guider, sampler, held, end)
 
     def present() -> HeldRun:

@@ -200,7 +200,7 @@ UNFINISHED = """ids => {
 }"""
 KSAMPLER = """ids => {
     const two = LiteGraph.createNode("StepwiseKSampler")
-    two.pos = [960, 300]
+    two.pos = [960, 60]
     app.graph.add(two)
     const [one, old, decode] = [ids.one, ids.two, ids.decode].map(id => app.graph.getNodeById(id))
     const [model, digit] = ["StepwiseDigitsModel", "StepwiseDigit"].map(type => app.graph.findNodesByType(type)[0])

@@ -28,11 +28,13 @@ and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with
 in one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family.
 **Save State** and **Load State** keep the state on disk in between.
 
+`start_step` may stay as it was in the node that began the run, or be 0: the run goes on where the state stands.
+
 To go on from a pause the first part must not begin anew, so set RandomNoise's `control after generate` to fixed: as it
 comes, it moves the seed after every run. A node that paused says so on its face ("stopped at step 10 of 20, seed 7"),
 and warns there, naming the input, when the next run would begin anew.
 
-What is wired beside a state must agree with it, but for two inputs: `latent_image` is not looked at, and the state's
+What is wired beside a state must agree with it, but for two inputs: `latent_image` is not used, and the state's
 seed counts, whatever seed `noise` has; another one is said in the node and in the log. `sigmas` must be the state's
 full schedule. Where it, the solver or its parameters differ, `on_mismatch` decides. `error` stops and says what
 differs. `strict` stops for another seed of `noise` too. `fork` goes on from the present picture and says what it
