@@ -16,6 +16,7 @@ from .host.sampler import PlanSampler
 from .host.seeds import SEEDS, ZeroNoise
 from .runs import run
 from .runs.autosave import Autosave
+from .runs.held import HeldRun
 from .shared.inputs import (
     HIDDEN,
     NOISE_INPUTS,
@@ -25,7 +26,7 @@ from .shared.inputs import (
     required,
     schedule_widgets,
 )
-from .shared.messages import named
+from .shared.messages import Words, named
 from .shared.preview import schedule_values
 from .shared.schema import StateType, later_last, widgets
 
@@ -34,6 +35,12 @@ NAME = "KSampler (Stepwise)"
 FIRST = ("DPM++ 2M", "Karras")
 OWN = ("steps", "denoise")
 ENABLE = ["enable", "disable"]
+AS_BEFORE = (
+    "choose schedule, its settings, steps and denoise as in the node that made the state, with "
+    "return_with_leftover_noise at enable there, or set on_mismatch to fork"
+)
+# Of a run that begins with too little noise.
+LOGGED: Words = {"sigmas": ("schedule", "set denoise to 1 and start_step to 0")}
 
 
 def first(entries: tuple[Any, ...]) -> list[Any]:
@@ -166,18 +173,43 @@ class StepwiseKSampler(io.ComfyNode):
         with named(NAME):
             guider = guider_of(model, positive, negative, cfg)
             entry, params = chosen("solver", SOLVERS, solver)
+            kind, settings = chosen("schedule", SCHEDULES, schedule)
+            if negative is None and params.get("cfg_pp"):
+                cure = "wire what the picture should not be, an empty prompt, or turn solver.cfg_pp off"
+                raise InputError("negative", "is not wired, and solver.cfg_pp needs its prediction", cure)
+        with named(NAME, settings_of("schedule", schedule_option(kind))):
+            sigmas = levels(trained_of(sampling_of(model)), kind, settings, steps, denoise)
+        cure = "choose other settings of schedule, or other steps" if state is None else AS_BEFORE
+        with named(NAME, {**settings_of("solver", solver_option(entry)), "sigmas": ("schedule", cure)}):
             kept = {name: params.pop(name) for name in ("noise_device", "noise_kind") if name in params}
             sampler = PlanSampler(entry, params, **kept)
-            sigmas = levels(trained_of(sampling_of(model)), *chosen("schedule", SCHEDULES, schedule), steps, denoise)
-            if return_with_leftover_noise == "disable" and end_step < len(sigmas) - 1:
+            if return_with_leftover_noise == "disable" and end_step < steps:
+                check_ending(start_step, end_step, steps, state if on_mismatch == "error" else None)
                 sigmas = (*sigmas[:end_step], 0.0)
             noise = None
             if state is None:
                 noise = (Noise_RandomNoise if add_noise == "enable" else ZeroNoise)(seed)
             autosave = Autosave.of(autosave_every, cls.hidden, guider)
             wired = (noise, latent_image, torch.tensor(sigmas), state)
-            made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave)
+            made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave, LOGGED)
         return io.NodeOutput(*made)
+
+
+def settings_of(name: str, option: io.DynamicCombo.Option) -> Words:
+    """The settings of a choice, named as in a prompt."""
+    return {each.id: (f"{name}.{each.id}", None) for each in option.inputs}
+
+
+def check_ending(start_step: int, end_step: int, steps: int, state: HeldRun | None) -> None:
+    """Raises InputError where the schedule cannot end at `end_step`: before the run begins, or in the middle of the
+    schedule of a `state`."""
+    if state is None and end_step < start_step:
+        problem = f"is {end_step}, and the run begins at step {start_step}"
+        raise InputError("end_step", problem, "raise it to the step where the run begins, or above")
+    if state is not None and end_step != state.steps:
+        problem = f"is disable, which ends the schedule at step {end_step}, and that of the state has {state.steps}"
+        cure = "set it to enable, or set on_mismatch to fork"
+        raise InputError("return_with_leftover_noise", problem, cure)
 
 
 def guider_of(model: Any, positive: Any, negative: Any, cfg: float) -> PredictionGuider:

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..samplers import VE, Plan
-from ..samplers.parameters import InputError
+from ..samplers.parameters import InputError, counted
 from ..samplers.schedules.checks import Finding, check_sigmas, faults, remarks
 from ..samplers.schedules.editing import (
     first_below,
@@ -22,7 +22,7 @@ from ..samplers.schedules.editing import (
     split_at,
     step_of_calls,
 )
-from .host.levels import read_sigmas, snapped
+from .host.levels import read_sigmas, rounding_of, snapped
 from .host.models import path_of, sampling_of, trained_of
 from .host.sampler import PlanSampler, make_plan
 from .shared.messages import named
@@ -334,17 +334,33 @@ class StepwiseCheckSigmas(io.ComfyNode):
     def execute(cls, sigmas, model=None, sampler=None) -> io.NodeOutput:
         with named("Check Sigmas (Stepwise)"):
             values, found = looked_over(sigmas, model)
-            fault = next((each for each in found if each.fatal), None)
-            head = "not sound" if fault else f"{len(values) - 1} steps, {values[0]:g} to {values[-1]:g}: sound"
-            if sampler is not None and not fault:
-                plan = known_plan(sampler, values, model)
-                head = f"{head}, {len(plan.stages)} model calls of {sampler.solver.name}"
-        report = "\n".join([head, *map(str, found)])
+        fault = next((str(each) for each in found if each.fatal), None)
+        lines = ["not sound" if fault else f"{described(values)}: sound", *map(str, found)]
+        if sampler is not None and not fault:
+            calls, fault = calls_of(sampler, values, model)
+            lines = [f"{lines[0]}, {calls}", *([fault] if fault else []), *lines[1:]]
+        report = "\n".join(lines)
         if fault:
             passed = ExecutionBlocker(f"Check Sigmas (Stepwise): {fault}")
         else:
             passed = sigmas if torch.is_tensor(sigmas) and sigmas.ndim == 1 else torch.tensor(values)
         return io.NodeOutput(passed, report, ui=ui.PreviewText(report))
+
+
+def described(values: tuple[float, ...]) -> str:
+    ends = "" if not values else f", {values[0]:g} to {values[-1]:g}" if values[1:] else f" at {values[0]:g}"
+    return f"{counted(max(len(values) - 1, 0), 'step')}{ends}"
+
+
+def calls_of(sampler: Any, sigmas: tuple[float, ...], model: Any) -> tuple[str, str | None]:
+    """How often a SAMPLER calls the model on sound `sigmas`; and why not, where it refuses them."""
+    if not isinstance(sampler, PlanSampler):
+        return "model calls not known, since this SAMPLER is not one of Stepwise", None
+    name = sampler.solver.name
+    try:
+        return f"{counted(len(known_plan(sampler, sigmas, model).stages), 'model call')} of {name}", None
+    except InputError as error:
+        return f"but not for {name}", f"{name}: {error}"
 
 
 def looked_over(sigmas: Any, model: Any) -> tuple[tuple[float, ...], list[Finding]]:
@@ -355,10 +371,10 @@ def looked_over(sigmas: Any, model: Any) -> tuple[tuple[float, ...], list[Findin
         return (), [Finding(error.index, error.problem, error.cure)]
     path = VE if model is None else path_of(sampling_of(model))
     values = snapped(path, values)
-    if found := list(faults(path, values)):
+    if found := list(faults(path, values, fewest=0)):
         return values, found
     trained = None if model is None else trained_of(sampling_of(model))
-    return values, list(remarks(values, trained))
+    return values, list(remarks(values, trained, rounding_of(sigmas)))
 
 
 NODES = [

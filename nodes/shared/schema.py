@@ -40,6 +40,19 @@ def widget(parameter: Parameter, optional: bool | None = None) -> io.Input:
     return io.Float.Input(parameter.name, **common, **limits, round=False)
 
 
+KINDS = {"INT": int, "FLOAT": float, "BOOLEAN": bool, "STRING": str, "COMBO": str}
+
+
+def parameter_of(declared: io.Input, before: str = "") -> Parameter | None:
+    """What the schema of a widget says of its values, named as in a prompt; None for one that is not in KINDS."""
+    kind = KINDS.get(declared.get_io_type())
+    if kind is None:
+        return None
+    limits = {name: limit for name in ("min", "max") if (limit := getattr(declared, name, None)) is not None}
+    choices = tuple(getattr(declared, "options", None) or ())
+    return Parameter(f"{before}{declared.id}", kind, declared.default, declared.tooltip, **limits, choices=choices)
+
+
 def only(name: str, value: str) -> dict[str, Any]:
     """What tells the page (web/widgets.js) that an input is used with this value of another one alone."""
     return {"stepwise_only": [name, value]}

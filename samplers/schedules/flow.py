@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal
 
-from ..parameters import InputError, Param
+from ..parameters import InputError, Param, counted
 from .ends import Denoise, LastSigma, Steps, finished, fractions
 
 Pixels = Annotated[
@@ -113,7 +113,7 @@ def linear_quadratic(
     def levels(n: int) -> list[float]:
         m = min(linear_steps or n // 2, n - 1)
         if m and (n - m) * threshold_noise / m > 2.0 * (1.0 - threshold_noise):
-            problem = f"is {m}, and {n - m} steps that begin as long as these would pass 0 before the end"
+            problem = f"is {m}, and {counted(n - m, 'step')} beginning as long as these would pass 0 before the end"
             fewest = math.ceil(n * threshold_noise / (2.0 - threshold_noise))
             raise InputError("linear_steps", problem, f"give at least {fewest}, or lower threshold_noise")
         rest, slope = n - m, threshold_noise / m if m else 0.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ..parameters import InputError, Param
+from ..parameters import InputError, Param, counted
 from ..path import Path
 from .ends import Denoise, LastSigma, Steps, finished, fractions
 
@@ -210,7 +210,9 @@ def lcm(
     largest = lcm_count(original_inference_steps, denoise) if known else None
     if largest == 0:
         problem = f"is {denoise:g}, which leaves 0 of the {original_inference_steps} distilled timesteps"
-        raise InputError("denoise", problem, f"give at least {steps / original_inference_steps:g} for {steps} steps")
+        raise InputError(
+            "denoise", problem, f"give at least {steps / original_inference_steps:g} for {counted(steps, 'step')}"
+        )
     return finished(levels, steps, 1.0, last_sigma, largest)
 
 

@@ -28,7 +28,9 @@ and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with
 in one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family.
 **Save State** and **Load State** keep the state on disk in between.
 
-What is wired beside a state must agree with it: `latent_image` is not looked at, a `noise` must have the state's
+`start_step` may stay as it was in the node that began the run, or be 0: the run goes on where the state stands.
+
+What is wired beside a state must agree with it: `latent_image` is not used, a `noise` must have the state's
 seed, and `sigmas` must be the state's full schedule. Where one of these, the solver or its parameters differ,
 `on_mismatch` decides. `error` stops and says what differs. `fork` goes on from the present picture and says in the
 log what it dropped: another solver or other parameters begin anew from there, without the history; another seed
