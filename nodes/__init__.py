@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, sigmas, state
+from . import demo, emoji, sigmas, state
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
 from .ksampler import StepwiseKSampler
@@ -28,6 +28,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwisePlanTable,
         StepwisePlotSigmas,
         *state.NODES,
+        *emoji.NODES,
         *demo.NODES,
     ]
     return [with_checked_inputs(node) for node in nodes]

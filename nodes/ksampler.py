@@ -17,7 +17,15 @@ from .host.seeds import SEEDS, ZeroNoise
 from .runs import run
 from .runs.autosave import Autosave
 from .runs.held import HeldRun
-from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS, schedule_widgets
+from .shared.inputs import (
+    HIDDEN,
+    NOISE_INPUTS,
+    STEP_OUTPUTS,
+    STEPS_INPUTS,
+    WINDOW_INPUTS,
+    required,
+    schedule_widgets,
+)
 from .shared.messages import Words, named
 from .shared.preview import schedule_values
 from .shared.schema import StateType, later_last, widgets
@@ -47,13 +55,8 @@ def solver_option(solver: Solver) -> io.DynamicCombo.Option:
 
 def schedule_option(schedule: Schedule) -> io.DynamicCombo.Option:
     """The schedule's own parameters: not those of the node, nor what the model answers, which is always wired here."""
-    answered = {*OWN, *schedule.takes}
-    betas = {each.id for each in schedule_widgets(schedule)} - {each.id for each in widgets(schedule.function)}
-    if "table" in schedule.takes:
-        answered |= betas
-    return io.DynamicCombo.Option(
-        schedule.name, [each for each in schedule_widgets(schedule) if each.id not in answered]
-    )
+    shown = [each for each in schedule_widgets(schedule) if each.id not in {*OWN, *schedule.answered}]
+    return io.DynamicCombo.Option(schedule.name, shown)
 
 
 class StepwiseKSampler(io.ComfyNode):
@@ -61,13 +64,28 @@ class StepwiseKSampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        steps, denoise = STEPS_INPUTS
         return io.Schema(
             node_id="StepwiseKSampler",
             display_name=NAME,
             category="stepwise/samplers",
             description="Samples as KSampler does, with any solver and schedule of Stepwise and their own settings. It "
             "can stop at a step and go on from a state.",
-            search_aliases=["ksampler", "k sampler", "sampler", "ksampler advanced", "stepwise"],
+            search_aliases=[
+                "ksampler",
+                "k sampler",
+                "sampler",
+                "ksampler advanced",
+                "dpm++ 2m karras",
+                "denoise",
+                "img2img",
+                "txt2img",
+                "inpaint",
+                "sd1.5",
+                "sdxl",
+                "flux",
+                "stepwise",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model, with whatever patches it carries."),
                 io.Conditioning.Input("positive", tooltip="What the picture should be."),
@@ -88,7 +106,7 @@ class StepwiseKSampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Of the starting noise, and of what the solver adds. With a state its own seed counts.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Steps of the whole schedule, exactly."),
+                steps,
                 io.Float.Input(
                     "cfg",
                     default=7.5,
@@ -98,40 +116,21 @@ class StepwiseKSampler(io.ComfyNode):
                     round=False,
                     tooltip="Guidance scale: 1 is the positive prompt alone, at half the cost.",
                 ),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    round=False,
-                    tooltip="Below 1: the last steps of a schedule of steps / denoise steps, to begin from a picture.",
-                ),
+                denoise,
                 *WINDOW_INPUTS[:2],
                 io.Combo.Input(
                     "add_noise",
                     options=ENABLE,
+                    advanced=True,
                     tooltip="disable: the latent has its noise already, as in the second of two KSampler (Advanced).",
                 ),
                 io.Combo.Input(
                     "return_with_leftover_noise",
                     options=ENABLE,
+                    advanced=True,
                     tooltip="When end_step stops early: enable keeps the noise that is left; disable ends at level 0.",
                 ),
-                io.Int.Input(
-                    "autosave_every",
-                    default=0,
-                    min=0,
-                    max=10000,
-                    tooltip="Save the state to ComfyUI's output folder after every so many steps, and on Cancel; "
-                    "0 never.",
-                ),
-                io.Combo.Input(
-                    "on_mismatch",
-                    options=["error", "fork"],
-                    tooltip="When solver, parameters or schedule are not those of the wired state: error stops, fork "
-                    "goes on from where the state stands and says in the log what it dropped.",
-                ),
+                *map(required, WINDOW_INPUTS[2:]),
                 io.DynamicCombo.Input(
                     "solver",
                     options=[solver_option(each) for each in first(SOLVERS)],

@@ -26,6 +26,7 @@ from .host.levels import read_sigmas, rounding_of, snapped
 from .host.models import path_of, sampling_of, trained_of
 from .host.sampler import PlanSampler, make_plan
 from .shared.messages import named
+from .shared.schema import only
 
 CATEGORY = "stepwise/schedules/sigmas"
 SIGMAS = "Noise levels, from any schedule node."
@@ -53,7 +54,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
             category=CATEGORY,
             description="Cuts a schedule in two: at a step, a noise level, a percentage of the model's time, the point "
             "where one model hands over to another, or after a number of model calls.",
-            search_aliases=["split", "hand-over", "high noise", "low noise", "wan 2.2", "refiner", "stepwise"],
+            search_aliases=["split", "hand-over", "high noise", "low noise", "wan 2.2", "sdxl refiner", "stepwise"],
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip=SIGMAS),
                 io.Combo.Input(
@@ -61,7 +62,14 @@ class StepwiseSplitSigmas(io.ComfyNode):
                     options=["step", "sigma", "percent", "hand-over", "model calls"],
                     tooltip="Where to cut; only the input of that name is used.",
                 ),
-                io.Int.Input("step", default=10, min=1, max=10000, tooltip="Steps of the first part, for step."),
+                io.Int.Input(
+                    "step",
+                    default=10,
+                    min=1,
+                    max=10000,
+                    tooltip="Steps of the first part, for step.",
+                    extra_dict=only("at", "step"),
+                ),
                 io.Float.Input(
                     "sigma",
                     default=1.0,
@@ -70,6 +78,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
                     step=0.001,
                     round=False,
                     tooltip="The second part begins at the first level that is not above this, for sigma.",
+                    extra_dict=only("at", "sigma"),
                 ),
                 io.Float.Input(
                     "percent",
@@ -79,6 +88,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
                     step=0.001,
                     round=False,
                     tooltip="Part of the model's time before the cut, as in ComfyUI's percent inputs. Needs the model.",
+                    extra_dict=only("at", "percent"),
                 ),
                 io.Float.Input(
                     "boundary",
@@ -89,6 +99,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
                     round=False,
                     tooltip="Part of the trained time below which the second model works, for hand-over: 0.875 for "
                     "Wan 2.2, 0.9 for its image to video, 0.2 for the SDXL refiner. Needs the model.",
+                    extra_dict=only("at", "hand-over"),
                 ),
                 io.Int.Input(
                     "calls",
@@ -96,6 +107,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
                     min=1,
                     max=100000,
                     tooltip="Model calls that the first part makes at most, for model calls. Needs the sampler.",
+                    extra_dict=only("at", "model calls"),
                 ),
                 io.Model.Input("model", optional=True, tooltip="For percent and hand-over: the model of the run."),
                 io.Sampler.Input("sampler", optional=True, tooltip="For model calls: the SAMPLER of the run."),
@@ -299,7 +311,7 @@ class StepwiseCheckSigmas(io.ComfyNode):
             display_name="Check Sigmas (Stepwise)",
             category=CATEGORY,
             description="Looks a schedule over, from any pack, and lets it through only when a sampler can run on it.",
-            search_aliases=["validate", "debug", "stepwise"],
+            search_aliases=["validate", "debug", "preview sigmas", "stepwise"],
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip=SIGMAS),
                 io.Model.Input("model", optional=True, tooltip="When wired, the schedule is held against its range."),

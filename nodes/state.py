@@ -21,7 +21,7 @@ class StepwiseSaveState(io.ComfyNode):
             category="stepwise/state",
             description="Saves a run to ComfyUI's output folder, to go on from later, after a restart or on another "
             "computer.",
-            search_aliases=["checkpoint", "pause", "resume", "save run", "stepwise"],
+            search_aliases=["checkpoint", "checkpoint save", "pause", "resume", "save run", "stepwise"],
             inputs=[
                 StateType.Input("state", tooltip="What a step node of Stepwise gives beside the latent."),
                 io.String.Input(
@@ -66,7 +66,7 @@ class StepwiseLoadState(io.ComfyNode):
             display_name="Load State",
             category="stepwise/state",
             description="Loads a run that Save State or autosave_every has written, to go on with it.",
-            search_aliases=["checkpoint", "resume", "load run", "autosave", "stepwise"],
+            search_aliases=["checkpoint", "checkpoint resume", "resume", "load run", "autosave", "stepwise"],
             inputs=[
                 io.Combo.Input(
                     "file",

@@ -17,12 +17,18 @@ Value = float | int | bool | str
 
 @dataclass(frozen=True)
 class Param:
-    """What a widget needs to know: its meaning in one sentence, its range, and its step."""
+    """What a widget needs to know: its meaning in one sentence, its range and its step.
+
+    rare: few people set it.
+    only: another parameter and the value of it with which this one is used at all.
+    """
 
     meaning: str
     min: float = -math.inf
     max: float = math.inf
     step: float | None = None
+    rare: bool = False
+    only: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class Parameter:
     max: float = math.inf
     step: float | None = None
     choices: tuple[str, ...] = ()
+    rare: bool = False
+    only: tuple[str, str] | None = None
 
     def read(self, value: object) -> Value:
         """`value` in the parameter's kind. Raises InputError where it is of another one, or out of range."""
@@ -114,7 +122,16 @@ def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
         choices = get_args(kind) if get_origin(kind) is Literal else ()
         kind = str if choices else kind
         found[name] = Parameter(
-            name, kind, declared.default, param.meaning, param.min, param.max, param.step, tuple(choices)
+            name,
+            kind,
+            declared.default,
+            param.meaning,
+            param.min,
+            param.max,
+            param.step,
+            tuple(choices),
+            param.rare,
+            param.only,
         )
     return found
 

@@ -17,7 +17,9 @@ Denoise = Annotated[
 ]
 LastSigma = Annotated[
     Literal["zero", "sigma_min", "drop_penultimate"],
-    Param("The end: at 0; at the lowest level, without the step to 0; or at 0, the level before it left out."),
+    Param(
+        "The end: at 0; at the lowest level, without the step to 0; or at 0, the level before it left out.", rare=True
+    ),
 ]
 Levels = Callable[[int], Sequence[float]]
 
