@@ -238,7 +238,7 @@ in the same repetition, median and quartiles: below 1 ours is faster. Times depe
 
 
 def files(results: Sequence[Measured], times: str = "") -> Files:
-    """The page, and what stands between the marks of docs/claims.md. Without new times, those that the page has stay."""
+    """The page, and the marked part of docs/claims.md. Without new times, those that the page has stay."""
     kept = from_heading(PAGE.read_text(encoding="utf-8"), "Time")
     times = TIMES.format(repetitions=REPETITIONS) + times if times else kept
     short = filled(CLAIMS.read_text(encoding="utf-8"), short_table(results), "cost")

@@ -269,7 +269,7 @@ holds them.
 
 
 def files(counts: str, times: str = "") -> Files:
-    """The page, and what stands between the marks of docs/claims.md. Without new times, those that the page has stay."""
+    """The page, and the marked part of docs/claims.md. Without new times, those that the page has stay."""
     times = (
         TIMES.format(repetitions=REPETITIONS) + times
         if times

@@ -1,7 +1,7 @@
-"""Prepare the pictures and the words of the Emoji model: about 1,800 emoji, 64 x 64 on white.
+"""Prepare the pictures and the words of the Emoji model: 1,600 emoji, 64 x 64 on white.
 
     apt-get install fonts-noto-color-emoji unicode-data unicode-cldr-core
-    python demo/emoji_data.py [--state .dev/emoji]
+    .dev/env/bin/python demo/emoji_data.py [--state .dev/emoji]
 
 Pictures: Noto Color Emoji (SIL Open Font License 1.1). Names and groups: Unicode's emoji-test.txt; keywords: CLDR's
 English annotations (both under the Unicode licence). Nothing of them is kept in the repository. Skin tones, flags and
@@ -9,6 +9,7 @@ components are left out.
 """
 
 import argparse
+import importlib
 import json
 import re
 from pathlib import Path
@@ -16,9 +17,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
-from emoji_words import words
 from PIL import Image, ImageDraw, ImageFont, features
 from safetensors.torch import save_file
+from stepwise.tools.environment.inprocess import load_comfyui
+
+FOLDERS = load_comfyui()
+words = importlib.import_module("stepwise.nodes.host.emoji_words").words
 
 PACK = Path(__file__).resolve().parent.parent
 STATE = PACK / ".dev" / "emoji"

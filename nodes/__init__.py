@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, sigmas, state
+from . import demo, emoji, sigmas, state
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
 from .ksampler import StepwiseKSampler
@@ -12,7 +12,7 @@ from .predictions import prediction_nodes
 from .samplers import solver_nodes
 from .schedules import schedule_nodes
 from .shared.preview import serve_previews
-from .shared.sockets import with_checked_sockets
+from .shared.sockets import with_checked_inputs
 
 
 def all_nodes() -> list[type[io.ComfyNode]]:
@@ -28,9 +28,10 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwisePlanTable,
         StepwisePlotSigmas,
         *state.NODES,
+        *emoji.NODES,
         *demo.NODES,
     ]
-    return [with_checked_sockets(node) for node in nodes]
+    return [with_checked_inputs(node) for node in nodes]
 
 
 class StepwiseExtension(ComfyExtension):

@@ -16,8 +16,17 @@ from .host.sampler import PlanSampler
 from .host.seeds import SEEDS, ZeroNoise
 from .runs import run
 from .runs.autosave import Autosave
-from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS, schedule_widgets
-from .shared.messages import named
+from .runs.held import HeldRun
+from .shared.inputs import (
+    HIDDEN,
+    NOISE_INPUTS,
+    STEP_OUTPUTS,
+    STEPS_INPUTS,
+    WINDOW_INPUTS,
+    required,
+    schedule_widgets,
+)
+from .shared.messages import Words, named
 from .shared.preview import schedule_values
 from .shared.schema import StateType, later_last, widgets
 
@@ -26,6 +35,12 @@ NAME = "KSampler (Stepwise)"
 FIRST = ("DPM++ 2M", "Karras")
 OWN = ("steps", "denoise")
 ENABLE = ["enable", "disable"]
+AS_BEFORE = (
+    "choose schedule, its settings, steps and denoise as in the node that made the state, with "
+    "return_with_leftover_noise at enable there, or set on_mismatch to fork"
+)
+# Of a run that begins with too little noise.
+LOGGED: Words = {"sigmas": ("schedule", "set denoise to 1 and start_step to 0")}
 
 
 def first(entries: tuple[Any, ...]) -> list[Any]:
@@ -40,13 +55,8 @@ def solver_option(solver: Solver) -> io.DynamicCombo.Option:
 
 def schedule_option(schedule: Schedule) -> io.DynamicCombo.Option:
     """The schedule's own parameters: not those of the node, nor what the model answers, which is always wired here."""
-    answered = {*OWN, *schedule.takes}
-    betas = {each.id for each in schedule_widgets(schedule)} - {each.id for each in widgets(schedule.function)}
-    if "table" in schedule.takes:
-        answered |= betas
-    return io.DynamicCombo.Option(
-        schedule.name, [each for each in schedule_widgets(schedule) if each.id not in answered]
-    )
+    shown = [each for each in schedule_widgets(schedule) if each.id not in {*OWN, *schedule.answered}]
+    return io.DynamicCombo.Option(schedule.name, shown)
 
 
 class StepwiseKSampler(io.ComfyNode):
@@ -54,13 +64,28 @@ class StepwiseKSampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        steps, denoise = STEPS_INPUTS
         return io.Schema(
             node_id="StepwiseKSampler",
             display_name=NAME,
             category="stepwise/samplers",
             description="Samples as KSampler does, with any solver and schedule of Stepwise and their own settings. It "
             "can stop at a step and go on from a state.",
-            search_aliases=["ksampler", "k sampler", "sampler", "ksampler advanced", "stepwise"],
+            search_aliases=[
+                "ksampler",
+                "k sampler",
+                "sampler",
+                "ksampler advanced",
+                "dpm++ 2m karras",
+                "denoise",
+                "img2img",
+                "txt2img",
+                "inpaint",
+                "sd1.5",
+                "sdxl",
+                "flux",
+                "stepwise",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model, with whatever patches it carries."),
                 io.Conditioning.Input("positive", tooltip="What the picture should be."),
@@ -81,7 +106,7 @@ class StepwiseKSampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Of the starting noise, and of what the solver adds. With a state its own seed counts.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Steps of the whole schedule, exactly."),
+                steps,
                 io.Float.Input(
                     "cfg",
                     default=7.5,
@@ -91,40 +116,21 @@ class StepwiseKSampler(io.ComfyNode):
                     round=False,
                     tooltip="Guidance scale: 1 is the positive prompt alone, at half the cost.",
                 ),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    round=False,
-                    tooltip="Below 1: the last steps of a schedule of steps / denoise steps, to begin from a picture.",
-                ),
+                denoise,
                 *WINDOW_INPUTS[:2],
                 io.Combo.Input(
                     "add_noise",
                     options=ENABLE,
+                    advanced=True,
                     tooltip="disable: the latent has its noise already, as in the second of two KSampler (Advanced).",
                 ),
                 io.Combo.Input(
                     "return_with_leftover_noise",
                     options=ENABLE,
+                    advanced=True,
                     tooltip="When end_step stops early: enable keeps the noise that is left; disable ends at level 0.",
                 ),
-                io.Int.Input(
-                    "autosave_every",
-                    default=0,
-                    min=0,
-                    max=10000,
-                    tooltip="Save the state to ComfyUI's output folder after every so many steps, and on Cancel; "
-                    "0 never.",
-                ),
-                io.Combo.Input(
-                    "on_mismatch",
-                    options=["error", "fork"],
-                    tooltip="When solver, parameters or schedule are not those of the wired state: error stops, fork "
-                    "goes on from where the state stands and says in the log what it dropped.",
-                ),
+                *map(required, WINDOW_INPUTS[2:]),
                 io.DynamicCombo.Input(
                     "solver",
                     options=[solver_option(each) for each in first(SOLVERS)],
@@ -167,18 +173,43 @@ class StepwiseKSampler(io.ComfyNode):
         with named(NAME):
             guider = guider_of(model, positive, negative, cfg)
             entry, params = chosen("solver", SOLVERS, solver)
+            kind, settings = chosen("schedule", SCHEDULES, schedule)
+            if negative is None and params.get("cfg_pp"):
+                cure = "wire what the picture should not be, an empty prompt, or turn solver.cfg_pp off"
+                raise InputError("negative", "is not wired, and solver.cfg_pp needs its prediction", cure)
+        with named(NAME, settings_of("schedule", schedule_option(kind))):
+            sigmas = levels(trained_of(sampling_of(model)), kind, settings, steps, denoise)
+        cure = "choose other settings of schedule, or other steps" if state is None else AS_BEFORE
+        with named(NAME, {**settings_of("solver", solver_option(entry)), "sigmas": ("schedule", cure)}):
             kept = {name: params.pop(name) for name in ("noise_device", "noise_kind") if name in params}
             sampler = PlanSampler(entry, params, **kept)
-            sigmas = levels(trained_of(sampling_of(model)), *chosen("schedule", SCHEDULES, schedule), steps, denoise)
-            if return_with_leftover_noise == "disable" and end_step < len(sigmas) - 1:
+            if return_with_leftover_noise == "disable" and end_step < steps:
+                check_ending(start_step, end_step, steps, state if on_mismatch == "error" else None)
                 sigmas = (*sigmas[:end_step], 0.0)
             noise = None
             if state is None:
                 noise = (Noise_RandomNoise if add_noise == "enable" else ZeroNoise)(seed)
             autosave = Autosave.of(autosave_every, cls.hidden, guider)
             wired = (noise, latent_image, torch.tensor(sigmas), state)
-            made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave)
+            made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave, LOGGED)
         return io.NodeOutput(*made)
+
+
+def settings_of(name: str, option: io.DynamicCombo.Option) -> Words:
+    """The settings of a choice, named as in a prompt."""
+    return {each.id: (f"{name}.{each.id}", None) for each in option.inputs}
+
+
+def check_ending(start_step: int, end_step: int, steps: int, state: HeldRun | None) -> None:
+    """Raises InputError where the schedule cannot end at `end_step`: before the run begins, or in the middle of the
+    schedule of a `state`."""
+    if state is None and end_step < start_step:
+        problem = f"is {end_step}, and the run begins at step {start_step}"
+        raise InputError("end_step", problem, "raise it to the step where the run begins, or above")
+    if state is not None and end_step != state.steps:
+        problem = f"is disable, which ends the schedule at step {end_step}, and that of the state has {state.steps}"
+        cure = "set it to enable, or set on_mismatch to fork"
+        raise InputError("return_with_leftover_noise", problem, cure)
 
 
 def guider_of(model: Any, positive: Any, negative: Any, cfg: float) -> PredictionGuider:

@@ -40,6 +40,7 @@ class StepwiseNoise(io.ComfyNode):
                 io.Int.Input(
                     "seed_step",
                     default=1,
+                    advanced=True,
                     min=0,
                     max=1000000,
                     tooltip="Image i, counted from 0, has seed + i * seed_step. 0 gives all images one seed, for "

@@ -34,7 +34,7 @@ class StepwisePlotSigmas(io.ComfyNode):
             category="stepwise/inspect",
             description="Draws schedules as curves: the noise level over the steps, and below it how large each step "
             "is.",
-            search_aliases=["stepwise", "graph", "curve", "schedule", "compare schedules", "log-snr"],
+            search_aliases=["stepwise", "graph", "curve", "schedule", "compare schedules", "preview sigmas", "log-snr"],
             inputs=[
                 io.Autogrow.Input(
                     "sigmas",
@@ -58,12 +58,29 @@ class StepwisePlotSigmas(io.ComfyNode):
                 io.Combo.Input(
                     "path",
                     options=["VE", "FLOW"],
+                    advanced=True,
                     tooltip="For log-SNR: VE for Stable Diffusion 1, 2 and XL; FLOW for rectified flow (SD3, Flux, "
                     "Wan). Not used when a model is wired.",
                 ),
-                io.Combo.Input("theme", options=["dark", "light"], tooltip="The ground of the picture."),
-                io.Int.Input("width", default=768, min=256, max=4096, step=8, tooltip="Of the picture, in pixels."),
-                io.Int.Input("height", default=576, min=256, max=4096, step=8, tooltip="Of the picture, in pixels."),
+                io.Combo.Input("theme", options=["dark", "light"], advanced=True, tooltip="The ground of the picture."),
+                io.Int.Input(
+                    "width",
+                    default=768,
+                    min=256,
+                    max=4096,
+                    step=8,
+                    advanced=True,
+                    tooltip="Of the picture, in pixels.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=576,
+                    min=256,
+                    max=4096,
+                    step=8,
+                    advanced=True,
+                    tooltip="Of the picture, in pixels.",
+                ),
                 io.Model.Input(
                     "model",
                     optional=True,

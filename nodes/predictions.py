@@ -161,8 +161,8 @@ def report(guider: PredictionGuider, path: Path, levels: Sequence[float], counte
     if counted:
         made, possible = sum(map(len, used.values())), len(levels) * len(names)
         lines.append(
-            f"{len(levels)} model calls of the sampler: {made} of {possible} predictions evaluated, "
-            f"{possible - made} saved"
+            f"{counted(len(levels), 'model call')} of the sampler: {made} of {counted(possible, 'prediction')} "
+            f"evaluated, {possible - made} saved"
         )
     lines += [f"{name}: {where_used(used[leaf], levels)}" for leaf, name in names.items()]
     lines += [f"not applied: {patch}" for patch in not_applied(guider.expression, guider.model_options)]

@@ -13,6 +13,16 @@ from .shared.messages import named
 from .shared.schema import description, later_last, widgets
 
 
+def names(solver: Solver) -> list[str]:
+    """What people call it."""
+    return list(dict.fromkeys(each.lower() for each in (solver.name, *solver.aliases)))
+
+
+def aliases(solver: Solver) -> list[str]:
+    """What people type to find it."""
+    return [*names(solver), *(["cfg++", "cfg pp"] if "cfg_pp" in solver.parameters else []), "stepwise", "sampler"]
+
+
 class StepwiseSample(io.ComfyNode):
     """Runs any SAMPLER."""
 
@@ -65,8 +75,8 @@ class SolverNode(StepwiseSample):
             node_id=f"Stepwise{solver.id}",
             display_name=solver.name,
             category="stepwise/samplers",
-            description=description(solver.summary, solver.advice, solver.papers),
-            search_aliases=[*solver.aliases, "stepwise", "sampler"],
+            description=description(f"Samples; can stop and go on. {solver.summary}", solver.advice, solver.papers),
+            search_aliases=[*aliases(solver), *(f"{each} karras" for each in names(solver))],
             inputs=later_last(
                 [
                     *STEP_INPUTS,
@@ -98,8 +108,8 @@ class SamplerNode(io.ComfyNode):
             node_id=f"Stepwise{solver.id}Sampler",
             display_name=f"{solver.name} Sampler",
             category="stepwise/samplers/sampler objects",
-            description=description(solver.summary, solver.advice, solver.papers),
-            search_aliases=[*solver.aliases, "stepwise", "sampler"],
+            description=description(f"A SAMPLER for other nodes. {solver.summary}", solver.advice, solver.papers),
+            search_aliases=aliases(solver),
             inputs=later_last(widgets(solver.plan)),
             outputs=[
                 io.Sampler.Output("sampler", tooltip="The solver with these settings, for any node that takes one.")

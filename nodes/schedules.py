@@ -34,7 +34,13 @@ class ScheduleNode(io.ComfyNode):
             display_name=f"{schedule.name} Schedule",
             category="stepwise/schedules",
             description=description(schedule.summary, schedule.advice, schedule.papers),
-            search_aliases=[*schedule.aliases, "stepwise", "scheduler", "sigmas"],
+            search_aliases=[
+                *schedule.aliases,
+                *(f"{each} scheduler" for each in (schedule.name.lower(), *schedule.aliases)),
+                "stepwise",
+                "scheduler",
+                "sigmas",
+            ],
             inputs=[
                 *schedule_widgets(schedule),
                 io.Model.Input("model", optional=True, tooltip=MODEL_TOOLTIPS.get(schedule.takes, RANGE_TOOLTIP)),

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..samplers import VE, Plan
-from ..samplers.parameters import InputError
+from ..samplers.parameters import InputError, counted
 from ..samplers.schedules.checks import Finding, check_sigmas, faults, remarks
 from ..samplers.schedules.editing import (
     first_below,
@@ -22,10 +22,11 @@ from ..samplers.schedules.editing import (
     split_at,
     step_of_calls,
 )
-from .host.levels import read_sigmas, snapped
+from .host.levels import read_sigmas, rounding_of, snapped
 from .host.models import path_of, sampling_of, trained_of
 from .host.sampler import PlanSampler, make_plan
 from .shared.messages import named
+from .shared.schema import only
 
 CATEGORY = "stepwise/schedules/sigmas"
 SIGMAS = "Noise levels, from any schedule node."
@@ -53,7 +54,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
             category=CATEGORY,
             description="Cuts a schedule in two: at a step, a noise level, a percentage of the model's time, the point "
             "where one model hands over to another, or after a number of model calls.",
-            search_aliases=["split", "hand-over", "high noise", "low noise", "wan 2.2", "refiner", "stepwise"],
+            search_aliases=["split", "hand-over", "high noise", "low noise", "wan 2.2", "sdxl refiner", "stepwise"],
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip=SIGMAS),
                 io.Combo.Input(
@@ -61,7 +62,14 @@ class StepwiseSplitSigmas(io.ComfyNode):
                     options=["step", "sigma", "percent", "hand-over", "model calls"],
                     tooltip="Where to cut; only the input of that name is used.",
                 ),
-                io.Int.Input("step", default=10, min=1, max=10000, tooltip="Steps of the first part, for step."),
+                io.Int.Input(
+                    "step",
+                    default=10,
+                    min=1,
+                    max=10000,
+                    tooltip="Steps of the first part, for step.",
+                    extra_dict=only("at", "step"),
+                ),
                 io.Float.Input(
                     "sigma",
                     default=1.0,
@@ -70,6 +78,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
                     step=0.001,
                     round=False,
                     tooltip="The second part begins at the first level that is not above this, for sigma.",
+                    extra_dict=only("at", "sigma"),
                 ),
                 io.Float.Input(
                     "percent",
@@ -79,6 +88,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
                     step=0.001,
                     round=False,
                     tooltip="Part of the model's time before the cut, as in ComfyUI's percent inputs. Needs the model.",
+                    extra_dict=only("at", "percent"),
                 ),
                 io.Float.Input(
                     "boundary",
@@ -89,6 +99,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
                     round=False,
                     tooltip="Part of the trained time below which the second model works, for hand-over: 0.875 for "
                     "Wan 2.2, 0.9 for its image to video, 0.2 for the SDXL refiner. Needs the model.",
+                    extra_dict=only("at", "hand-over"),
                 ),
                 io.Int.Input(
                     "calls",
@@ -96,6 +107,7 @@ class StepwiseSplitSigmas(io.ComfyNode):
                     min=1,
                     max=100000,
                     tooltip="Model calls that the first part makes at most, for model calls. Needs the sampler.",
+                    extra_dict=only("at", "model calls"),
                 ),
                 io.Model.Input("model", optional=True, tooltip="For percent and hand-over: the model of the run."),
                 io.Sampler.Input("sampler", optional=True, tooltip="For model calls: the SAMPLER of the run."),
@@ -299,7 +311,7 @@ class StepwiseCheckSigmas(io.ComfyNode):
             display_name="Check Sigmas (Stepwise)",
             category=CATEGORY,
             description="Looks a schedule over, from any pack, and lets it through only when a sampler can run on it.",
-            search_aliases=["validate", "debug", "stepwise"],
+            search_aliases=["validate", "debug", "preview sigmas", "stepwise"],
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip=SIGMAS),
                 io.Model.Input("model", optional=True, tooltip="When wired, the schedule is held against its range."),
@@ -322,17 +334,33 @@ class StepwiseCheckSigmas(io.ComfyNode):
     def execute(cls, sigmas, model=None, sampler=None) -> io.NodeOutput:
         with named("Check Sigmas (Stepwise)"):
             values, found = looked_over(sigmas, model)
-            fault = next((each for each in found if each.fatal), None)
-            head = "not sound" if fault else f"{len(values) - 1} steps, {values[0]:g} to {values[-1]:g}: sound"
-            if sampler is not None and not fault:
-                plan = known_plan(sampler, values, model)
-                head = f"{head}, {len(plan.stages)} model calls of {sampler.solver.name}"
-        report = "\n".join([head, *map(str, found)])
+        fault = next((str(each) for each in found if each.fatal), None)
+        lines = ["not sound" if fault else f"{described(values)}: sound", *map(str, found)]
+        if sampler is not None and not fault:
+            calls, fault = calls_of(sampler, values, model)
+            lines = [f"{lines[0]}, {calls}", *([fault] if fault else []), *lines[1:]]
+        report = "\n".join(lines)
         if fault:
             passed = ExecutionBlocker(f"Check Sigmas (Stepwise): {fault}")
         else:
             passed = sigmas if torch.is_tensor(sigmas) and sigmas.ndim == 1 else torch.tensor(values)
         return io.NodeOutput(passed, report, ui=ui.PreviewText(report))
+
+
+def described(values: tuple[float, ...]) -> str:
+    ends = "" if not values else f", {values[0]:g} to {values[-1]:g}" if values[1:] else f" at {values[0]:g}"
+    return f"{counted(max(len(values) - 1, 0), 'step')}{ends}"
+
+
+def calls_of(sampler: Any, sigmas: tuple[float, ...], model: Any) -> tuple[str, str | None]:
+    """How often a SAMPLER calls the model on sound `sigmas`; and why not, where it refuses them."""
+    if not isinstance(sampler, PlanSampler):
+        return "model calls not known, since this SAMPLER is not one of Stepwise", None
+    name = sampler.solver.name
+    try:
+        return f"{counted(len(known_plan(sampler, sigmas, model).stages), 'model call')} of {name}", None
+    except InputError as error:
+        return f"but not for {name}", f"{name}: {error}"
 
 
 def looked_over(sigmas: Any, model: Any) -> tuple[tuple[float, ...], list[Finding]]:
@@ -343,10 +371,10 @@ def looked_over(sigmas: Any, model: Any) -> tuple[tuple[float, ...], list[Findin
         return (), [Finding(error.index, error.problem, error.cure)]
     path = VE if model is None else path_of(sampling_of(model))
     values = snapped(path, values)
-    if found := list(faults(path, values)):
+    if found := list(faults(path, values, fewest=0)):
         return values, found
     trained = None if model is None else trained_of(sampling_of(model))
-    return values, list(remarks(values, trained))
+    return values, list(remarks(values, trained, rounding_of(sigmas)))
 
 
 NODES = [

@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..samplers.checkpoint import peek, write
-from ..samplers.parameters import InputError
+from ..samplers.parameters import InputError, counted
 from .runs import files, folders
 from .runs.held import HeldRun, described
 from .shared.messages import named
@@ -21,7 +21,7 @@ class StepwiseSaveState(io.ComfyNode):
             category="stepwise/state",
             description="Saves a run to ComfyUI's output folder, to go on from later, after a restart or on another "
             "computer.",
-            search_aliases=["checkpoint", "pause", "resume", "save run", "stepwise"],
+            search_aliases=["checkpoint", "checkpoint save", "pause", "resume", "save run", "stepwise"],
             inputs=[
                 StateType.Input("state", tooltip="What a step node of Stepwise gives beside the latent."),
                 io.String.Input(
@@ -51,7 +51,7 @@ def save(data: bytes, filename_prefix: str) -> str:
             continue
         except OSError as error:
             problem = f"leads to {file.parent}, where nothing can be written ({error.strerror})"
-            raise InputError("filename_prefix", problem, "make room there, or choose another folder") from None
+            raise InputError("filename_prefix", problem, folders.cure_of(error)) from None
         return name
     raise AssertionError("numbers do not end")
 
@@ -66,7 +66,7 @@ class StepwiseLoadState(io.ComfyNode):
             display_name="Load State",
             category="stepwise/state",
             description="Loads a run that Save State or autosave_every has written, to go on with it.",
-            search_aliases=["checkpoint", "resume", "load run", "autosave", "stepwise"],
+            search_aliases=["checkpoint", "checkpoint resume", "resume", "load run", "autosave", "stepwise"],
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -80,7 +80,7 @@ class StepwiseLoadState(io.ComfyNode):
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
         with named("Load State"):
-            return io.NodeOutput(files.read(folders.found(file)))
+            return io.NodeOutput(files.read(folders.found(file), file))
 
     @classmethod
     def validate_inputs(cls, file) -> bool | str:
@@ -134,17 +134,20 @@ def summary(held: HeldRun) -> dict[str, str]:
     """What a state holds, in the words of its artist."""
     registers = held.state.registers
     size = sum(tensor.nbytes for tensor in {id(each): each for each in registers.values()}.values())
-    model = held.model
+    model, level = held.model, "no noise level" if held.level is None else f"noise level {held.level:.6g}"
+    channels, calls = counted(model.get("channels"), "channel"), counted(held.state.index, "model call")
     before = f", {held.solver} since step {held.solver_step}" if held.solver_step > held.start_step else ""
     return {
         "solver": described(held.solver, held.params),
-        "stands at": f"step {held.step} of {held.steps}, noise level {held.sigmas[held.step]:.6g}{before}",
-        "schedule": f"{held.steps} steps from {held.sigmas[0]:.6g} to {held.sigmas[-1]:.6g}",
+        "stands at": f"step {held.step} of {held.steps}, {level}{before}",
+        "schedule": f"{counted(held.steps, 'step')} from {held.sigmas[0]:.6g} to {held.sigmas[-1]:.6g}"
+        if held.sigmas
+        else "empty",
         "model": f"{model.get('model')} ({model.get('sampling')}), {held.path!r} path",
-        "latent": f"{form(held.latent['samples'])}, {model.get('latent')} of {model.get('channels')} channels",
+        "latent": f"{form(held.latent['samples'])}, {model.get('latent')} of {channels}",
         "mask": "yes" if held.latent.get("noise_mask") is not None else "none",
         "seed": str(held.image_seeds),
-        "registers": f"{', '.join(sorted(registers))} ({size / 2**20:.2f} MiB), {held.state.index} model calls done",
+        "registers": f"{', '.join(sorted(registers))} ({size / 2**20:.2f} MiB), {calls} done",
         "guidance memory": ", ".join(sorted([*held.memory, *held.patches])) or "none",
         **({"not carried": ", ".join(held.forgotten)} if held.forgotten else {}),
         "prompts evaluated": evaluated_together(held),

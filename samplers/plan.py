@@ -16,6 +16,7 @@ from typing import Concatenate, NamedTuple, ParamSpec
 from torch import Tensor
 
 from .linear_combination import accumulate, combine, total
+from .parameters import counted
 from .path import Path
 
 
@@ -132,7 +133,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return len(self.sigmas) - 1
+        return max(len(self.sigmas) - 1, 0)
 
     @cached_property
     def reads_uncond(self) -> bool:
@@ -144,7 +145,7 @@ class Plan:
         return next((i for i, stage in enumerate(self.stages) if stage.step >= step), len(self.stages))
 
     def __str__(self) -> str:
-        head = f"{self.path!r}, {self.steps} steps, {len(self.stages)} model calls"
+        head = f"{self.path!r}, {counted(self.steps, 'step')}, {counted(len(self.stages), 'model call')}"
         lines = [head, f"{'call':>4} {'step':>4} {'sigma':>12}   rows"]
         for index, stage in enumerate(self.stages):
             texts = [f"first {r}" for r in stage.opening] + [str(r) for r in stage.rows] or ["nothing"]

@@ -5,6 +5,7 @@
 // sent back with the next questions, as long as nothing changes in what the model comes from.
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
+import { follow, linkOf } from "./shared.js"
 
 const SCHEDULE = /^Stepwise.+Schedule$/
 const WIDGET = "stepwise_curve"
@@ -31,20 +32,6 @@ const STYLE = `
 // What wired models were trained on, by where they come from (see `modelOf`): it outlives undo and reload of a workflow.
 const models = new Map()
 const nodes = new Set()
-
-/** Calls `after` with the arguments of `object[name]` whenever that was called. */
-function follow(object, name, after) {
-    const before = object[name]
-    object[name] = function (...values) {
-        const result = before?.apply(this, values)
-        after.apply(this, values)
-        return result
-    }
-}
-
-function linkOf(node, input) {
-    return input?.link == null ? null : node.graph?.getLink?.(input.link) ?? node.graph?.links?.[input.link] ?? null
-}
 
 /** Where the wired model comes from, or null if none is wired: all that decides what comes over the wire, as text. */
 function modelOf(node) {
@@ -76,16 +63,28 @@ function wired(node) {
     return inputs.map((input) => input.name)
 }
 
-function valuesOf(node) {
-    const known = node.constructor.nodeData?.inputs
-    const ours = node.widgets.filter((widget) => widget.name !== WIDGET && (!known || widget.name in known))
+/** The widgets' values, without those that the wired model answers: a run does not look at them. */
+function valuesOf(node, model) {
+    const { required, optional } = node.constructor.nodeData.input
+    const specs = { ...required, ...optional }
+    const counts = (name) => name in specs && !(model !== null && specs[name][1]?.stepwise_from === "model")
+    const ours = node.widgets.filter((widget) => counts(widget.name))
     return Object.fromEntries(ours.map((widget) => [widget.name, widget.value]))
 }
 
 function noteFor(node, model) {
-    if (model !== null && !models.has(model)) return "model not run yet: drawn from the widgets"
+    if (model !== null && !models.has(model)) {
+        const what = node.comfyClass === "StepwiseFlowSchedule" ? "shift" : "range"
+        return `model not run yet: its ${what} may differ`
+    }
     const names = wired(node)
     return names.length ? `${names.join(", ")} wired: drawn from the widgets` : ""
+}
+
+/** A widget that takes its value from a wire holds another one, which may well be no good: the run has the say. */
+function unknown(node) {
+    const names = wired(node)
+    return names.length ? `${names.join(", ")} wired: drawn after a run` : ""
 }
 
 function remember(model, trained) {
@@ -126,7 +125,8 @@ class Curve {
         this.clear()
         this.sigmas = sigmas
         this.note = note
-        const text = `${sigmas.length - 1} steps, ${short(sigmas[0])} to ${short(sigmas.at(-1))}`
+        const steps = sigmas.length - 1
+        const text = `${steps} step${steps === 1 ? "" : "s"}, ${short(sigmas[0])} to ${short(sigmas.at(-1))}`
         this.element.append(drawn(sigmas))
         this.write("text", text)
         if (note) this.write("note", note)
@@ -150,7 +150,7 @@ class Curve {
         const { node } = this
         if (!node.graph) return
         const model = modelOf(node)
-        const values = valuesOf(node)
+        const values = valuesOf(node, model)
         const trained = model === null ? null : models.get(model) ?? null
         const question = JSON.stringify([values, model, trained !== null, wired(node)])
         if (question === this.asked) return
@@ -172,6 +172,7 @@ class Curve {
         if (number !== this.count) return
         if (answer?.sigmas) this.show(answer.sigmas, noteFor(node, model))
         else if (answer?.note) this.clear(answer.note)
+        else if (answer?.error && unknown(node)) this.clear(unknown(node))
         else if (answer?.error) this.complain(answer.error)
         else {
             this.asked = "" // the next change asks again
@@ -190,7 +191,7 @@ class Curve {
         // A widget may have changed while the run was on its way. Where wires bring values, only a run has them.
         if (wired(this.node).length) {
             const known = model !== null && models.has(model)
-            this.asked = JSON.stringify([valuesOf(this.node), model, known, wired(this.node)])
+            this.asked = JSON.stringify([valuesOf(this.node, model), model, known, wired(this.node)])
         } else this.refresh()
     }
 }

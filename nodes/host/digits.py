@@ -17,7 +17,7 @@ from comfy.model_base import ModelType
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from .small_models import host_model
+from .small_models import LatentConsistency, host_model, host_vae
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 WEIGHTS = {"standard": "digits.safetensors", "lcm": "digits_lcm.safetensors"}
@@ -65,21 +65,8 @@ class DigitsPixels(nn.Module):
         return nn.functional.avg_pool2d(pixels.mean(1, keepdim=True), 8)
 
 
-class LCMSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
-    """Epsilon prediction under the boundary condition of a latent consistency model.
-
-        denoised = c_skip x_t + c_out x_0,   x_t = x / sqrt(1 + sigma^2),   x_0 = x - sigma epsilon
-        c_skip = d^2 / ((10 t)^2 + d^2),   c_out = 10 t / sqrt((10 t)^2 + d^2),   d = 0.5
-
-    Luo et al. 2023, arXiv:2310.04378, equation 9 and appendix; t is the trained timestep in 0..999.
-    """
-
-    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
-        x_0 = super().calculate_denoised(sigma, model_output, model_input)
-        broadcast = (-1,) + (1,) * (model_input.ndim - 1)
-        time = 10.0 * self.timestep(sigma).reshape(broadcast)
-        x_t = model_input / (1.0 + sigma.reshape(broadcast).square()).sqrt()
-        return (0.25 * x_t + time * (time.square() + 0.25).sqrt() * x_0) / (time.square() + 0.25)
+class LCMSampling(LatentConsistency, comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    """Epsilon prediction under the boundary condition of a latent consistency model."""
 
 
 class AsFlow(nn.Module):
@@ -172,15 +159,7 @@ def trained_levels() -> Tensor:
 
 
 def digits_vae() -> comfy.sd.VAE:
-    """The host's VAE around `DigitsPixels`: one for pixel space, with another codec, ratio and number of channels."""
-    vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
-    vae.first_stage_model = DigitsPixels()
-    vae.patcher = comfy.model_patcher.ModelPatcher(
-        vae.first_stage_model, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
-    )
-    vae.latent_channels = 1
-    vae.downscale_ratio = vae.upscale_ratio = 8
-    return vae
+    return host_vae(DigitsPixels(), channels=1, ratio=8)
 
 
 def weights_file(variant: str) -> Path:

@@ -5,9 +5,10 @@ from operator import index
 from typing import Any
 
 import comfy.sample
+import comfy.utils
 import torch
 
-from ...samplers.parameters import InputError, quoted
+from ...samplers.parameters import InputError, counted, quoted
 from .seeds import components_of
 
 LATENT_CURE = "wire Empty Latent Image or VAE Encode"
@@ -34,12 +35,17 @@ def read_latent(model_patcher: Any, latent_image: Any) -> dict[str, Any]:
     images = len(components_of(wired)[0])
     check_batch_index(latent.get("batch_index"), images)
     if latent.get("noise_mask") is not None:
-        latent["noise_mask"] = read_mask(latent["noise_mask"])
+        latent["noise_mask"] = read_mask(latent["noise_mask"], latent["samples"])
     return latent
 
 
 def is_latent(samples: Any) -> bool:
     return isinstance(samples, torch.Tensor) or bool(getattr(samples, "is_nested", False))
+
+
+def packed(samples: Any) -> torch.Tensor:
+    """A latent as the host samples it: a nested one in a row."""
+    return comfy.utils.pack_latents(samples.unbind())[0] if samples.is_nested else samples
 
 
 def fitting(model_patcher: Any, wired: Any, latent: dict[str, Any]) -> Any:
@@ -54,8 +60,8 @@ def fitting(model_patcher: Any, wired: Any, latent: dict[str, Any]) -> Any:
         samples = comfy.sample.fix_empty_latent_channels(model_patcher, wired, *scales)
     if samples.ndim != form.latent_dimensions + 2 or samples.shape[1] != form.latent_channels:
         problem = (
-            f"has the shape {tuple(wired.shape)}, and the model takes {form.latent_channels} channels "
-            f"in {form.latent_dimensions} dimensions"
+            f"has the shape {tuple(wired.shape)}, and the model takes "
+            f"{counted(form.latent_channels, 'channel')} in {counted(form.latent_dimensions, 'dimension')}"
         )
         raise InputError("latent_image", problem, "encode the picture with this model's own VAE")
     return samples
@@ -72,12 +78,16 @@ def check_batch_index(noted: Any, images: int) -> None:
     if min(numbers, default=0) < 0:
         raise InputError("latent_image", f"has a batch_index that is {quoted(noted, 40)}, no whole numbers", cure)
     if len(numbers) != images:
-        problem = f"has a batch_index of {len(numbers)} numbers and {images} image{'s' * (images != 1)}"
+        problem = f"has a batch_index of {counted(len(numbers), 'number')} and {counted(images, 'image')}"
         raise InputError("latent_image", problem, cure)
 
 
-def read_mask(mask: Any) -> Any:
-    """A mask as the host takes it, in float32 where it held truth values or whole numbers."""
+def read_mask(mask: Any, samples: Any) -> Any:
+    """A mask as the host takes it, in float32 where it held truth values or whole numbers.
+
+    The host uses the masks of a batch in turn, and drops what is too many; which image has which is sure only where
+    that comes out even.
+    """
     if not is_latent(mask):
         problem = f"has a noise_mask that is a {type(mask).__name__}"
         raise InputError("latent_image", problem, "wire a MASK into Set Latent Noise Mask")
@@ -88,6 +98,12 @@ def read_mask(mask: Any) -> Any:
         if not torch.isfinite(part).all():
             problem = f"has a noise_mask that {NOT_FINITE}"
             raise InputError("latent_image", problem, "look at the node that makes this mask")
+    # The masks of a video are those of its frames.
+    if not samples.is_nested and not mask.is_nested and samples.ndim == 4:
+        masks, images = mask.shape[:-2].numel(), len(samples)
+        if images % masks:
+            problem = f"has a noise_mask of {counted(masks, 'image')}, and {counted(images, 'image')}"
+            raise InputError("latent_image", problem, "give one mask for all images, or one for each")
     return mask if mask.is_nested or mask.is_floating_point() else mask.float()
 
 

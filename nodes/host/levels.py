@@ -8,6 +8,7 @@ import torch
 
 from ...samplers import FLOW, Path
 from ...samplers.parameters import InputError
+from ...samplers.schedules import checks
 
 FROM_A_SCHEDULE = "wire the SIGMAS of a schedule node"
 # ComfyUI's tables of shifted flow models are float32, and their last level is 1 but for a rounding or two of it.
@@ -33,6 +34,12 @@ def read_sigmas(sigmas: Any, name: str = "sigmas") -> tuple[float, ...]:
     levels = tuple(map(float, sigmas.flatten().tolist()))
     check_format(levels, sigmas.dtype, name)
     return levels
+
+
+def rounding_of(sigmas: Any) -> float:
+    """By how much, of itself, a level may be off from what it was made from, in the number format of a SIGMAS."""
+    narrow = isinstance(sigmas, torch.Tensor) and sigmas.is_floating_point()
+    return max(checks.ROUNDING, torch.finfo(sigmas.dtype).eps / 2 if narrow else 0.0)
 
 
 def check_format(levels: Sequence[float], dtype: torch.dtype, name: str) -> None:

@@ -42,7 +42,7 @@ def trained_of(model_sampling: Any) -> Trained:
     """The noise levels that a model was trained on; raises InputError for a model that has no table of them."""
     table = getattr(model_sampling, "sigmas", None)
     if table is None:
-        cure = "leave it unwired, and set the noise levels by the widgets"
+        cure = "set the noise levels by hand, in a schedule node without a model"
         raise InputError("model", "has no table of trained noise levels", cure)
     shift = float(getattr(model_sampling, "shift", 1.0))
     if isinstance(model_sampling, comfy.model_sampling.ModelSamplingFlux):

@@ -42,11 +42,12 @@ def make_plan(
 ) -> Plan:
     """The plan, with every input checked first; with an `open_end` it leaves what a longer one would go on with.
 
-    A schedule of one level is a part of no steps, and so is its plan. Version 0.1.0 did not `snap` the first level.
+    A schedule of one level or none is a part of no steps, and so is its plan. Version 0.1.0 did not `snap` the first
+    level.
     """
     levels, complete = snapped(path, sigmas) if snap else tuple(sigmas), checked(solver.plan, params)
-    check_sigmas(path, levels, fewest=1)
-    if len(levels) == 1:
+    check_sigmas(path, levels, fewest=0)
+    if len(levels) < 2:
         return Plan(path, levels, ())
     return open_ended(solver.plan, path, levels, complete) if open_end else solver.plan(path, levels, **complete)
 

@@ -9,7 +9,7 @@ import torch
 
 from ...samplers import AddressedNoise, BrownianNoise, Path, varied
 from ...samplers.noise import SEEDS, arc
-from ...samplers.parameters import InputError, quoted
+from ...samplers.parameters import InputError, counted, quoted
 from ...samplers.plan import NoiseSource
 from ..shared.messages import named
 
@@ -120,7 +120,7 @@ class SeededNoise:
         """Raises InputError where the list is too short."""
         places = indices(latent)
         if self.listed and max(places) >= len(self.listed):
-            problem = f"has {len(self.listed)} numbers, and there is an image {max(places)}, counted from 0"
+            problem = f"has {counted(len(self.listed), 'number')}, and there is an image {max(places)}, counted from 0"
             raise InputError("seeds", problem, "write a seed for every image, or leave it empty")
         own = tuple(self.listed[i] if self.listed else (self.first + i * self.seed_step) % SEEDS for i in places)
         if not self.variation_strength:

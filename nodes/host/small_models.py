@@ -1,4 +1,4 @@
-"""A genuine MODEL around any module."""
+"""A genuine MODEL around any module, a genuine VAE around any codec, and the sampling of a latent consistency model."""
 
 import comfy.latent_formats
 import comfy.model_base
@@ -10,7 +10,7 @@ import comfy.sd
 import comfy.supported_models_base
 import torch
 from comfy.model_base import ModelType
-from torch import nn
+from torch import Tensor, nn
 
 
 def host_model(
@@ -45,3 +45,36 @@ def host_model(
     comfy.model_management.archive_model_dtypes(module)
     patcher = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     return patcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
+
+
+def host_vae(codec: nn.Module, channels: int, ratio: int) -> comfy.sd.VAE:
+    """The host's VAE around `codec`: one for pixel space, with another codec, number of channels and ratio."""
+    vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
+    vae.first_stage_model = codec
+    vae.patcher = comfy.model_patcher.ModelPatcher(
+        codec, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
+    )
+    vae.latent_channels = channels
+    vae.downscale_ratio = vae.upscale_ratio = ratio
+    return vae
+
+
+def consistent(x_t: Tensor, x_0: Tensor, timestep: Tensor) -> Tensor:
+    """The prediction under the boundary condition of a latent consistency model: x_t itself at timestep 0.
+
+        c_skip x_t + c_out x_0,   c_skip = d^2 / ((10 t)^2 + d^2),   c_out = 10 t / sqrt((10 t)^2 + d^2),   d = 0.5
+
+    Luo et al. 2023, arXiv:2310.04378, equation 9 and appendix; t is the trained timestep in 0..999, which broadcasts.
+    """
+    time = 10.0 * timestep
+    return (0.25 * x_t + time * (time.square() + 0.25).sqrt() * x_0) / (time.square() + 0.25)
+
+
+class LatentConsistency:
+    """Beside the host's sampling and prediction classes: their x_0 under the boundary condition of `consistent`."""
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        x_0 = super().calculate_denoised(sigma, model_output, model_input)  # type: ignore[misc]
+        broadcast = (-1,) + (1,) * (model_input.ndim - 1)
+        x_t = model_input / (1.0 + sigma.reshape(broadcast).square()).sqrt()
+        return consistent(x_t, x_0, self.timestep(sigma).reshape(broadcast))  # type: ignore[attr-defined]

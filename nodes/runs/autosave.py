@@ -17,7 +17,7 @@ import torch
 from ...samplers import State, checkpoint
 from ...samplers.parameters import InputError
 from .files import about, to_bytes
-from .folders import SUFFIX
+from .folders import NO_ROOM, SUFFIX
 from .held import HeldRun
 from .identity import guidance_of, run_of
 
@@ -42,6 +42,7 @@ class Autosave:
     guidance: Callable[[], str] = str
     run: str = ""
     own: bool = False
+    moved: str = ""
     said: set[str] = field(default_factory=set)
 
     @classmethod
@@ -81,7 +82,7 @@ class Autosave:
         except Exception as error:
             reason = described(error)
             # A full disk may have room again: it is told at each turn that is lost.
-            if isinstance(error, OSError) or reason not in self.said:
+            if getattr(error, "errno", None) in NO_ROOM or reason not in self.said:
                 logging.warning(GOES_ON, step or 0, self.file, reason)
             self.said.add(reason)
 
@@ -95,6 +96,9 @@ class Autosave:
         elif not self.own and self.other_there():
             self.stand_beside("another run has taken it")
         checkpoint.write(self.file, to_bytes(held, {**self.about, "run": self.run}))
+        if self.moved:
+            logging.warning("Stepwise: the run is saved in %s, %s.", self.file.name, self.moved)
+            self.moved = ""
 
     def other_there(self) -> bool:
         try:
@@ -113,9 +117,9 @@ class Autosave:
                 self.stand_beside(f"that of another run cannot be moved aside: {described(error)}")
 
     def stand_beside(self, reason: str) -> None:
-        before = self.file.name
+        """Said once there is a file to speak of."""
+        self.moved = f"not in {self.file.name} ({reason})"
         self.own = True
-        logging.warning("Stepwise: the run is saved in %s, not in %s (%s).", self.file.name, before, reason)
 
 
 def name_of(node: str) -> str:

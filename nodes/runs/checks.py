@@ -4,16 +4,16 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import comfy.utils
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
 from ...samplers import Path, State, checkpoint
 from ...samplers.checkpoint import DAMAGED
 from ...samplers.noise import SEEDS
-from ...samplers.parameters import InputError, quoted
+from ...samplers.parameters import InputError, counted, quoted
 from ...samplers.registry import SOLVERS, Solver
 from ...samplers.schedules.checks import check_sigmas
+from ..host.latents import packed
 from ..host.plain_values import is_sound
 from ..host.sampler import make_plan
 from ..host.seeds import NOISE_KINDS, component_sizes
@@ -33,7 +33,7 @@ def check_run(held: HeldRun) -> None:
         if not good(value := getattr(held, name)):
             shown = quoted(value) if is_value(value) else f"of the type {type(value).__name__}"
             raise InputError(name, f"is {shown}, not {wanted}", DAMAGED)
-    check_sigmas(held.path, held.sigmas)
+    check_sigmas(held.path, held.sigmas, fewest=0)
     solver = next((solver for solver in SOLVERS if solver.name == held.solver), None)
     if solver is None:
         raise InputError("solver", f"is {held.solver}, which this Stepwise does not have", DAMAGED)
@@ -56,7 +56,7 @@ def check_shapes(held: HeldRun) -> None:
             raise InputError(what, f"has the shape {tuple(tensor.shape)}, and the latent {shape}", DAMAGED)
     for what, seeds in (("seeds", held.seeds), ("variation_seeds", held.variation_seeds)):
         if len(seeds) != shape[0] and (what == "seeds" or held.variation_strength):
-            raise InputError(what, f"has {len(seeds)} numbers for {shape[0]} images", DAMAGED)
+            raise InputError(what, f"has {counted(len(seeds), 'number')} for {counted(shape[0], 'image')}", DAMAGED)
     # Guidance remembers predictions, each component of a packed latent by itself.
     shapes = {shape, *((*shape[:-1], size) for size in component_sizes(held.latent["samples"]))}
     for name, tensor in held.memory.items():
@@ -80,14 +80,12 @@ def check_plan(held: HeldRun, solver: Solver) -> None:
     if checkpoint.fingerprint(plan) == held.plan:
         checkpoint.check_state(plan, held.state, "state")
         if plan.first_stage(held.step - held.solver_step) != held.state.index:
-            raise InputError("step", f"is {held.step}, and {held.state.index} model calls are done", DAMAGED)
+            done = f"{counted(held.state.index, 'model call')} {'is' if held.state.index == 1 else 'are'} done"
+            raise InputError("step", f"is {held.step}, and {done}", DAMAGED)
 
 
 def packed_shape(samples: Any) -> tuple[int, ...]:
-    """The shape in which the host samples a latent: a nested one in a row."""
-    if not samples.is_nested:
-        return tuple(samples.shape)
-    return tuple(comfy.utils.pack_latents(samples.unbind())[0].shape)
+    return tuple(packed(samples).shape)
 
 
 def is_of(kind: type) -> Check:

@@ -12,7 +12,7 @@ from comfy.nested_tensor import NestedTensor
 
 from ...samplers import checkpoint
 from ...samplers.checkpoint import DAMAGED, Kind, kind_of
-from ...samplers.parameters import InputError
+from ...samplers.parameters import InputError, quoted
 from .checks import check_run
 from .held import HeldRun
 
@@ -65,12 +65,15 @@ def from_bytes(data: bytes, name: str = "file") -> HeldRun:
     return held
 
 
-def read(file: Path) -> HeldRun:
+def read(file: Path, name: str) -> HeldRun:
+    """The state in a file that was chosen by this name, which messages repeat: it may come over a link."""
     try:
-        data = checkpoint.read(file)
+        return from_bytes(checkpoint.read(file))
     except OSError as error:
-        raise InputError("file", f"cannot be read ({error.strerror})", "choose another file") from None
-    return from_bytes(data)
+        problem = f"{quoted(name)} cannot be read ({error.strerror})"
+        raise InputError("file", problem, "choose another file") from None
+    except InputError as error:
+        raise InputError(error.name, f"{quoted(name)} {error.problem}", error.cure) from None
 
 
 def about(hidden: Any) -> dict[str, str]:

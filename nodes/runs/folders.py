@@ -3,6 +3,7 @@
 The rule is the host's own: what a link inside a folder leads out of it is not in it.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -61,11 +62,37 @@ def within(kind: str, name: str) -> Path | None:
     return Path(path) if kind in FOLDERS and folder_paths.is_within_directory(root, path) else None
 
 
+# What a disk without room says: the only one of its errors that may be over a minute later.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def cure_of(error: OSError) -> str:
+    """What to do where a file could not be written."""
+    if error.errno in NO_ROOM:
+        return "make room there, or choose another folder"
+    if error.errno == errno.ENAMETOOLONG:
+        return "give a shorter name"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "choose a folder that ComfyUI may write to, or let it write there"
+    return "choose another folder"
+
+
+def is_possible(name: str) -> bool:
+    """Whether a file can have such a name at all."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
 def save_places(filename_prefix: str) -> Iterator[tuple[Path, str]]:
     """Files to save under by the host's rule, from the first free number on, with their names as `listed` has them.
 
     Raises InputError for a prefix that leads out of the output folder, or to names that would not be listed.
     """
+    if not is_possible(filename_prefix):
+        problem = f"is {quoted(filename_prefix)}, which holds a character that no file's name can have"
+        raise InputError("filename_prefix", problem, "write it with letters, numbers and / alone")
     head, tail = os.path.split(filename_prefix)
     # The host would give the file the name of its folder.
     prefix = os.path.join(head, STEM) if tail in ("", ".") else filename_prefix
@@ -86,7 +113,7 @@ def save_path(prefix: str, typed: str) -> tuple[str, str, int, str]:
         return folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())[:4]
     except OSError as error:
         problem = f"is {quoted(typed)}, and its folder cannot be made ({error.strerror})"
-        raise InputError("filename_prefix", problem, "choose another folder") from None
+        raise InputError("filename_prefix", problem, cure_of(error)) from None
     except Exception:
         # The host raises this class itself, and nothing narrower.
         problem = f"is {quoted(typed)}, which leads out of ComfyUI's output folder"

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ...samplers import Path, State
-from ...samplers.parameters import InputError, Value
+from ...samplers.parameters import InputError, Value, counted
 from ..host.batching import Batching
 from ..host.seeds import ImageSeeds
 
@@ -60,7 +60,12 @@ class HeldRun:
 
     @property
     def steps(self) -> int:
-        return len(self.sigmas) - 1
+        return max(len(self.sigmas) - 1, 0)
+
+    @property
+    def level(self) -> float | None:
+        """The noise level where the run stands; an empty schedule has none."""
+        return self.sigmas[self.step] if self.sigmas else None
 
 
 def described(solver: str, params: Mapping[str, Value]) -> str:
@@ -69,11 +74,13 @@ def described(solver: str, params: Mapping[str, Value]) -> str:
 
 def check_family(held: HeldRun, path: Path, model: Mapping[str, Value]) -> None:
     """Raises InputError for a model whose latents mean something else than those of the state."""
-    cure = "wire a GUIDER whose model is of the same family"
+    cure = "take a model of the same family"
     if path is not held.path:
         problem = f"comes from a model on the {held.path!r} path, and this model is on {path!r}"
         raise InputError("state", problem, cure)
     for what in ("latent", "channels"):
         if held.model.get(what) != model.get(what):
-            ours, theirs = (f"{each.get('channels')} channels ({each.get('latent')})" for each in (held.model, model))
+            ours, theirs = (
+                f"{counted(each.get('channels'), 'channel')} ({each.get('latent')})" for each in (held.model, model)
+            )
             raise InputError("state", f"comes from a model with latents of {ours}, and this one has {theirs}", cure)

@@ -13,13 +13,20 @@ from ...samplers.solvers.open_end import carried_over
 from ..host.levels import snapped
 from ..host.sampler import PlanSampler, make_plan
 from ..host.seeds import image_seeds, seed_of
+from ..shared.messages import AS_WIRED, Words
 from .held import HeldRun, described
 
 OR_FORK = "or set on_mismatch to fork"
 
 
 def resumed(
-    held: HeldRun, sampler: Any, noise: Any, sigmas: tuple[float, ...] | None, start_step: int, on_mismatch: str
+    held: HeldRun,
+    sampler: Any,
+    noise: Any,
+    sigmas: tuple[float, ...] | None,
+    start_step: int,
+    on_mismatch: str,
+    words: Words = AS_WIRED,
 ) -> tuple[HeldRun, Plan]:
     """`held`, ready to go on under `sampler`, and the plan of that.
 
@@ -33,9 +40,11 @@ def resumed(
     if not isinstance(sampler, PlanSampler):
         problem = "is not one of Stepwise, so it cannot go on from a state"
         raise InputError("sampler", problem, "wire a Sampler node of Stepwise")
-    if start_step not in (0, held.step):
-        raise InputError("start_step", f"is {start_step}, and the state stands at step {held.step}", "set it to 0")
-    fork = Fork(on_mismatch)
+    # In a copy of the node that began the run it is still as it was there.
+    if start_step not in (0, held.start_step, held.step):
+        problem = f"is {start_step}, and the state stands at step {held.step} of a run from step {held.start_step}"
+        raise InputError("start_step", problem, "set it to 0")
+    fork = Fork(on_mismatch, words)
     if held.solver == sampler.solver.name:
         # A parameter that is newer than the state had no other value then.
         defaults = {name: parameter.default for name, parameter in sampler.solver.parameters.items()}
@@ -49,8 +58,8 @@ def resumed(
 class Fork:
     """What does not agree with the state, one thing at a time; `restarts` once the solver's history is of no use."""
 
-    def __init__(self, on_mismatch: str):
-        self.allowed = on_mismatch == "fork"
+    def __init__(self, on_mismatch: str, words: Words = AS_WIRED):
+        self.allowed, self.words = on_mismatch == "fork", words
         self.restarts = False
         self.plans: dict[tuple[float, ...], Plan] = {}
 
@@ -58,6 +67,7 @@ class Fork:
         """Raises InputError, or says what is done instead."""
         if not self.allowed:
             raise InputError(name, problem, f"{cure}, {OR_FORK}")
+        name, _ = self.words.get(name, (name, None))
         logging.warning("Stepwise: fork: %s %s: %s.", name, problem, instead)
 
     def solver(self, held: HeldRun, solver: str, settings: Mapping[str, Value]) -> HeldRun:
@@ -84,15 +94,21 @@ class Fork:
         """The state's schedule, the wired one below the present level, or both parts of one that was split there."""
         if sigmas is None or snapped(held.path, sigmas) == snapped(held.path, held.sigmas):
             return held
-        check_sigmas(held.path, snapped(held.path, sigmas))
-        level, split = held.sigmas[held.step], held.step == held.steps and sigmas[0] == held.sigmas[-1]
+        check_sigmas(held.path, snapped(held.path, sigmas), fewest=0)
+        level, split = held.level, held.step == held.steps and sigmas[:1] == held.sigmas[-1:]
+        if held.step == held.steps and sigmas in ((), (level,)):
+            # A part of no steps leaves the picture as it is.
+            return held
+        if level is None:
+            problem = "has steps, and the state was made on an empty schedule: it has no noise level to go on from"
+            raise InputError("sigmas", problem, "leave state unwired to begin a run, or leave sigmas unwired")
         # Two float32 schedules may round one level differently: that is no step.
         below = tuple(sigma for sigma in sigmas if sigma < level * (1.0 - 1e-6))
         joined = replace(held, sigmas=(*held.sigmas[: held.step + 1], *below))
         kept = None if self.restarts or not below else self.kept_history(held, joined, sampler)
         if split and kept is not None:
             return kept
-        instead = f"the run goes on with the levels of the wired schedule below the present one, {level:.6g}"
+        instead = f"the run goes on with the levels of the new schedule below the present one, {level:.6g}"
         if split and not self.restarts:
             problem = (
                 f"goes on where the state's schedule ends, and {held.solver} plans by the end or the length of all"

@@ -11,16 +11,17 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ...samplers import Plan
+from ...samplers import Plan, start
 from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
 from ...samplers.schedules.checks import FROM_THE_MODEL, beginning, check_sigmas
-from ..host.latents import read_latent, read_noise
-from ..host.levels import read_sigmas, snapped
+from ..host.latents import packed, read_latent, read_noise
+from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import family_of, path_of, sampling_of
 from ..host.plain_values import there
 from ..host.sampler import PlanRun, PlanSampler, state_on
 from ..host.seeds import component_sizes, components_of, image_seeds, seed_of
+from ..shared.messages import AS_WIRED, Words
 from .autosave import Autosave
 from .files import kept
 from .held import HeldRun, check_family
@@ -38,11 +39,12 @@ def sample(
     end_step: int,
     on_mismatch: str = "error",
     autosave: Autosave | None = None,
+    words: Words = AS_WIRED,
 ) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Runs the steps from `start_step` (or from where `state` stands) up to `end_step`.
 
     Returns the latent at that point, the last prediction of the clean latent, and the state.
-    Raises InputError for an input that cannot be used, before the model is touched.
+    Raises InputError for an input that cannot be used, before the model is touched. `words` are for the log.
     """
     schedule = None if sigmas is None else read_sigmas(sigmas)
     if autosave is not None and not isinstance(sampler, PlanSampler):
@@ -50,10 +52,11 @@ def sample(
         raise InputError("autosave_every", problem, "set it to 0, or wire a Sampler node of Stepwise")
     if state is None:
         held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step)
+        remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), rounding_of(sigmas), words)
         beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
-        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch)
+        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch, words)
         beside = held.latent
     output, denoised, held = go(guider, sampler, held, plan, end_step, autosave)
     # What other nodes put into the latent goes on with it, whether a state can hold it or not.
@@ -75,8 +78,9 @@ def fresh(
     path = path_of(sampling_of(guider.model_patcher))
     check_sigmas(path, snapped(path, sigmas), fewest=0)
     if start_step and start_step >= len(sigmas):
-        problem = f"is {start_step}, and the schedule has the steps 0 to {len(sigmas) - 2}"
-        raise InputError("start_step", problem, "lower it, or wire a longer schedule")
+        there = f"the steps 0 to {len(sigmas) - 2}" if len(sigmas) > 1 else "no step"
+        problem = f"is {start_step}, and the schedule has {there}"
+        raise InputError("start_step", problem, "lower it, or take a schedule of more steps")
     latent = read_latent(guider.model_patcher, latent_image)
     made = read_noise(noise, latent)
     held = HeldRun(
@@ -92,43 +96,45 @@ def fresh(
         model=family_of(guider.model_patcher),
         **asdict(image_seeds(noise, latent)),
     )
-    remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max))
-    if not isinstance(sampler, PlanSampler) or not sigmas:
+    if not isinstance(sampler, PlanSampler):
         return held, None
     plan = plan_of(held, sampler)
+    if not sigmas:
+        # The host asks no sampler to take no steps, and hands the latent back.
+        held = replace(held, state=start(packed(latent["samples"])), denoised=latent["samples"])
     return replace(held, plan=fingerprint(plan)), plan
 
 
-def remark_on_start(held: HeldRun, sigma_max: float) -> None:
+def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, words: Words = AS_WIRED) -> None:
     """What only a node with model, schedule and latent can know, as one line of the log.
 
     A level far below the model's highest is where a run begins from a picture; from nothing it makes a pale one.
     """
     if not held.steps > held.start_step:
         return
+    name, other = words.get("sigmas", ("sigmas", None))
     empty = not any(part.any() for part in components_of(held.latent["samples"]))
-    for found in beginning(held.sigmas, sigma_max, held.start_step):
-        if found.fatal:
-            logging.warning("Stepwise: %s", found)
-        elif empty:
-            cure = f"{FROM_THE_MODEL}, or begin from a picture"
-            logging.warning(
-                "Stepwise: %s", replace(found, problem=f"{found.problem}, and latent_image is empty", cure=cure)
-            )
+    for found in beginning(held.sigmas, sigma_max, held.start_step, rounding):
+        problem, cure = found.problem, other or found.cure
+        if not found.fatal:
+            problem = f"{problem}, and latent_image is empty"
+            cure = f"{other or FROM_THE_MODEL}, or begin from a picture"
+        if found.fatal or empty:
+            logging.warning("Stepwise: %s", InputError(name, problem, cure, found.index))
 
 
 def go(
     guider: Any, sampler: Any, held: HeldRun, plan: Plan | None, end_step: int, autosave: Autosave | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Lets the host's guider run the part, and takes the results out of it."""
-    end = min(end_step, max(held.steps, 0))
+    end = min(end_step, held.steps)
     if held.state is None and end < held.start_step:
         problem = f"is {end_step}, and the run begins at step {held.start_step}"
         raise InputError("end_step", problem, "raise it to the step where the run begins, or above")
     if end < held.step:
         problem = f"is {end_step}, and the state stands at step {held.step}"
         raise InputError("end_step", problem, "raise it above that step")
-    if plan is None:
+    if plan is None or not held.sigmas:
         return foreign(guider, sampler, held, end)
 
     def present() -> HeldRun:

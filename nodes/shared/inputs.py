@@ -1,12 +1,21 @@
 """Inputs and outputs that several nodes have."""
 
+from copy import copy
 from inspect import signature
 
 from comfy_api.latest import io
 
 from ...samplers.registry import Schedule
-from ...samplers.schedules import trained_sigmas
-from .schema import StateType, later_last, widgets
+from ...samplers.schedules import karras, trained_sigmas
+from .schema import StateType, from_socket, later_last, widgets
+
+
+def required(declared: io.Input) -> io.Input:
+    """The same input, for a node that had it from its first day."""
+    same = copy(declared)
+    same.optional = False
+    return same
+
 
 STEP_INPUTS = (
     io.Guider.Input("guider", tooltip="Model and prompts, for example from CFG Guider (Stepwise)."),
@@ -21,15 +30,19 @@ NOISE_INPUTS = (
         options=["independent", "brownian"],
         tooltip="independent: new noise at every step. brownian: one path of noise per image, the same for every "
         "schedule, so that more steps refine the picture instead of changing it; it costs about 8 draws for one.",
+        advanced=True,
     ),
     io.Combo.Input(
         "noise_device",
         options=["cpu", "gpu"],
         tooltip="Where the sampler's own noise is drawn. On the CPU a picture is the same on every machine.",
+        advanced=True,
     ),
 )
 WINDOW_INPUTS = (
-    io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step of the schedule to take."),
+    io.Int.Input(
+        "start_step", default=0, min=0, max=10000, advanced=True, tooltip="First step of the schedule to take."
+    ),
     io.Int.Input(
         "end_step",
         default=10000,
@@ -40,6 +53,7 @@ WINDOW_INPUTS = (
     io.Int.Input(
         "autosave_every",
         optional=True,
+        advanced=True,
         default=0,
         min=0,
         max=10000,
@@ -48,11 +62,14 @@ WINDOW_INPUTS = (
     io.Combo.Input(
         "on_mismatch",
         optional=True,
+        advanced=True,
         options=["error", "fork"],
         tooltip="When solver, parameters, seed or schedule are not those of the wired state: error stops, "
         "fork goes on from where the state stands and says in the log what it dropped.",
     ),
 )
+# Of the whole schedule, as every schedule declares them.
+STEPS_INPUTS = tuple(required(each) for each in widgets(karras, ("steps", "denoise")))
 HIDDEN = (io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo)
 STEP_OUTPUTS = (
     io.Latent.Output("output", tooltip="The latent where the run stopped."),
@@ -69,4 +86,7 @@ def schedule_widgets(schedule: Schedule) -> list[io.Input]:
         made.insert(1, io.Curve.Input("curve", default=[(0.0, 1.0), (1.0, 0.0)], tooltip=tooltip))
     if "table" in schedule.takes:
         made += widgets(trained_sigmas)
+    for each in made:
+        if each.id in schedule.answered:
+            each.extra_dict |= from_socket("model")
     return later_last(made)

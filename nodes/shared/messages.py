@@ -1,7 +1,8 @@
 """What nodes say to whoever wires the graph: errors, and text that a node shows about itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from comfy_api.latest import io
@@ -9,14 +10,21 @@ from server import PromptServer
 
 from ...samplers.parameters import InputError
 
+# For a node that makes itself what others have wired: by the input of those, its own name for it, and the cure, if that
+# is another one.
+Words = Mapping[str, tuple[str, str | None]]
+AS_WIRED: Words = MappingProxyType({})
+
 
 @contextmanager
-def named(node: str) -> Iterator[None]:
+def named(node: str, words: Words = AS_WIRED) -> Iterator[None]:
     """Puts the node's name before what is wrong with one of its inputs."""
     try:
         yield
     except InputError as error:
-        raise ValueError(f"{node}: {error}") from None
+        name, cure = words.get(error.name, (error.name, None))
+        reworded = InputError(name, error.problem, cure or error.cure, error.index)
+        raise ValueError(f"{node}: {reworded}") from None
 
 
 def show_text(node: type[io.ComfyNode], text: str) -> None:

@@ -33,8 +33,8 @@ MOST_WORK = 100_000
 WORKER = ThreadPoolExecutor(1, "stepwise-curves")
 
 OTHERS = {
-    "VE": "wire Karras, Exponential or Timestep Schedule instead",
-    "FLOW": "wire Flow Schedule instead",
+    "VE": "take one of the schedules Karras, Exponential and Timestep instead",
+    "FLOW": "take the schedule Flow instead",
 }
 
 

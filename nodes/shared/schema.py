@@ -25,9 +25,11 @@ LATER = (
 )
 
 
-def widget(parameter: Parameter) -> io.Input:
+def widget(parameter: Parameter, optional: bool | None = None) -> io.Input:
     """The widget of a parameter: its range, step and tooltip as declared in the signature."""
-    common = {"default": parameter.default, "tooltip": parameter.meaning, "optional": parameter.name in LATER}
+    common: dict[str, Any] = {"default": parameter.default, "tooltip": parameter.meaning}
+    common |= {"optional": parameter.name in LATER if optional is None else optional}
+    common |= {"advanced": parameter.rare or None, "extra_dict": only(*parameter.only) if parameter.only else None}
     if parameter.choices:
         return io.Combo.Input(parameter.name, options=list(parameter.choices), **common)
     if parameter.kind is bool:
@@ -36,6 +38,29 @@ def widget(parameter: Parameter) -> io.Input:
     if parameter.kind is int:
         return io.Int.Input(parameter.name, **common, **{k: int(v) for k, v in limits.items() if v is not None})
     return io.Float.Input(parameter.name, **common, **limits, round=False)
+
+
+KINDS = {"INT": int, "FLOAT": float, "BOOLEAN": bool, "STRING": str, "COMBO": str}
+
+
+def parameter_of(declared: io.Input, before: str = "") -> Parameter | None:
+    """What the schema of a widget says of its values, named as in a prompt; None for one that is not in KINDS."""
+    kind = KINDS.get(declared.get_io_type())
+    if kind is None:
+        return None
+    limits = {name: limit for name in ("min", "max") if (limit := getattr(declared, name, None)) is not None}
+    choices = tuple(getattr(declared, "options", None) or ())
+    return Parameter(f"{before}{declared.id}", kind, declared.default, declared.tooltip, **limits, choices=choices)
+
+
+def only(name: str, value: str) -> dict[str, Any]:
+    """What tells the page (web/widgets.js) that an input is used with this value of another one alone."""
+    return {"stepwise_only": [name, value]}
+
+
+def from_socket(name: str) -> dict[str, Any]:
+    """What tells the page that an input is not used once this socket is wired."""
+    return {"stepwise_from": name}
 
 
 def widgets(function: Callable[..., Any], names: Iterable[str] | None = None) -> list[io.Input]:

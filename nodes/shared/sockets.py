@@ -1,10 +1,12 @@
-"""What comes over a link, looked at before a node of ours works with it.
+"""What a node of ours is given, looked at before it works with it.
 
-The host checks widgets, and the types of links, but no value that a prompt writes where a link belongs.
+The host checks the types of links and what a prompt writes for a widget: no value that a prompt writes where a link
+belongs, none that a link brings to a widget, no NaN.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from ...samplers.guidance import Rule
 from ...samplers.guidance.expressions import Prediction
 from ...samplers.parameters import InputError, quoted
 from .messages import named
+from .schema import parameter_of
 
 
 def has(*names: str) -> Callable[[Any], bool]:
@@ -45,27 +48,50 @@ IS_ONE: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def with_checked_sockets(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """`node`, whose execution begins with a look at what its sockets got."""
+def with_checked_inputs(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """`node`, whose execution begins with a look at what its sockets and widgets got."""
     # The host calls it on a clone of the class, which is what knows the hidden inputs.
     execute = node.execute.__func__
+    # As for the host: what a node looks at itself is not looked at for it.
+    own = signature(node.validate_inputs).parameters
 
     @cache
     def declared() -> tuple[str, list[io.Input]]:
         schema = node.define_schema()
-        return schema.display_name, [each for each in schema.inputs if each.get_io_type() in IS_ONE]
+        return schema.display_name, [each for each in schema.inputs if each.id not in own]
 
     def checked_first(cls: type[io.ComfyNode], **inputs: Any) -> io.NodeOutput:
-        name, sockets = declared()
-        # Nothing on an optional socket is the same whether a prompt leaves it out or says null.
-        nothing = {each.id for each in sockets if each.optional and inputs.get(each.id) is None}
+        name, looked_at = declared()
+        # Nothing on an optional input is the same whether a prompt leaves it out or says null.
+        nothing = {each.id for each in looked_at if each.optional and inputs.get(each.id) is None}
+        given = {key: value for key, value in inputs.items() if key not in nothing}
         with named(name):
-            for each in sockets:
-                if each.id not in nothing:
+            for each in looked_at:
+                if each.id not in nothing and each.get_io_type() in IS_ONE:
                     check_socket(each, inputs.get(each.id))
-        return execute(cls, **{key: value for key, value in inputs.items() if key not in nothing})
+            given |= read_widgets(looked_at, given)
+        return execute(cls, **given)
 
     return type(node.__name__, (node,), {"execute": classmethod(checked_first), "__module__": node.__module__})
+
+
+def read_widgets(declared: Iterable[io.Input], given: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """The values of the widgets that are `given` some; raises InputError for one that its schema does not allow."""
+    found = {}
+    for each in declared:
+        value = given.get(each.id)
+        if isinstance(each, io.DynamicCombo.Input) and isinstance(value, Mapping):
+            found[each.id] = read_choice(each, value)
+        elif each.id in given and (parameter := parameter_of(each, before)):
+            found[each.id] = parameter.read(value)
+    return found
+
+
+def read_choice(declared: io.DynamicCombo.Input, value: Mapping[str, Any]) -> dict[str, Any]:
+    """A choice with the settings that belong to it. An unknown one is left to the node."""
+    options = (each.inputs for each in declared.options if each.key == value.get(declared.id))
+    given = {name: setting for name, setting in value.items() if setting is not None}
+    return {**given, **read_widgets(next(options, ()), given, f"{declared.id}.")}
 
 
 def check_socket(declared: io.Input, value: Any) -> None:

@@ -32,7 +32,8 @@ def rescale(
     space: Annotated[
         Literal["velocity", "denoised"],
         Param(
-            "Whose contrast is kept: velocity is what v-prediction and flow models put out, denoised the clean image."
+            "Whose contrast is kept: velocity is what v-prediction and flow models put out, denoised the clean image.",
+            rare=True,
         ),
     ] = "velocity",
 ) -> Tensor:

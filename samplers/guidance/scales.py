@@ -11,15 +11,22 @@ Measure = Annotated[
     Literal["sigma / alpha", "sigma"],
     Param(
         "sigma / alpha means the same on every model, and is sigma / (1 - sigma) on flow models; sigma is the model's "
-        "own, as in SIGMAS. On all but flow models they are equal."
+        "own, as in SIGMAS. On all but flow models they are equal.",
+        rare=True,
     ),
 ]
 Over = Annotated[
     Literal["log_snr", "sigma"],
-    Param("What runs evenly along the curve: the logarithm of the signal-to-noise ratio, or the model's sigma."),
+    Param(
+        "What runs evenly along the curve: the logarithm of the signal-to-noise ratio, or the model's sigma.", rare=True
+    ),
 ]
-SigmaStart = Annotated[float, Param("Noise level, as sigma / alpha, where the curve begins.", 0.0001, 100000.0, 0.01)]
-SigmaEnd = Annotated[float, Param("Noise level, as sigma / alpha, where the curve ends.", 0.0001, 100000.0, 0.01)]
+SigmaStart = Annotated[
+    float, Param("Noise level, as sigma / alpha, where the curve begins.", 0.0001, 100000.0, 0.01, rare=True)
+]
+SigmaEnd = Annotated[
+    float, Param("Noise level, as sigma / alpha, where the curve ends.", 0.0001, 100000.0, 0.01, rare=True)
+]
 Low = Annotated[
     float, Param("Guidance scale where the curve is 0. Where it is 1, the scale is the guider's own.", 0.0, 100.0, 0.1)
 ]

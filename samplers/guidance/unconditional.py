@@ -38,11 +38,15 @@ def apg(
         float, Param("Largest length of the guidance, over the whole image; 0 sets none.", 0.0, 1000.0, 0.1)
     ] = 15.0,
     momentum: Annotated[
-        float, Param("Weight of the earlier steps' guidance; negative values move away from it.", -5.0, 1.0, 0.01)
+        float,
+        Param("Weight of the earlier steps' guidance; negative values move away from it.", -5.0, 1.0, 0.01, rare=True),
     ] = -0.5,
     form: Annotated[
         Literal["paper", "comfyui"],
-        Param("paper guides by scale - 1, so that 1 is conditional; comfyui by scale, as ComfyUI's own APG does."),
+        Param(
+            "paper guides by scale - 1, so that 1 is conditional; comfyui by scale, as ComfyUI's own APG does.",
+            rare=True,
+        ),
     ] = "paper",
 ) -> Tensor:
     """Adaptive projected guidance: denoised = cond + (scale - 1) g   (Sadat, Hilliges and Weber 2024).
@@ -108,7 +112,7 @@ def zero_star(
     ] = 1.0,
     zero_steps: Annotated[
         int,
-        Param("Flow models: in so many first steps of a run, too, the picture stays as it is.", 0, 10000, 1),
+        Param("Flow models: in so many first steps of a run, too, the picture stays as it is.", 0, 10000, 1, rare=True),
     ] = 0,
 ) -> Tensor:
     """CFG-Zero*: denoised = x - sigma (s v_uncond + scale (v_cond - s v_uncond))   (Fan et al. 2025, optimized scale).
@@ -153,7 +157,8 @@ def perp_neg(
         Literal["conditional", "published"],
         Param(
             "conditional makes guidance 1 the positive prompt alone; published is the form of the paper and of "
-            "ComfyUI, in which the negative prompt acts there too."
+            "ComfyUI, in which the negative prompt acts there too.",
+            rare=True,
         ),
     ] = "conditional",
 ) -> Tensor:

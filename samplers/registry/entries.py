@@ -10,6 +10,7 @@ from ..guidance import expressions
 from ..parameters import Parameter, Value, checked, parameters
 from ..path import VE
 from ..plan import Plan
+from ..schedules import trained_sigmas
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,12 @@ class Schedule:
     papers: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     paths: tuple[str, ...] = ("VE", "FLOW")
+
+    @property
+    def answered(self) -> frozenset[str]:
+        """The parameters that a wired model answers, whatever they are set to."""
+        betas = parameters(trained_sigmas) if "table" in self.takes else ()
+        return frozenset({*self.takes, *betas} - {"table", "path"})
 
 
 @dataclass(frozen=True)

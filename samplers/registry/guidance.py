@@ -59,7 +59,7 @@ GUIDANCE: tuple[Guidance, ...] = (
     ),
     Guidance(
         "APG",
-        "Adaptive Projected Guidance",
+        "Adaptive Projected Guidance (Stepwise)",
         guidance.apg,
         "Leaves out of guidance what only strengthens the picture's contrast, and limits its length.",
         "For high scales, 10 to 20, without burnt colours.",
@@ -131,7 +131,7 @@ GUIDANCE: tuple[Guidance, ...] = (
         "Dynamic Thresholding",
         guidance.threshold,
         "Clips the largest values of each image and brings the rest back into range.",
-        "Pixel models at high scales; for latent models prefer Guidance Rescale or Adaptive Projected Guidance.",
+        "Pixel models at high scales; for latent models prefer Guidance Rescale or APG.",
         (IMAGEN_PAPER,),
         "result",
         aliases=("dynamic thresholding", "imagen"),

@@ -99,7 +99,7 @@ SCHEDULES: tuple[Schedule, ...] = (
         "Even steps in the time of a flow model, shifted towards high noise.",
         "For SD3, Flux, Wan and other flow models: wire the model for its own shift, or choose resolution for Flux.",
         (SD3_PAPER, FLUX),
-        ("shift", "flux", "sd3", "wan", "simple", "flow match", "resolution"),
+        ("shift", "flow shift", "flux", "sd3", "wan", "simple", "flow match", "resolution"),
         ("FLOW",),
     ),
     Schedule(
@@ -129,7 +129,7 @@ SCHEDULES: tuple[Schedule, ...] = (
         "Noise levels that were optimised for a model family, published for ten steps.",
         "10 steps with DPM++ 2M or DPM++ 2M SDE; other numbers of steps lie in between.",
         (AYS_PAPER,),
-        ("ays",),
+        ("ays", "sd1.5", "sdxl", "svd"),
         ("VE",),
     ),
     Schedule(

@@ -55,23 +55,33 @@ def faults(path: Path, sigmas: Sequence[float], fewest: int = 2) -> Iterator[Fin
             yield Finding(index, problem, cure)
 
 
-def remarks(sigmas: Sequence[float], trained: Trained | None = None) -> Iterator[Finding]:
+def remarks(sigmas: Sequence[float], trained: Trained | None = None, rounding: float = ROUNDING) -> Iterator[Finding]:
     """What a run on sound `sigmas` should know: how they fit the model's range, and where they end. A start above the
     model's range is fatal."""
+    if len(sigmas) < 2:
+        noised = f", noised to {sigmas[0]:g}" if any(sigmas) else " as it is"
+        cure = "this is right for a part of no steps; else wire a schedule node with at least 1 step"
+        yield Finding(None, f"has no step, so no model is called and the latent is left{noised}", cure, fatal=False)
+        return
     if trained is not None:
-        yield from beginning(sigmas, trained.sigma_max)
+        yield from beginning(sigmas, trained.sigma_max, rounding=rounding)
     if sigmas[-1] > 0.0:
         problem = f"is {sigmas[-1]:g}, so the run ends with noise in the picture"
         cure = "this is right for a part of a run; else end with a 0 (last_sigma = zero in a schedule node)"
         yield Finding(len(sigmas) - 1, problem, cure, fatal=False)
 
 
-def beginning(sigmas: Sequence[float], sigma_max: float, index: int = 0) -> Iterator[Finding]:
-    """How a run that begins at `sigmas[index]` fits the highest noise level of its model."""
+def beginning(
+    sigmas: Sequence[float], sigma_max: float, index: int = 0, rounding: float = ROUNDING
+) -> Iterator[Finding]:
+    """How a run that begins at `sigmas[index]` fits the highest noise level of its model.
+
+    rounding: by how much, of itself, a level may be off in the number format that it came in.
+    """
     first = sigmas[index]
-    if first > sigma_max * (1.0 + ROUNDING):
+    if first > sigma_max * (1.0 + rounding):
         problem = f"is {first:g}, above the highest noise level that the model was trained on, {sigma_max:g}"
-        cure = FROM_THE_MODEL
+        cure = FROM_THE_MODEL if rounding <= ROUNDING else f"leave SIGMAS in float32, and {FROM_THE_MODEL}"
         if like_timesteps(first):
             problem, cure = f"{problem}: these look like timesteps", "take their noise levels from Timestep Schedule"
         yield Finding(index, problem, cure)

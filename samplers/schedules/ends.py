@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from ..parameters import InputError, Param
+from ..parameters import InputError, Param, counted
 
 Steps = Annotated[int, Param("Number of steps, exactly.", 1, 10000, 1)]
 SigmaMin = Annotated[float, Param("Lowest noise level before 0.", 0.0001, 20000.0, 0.0001)]
@@ -17,7 +17,9 @@ Denoise = Annotated[
 ]
 LastSigma = Annotated[
     Literal["zero", "sigma_min", "drop_penultimate"],
-    Param("The end: at 0; at the lowest level, without the step to 0; or at 0, the level before it left out."),
+    Param(
+        "The end: at 0; at the lowest level, without the step to 0; or at 0, the level before it left out.", rare=True
+    ),
 ]
 Levels = Callable[[int], Sequence[float]]
 
@@ -46,7 +48,8 @@ def finished(
     total = whole(steps, denoise)
     if largest is not None and total + extra > largest:
         most = max((n for n in range(largest + 1) if whole(n, denoise) + extra <= largest), default=0)
-        problem = f"is {steps}, and there are {largest} noise levels to choose from"
+        are = "is" if largest == 1 else "are"
+        problem = f"is {steps}, and there {are} {counted(largest, 'noise level')} to choose from"
         cures = [f"give at most {most}"] if most > 0 else ["set last_sigma to zero"] if extra else []
         raise InputError("steps", problem, ", or ".join([*cures, *(["raise denoise"] if denoise < 1.0 else [])]))
     chosen = tuple(map(float, levels(total + extra)))

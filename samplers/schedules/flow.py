@@ -3,17 +3,26 @@
 import math
 from typing import Annotated, Literal
 
-from ..parameters import InputError, Param
+from ..parameters import InputError, Param, counted
 from .ends import Denoise, LastSigma, Steps, finished, fractions
 
-Pixels = Annotated[int, Param("Of the picture, for shift_from = resolution.", 16, 16384, 16)]
+Pixels = Annotated[
+    int, Param("Of the picture, for shift_from = resolution.", 16, 16384, 16, only=("shift_from", "resolution"))
+]
 
 
 def flow(
     steps: Steps = 20,
     *,
     shift: Annotated[
-        float, Param("Above 1 more steps at high noise: 3 for SD3, 5 to 12 for Wan; 1 is even.", 0.01, 100.0, 0.01)
+        float,
+        Param(
+            "Above 1 more steps at high noise: 3 for SD3, 5 to 12 for Wan; 1 is even.",
+            0.01,
+            100.0,
+            0.01,
+            only=("shift_from", "value"),
+        ),
     ] = 3.0,
     shift_from: Annotated[
         Literal["value", "resolution"],
@@ -23,11 +32,33 @@ def flow(
     ] = "value",
     width: Pixels = 1024,
     height: Pixels = 1024,
-    base_shift: Annotated[float, Param("log of the shift at 256 x 256, for resolution.", 0.0, 10.0, 0.01)] = 0.5,
-    max_shift: Annotated[float, Param("log of the shift at 1024 x 1024, for resolution.", 0.0, 10.0, 0.01)] = 1.15,
+    base_shift: Annotated[
+        float,
+        Param(
+            "log of the shift at 256 x 256, for resolution.",
+            0.0,
+            10.0,
+            0.01,
+            rare=True,
+            only=("shift_from", "resolution"),
+        ),
+    ] = 0.5,
+    max_shift: Annotated[
+        float,
+        Param(
+            "log of the shift at 1024 x 1024, for resolution.",
+            0.0,
+            10.0,
+            0.01,
+            rare=True,
+            only=("shift_from", "resolution"),
+        ),
+    ] = 1.15,
     t_min: Annotated[
         float,
-        Param("Unshifted time of the lowest level above 0; 0 is 1 / steps: even steps to 0.", 0.0, 0.99, 0.001),
+        Param(
+            "Unshifted time of the lowest level above 0; 0 is 1 / steps: even steps to 0.", 0.0, 0.99, 0.001, rare=True
+        ),
     ] = 0.0,
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
@@ -82,7 +113,7 @@ def linear_quadratic(
     def levels(n: int) -> list[float]:
         m = min(linear_steps or n // 2, n - 1)
         if m and (n - m) * threshold_noise / m > 2.0 * (1.0 - threshold_noise):
-            problem = f"is {m}, and {n - m} steps that begin as long as these would pass 0 before the end"
+            problem = f"is {m}, and {counted(n - m, 'step')} beginning as long as these would pass 0 before the end"
             fewest = math.ceil(n * threshold_noise / (2.0 - threshold_noise))
             raise InputError("linear_steps", problem, f"give at least {fewest}, or lower threshold_noise")
         rest, slope = n - m, threshold_noise / m if m else 0.0

@@ -129,7 +129,9 @@ def kl_optimal(
     sigma_max: SigmaMax = SIGMA_MAX,
     data_std: Annotated[
         float,
-        Param("Standard deviation of the data that it is optimal for; latents have about 1.", 0.01, 100.0, 0.01),
+        Param(
+            "Standard deviation of the data that it is optimal for; latents have about 1.", 0.01, 100.0, 0.01, rare=True
+        ),
     ] = 1.0,
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
@@ -153,7 +155,9 @@ def vp(
     *,
     beta_d: Annotated[float, Param("Growth of the noise rate over the run.", 0.1, 1000.0, 0.1)] = 19.9,
     beta_min: Annotated[float, Param("Noise rate at its beginning, the clean end.", 0.0, 1000.0, 0.01)] = 0.1,
-    eps_s: Annotated[float, Param("Time of the lowest level, of a run from 1 to 0.", 0.00001, 0.5, 0.0001)] = 0.001,
+    eps_s: Annotated[
+        float, Param("Time of the lowest level, of a run from 1 to 0.", 0.00001, 0.5, 0.0001, rare=True)
+    ] = 0.001,
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
     sigma_min: float | None = None,

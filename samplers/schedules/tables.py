@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ..parameters import InputError, Param
+from ..parameters import InputError, Param, counted
 from ..path import Path
 from .ends import Denoise, LastSigma, Steps, finished, fractions
 
@@ -38,13 +38,18 @@ LAST_ABAR = 4.8973451890853435e-08
 def trained_sigmas(
     *,
     beta_schedule: Annotated[
-        Literal["scaled_linear", "linear"], Param("How the trained betas grow: scaled_linear is Stable Diffusion's.")
+        Literal["scaled_linear", "linear"],
+        Param("How the trained betas grow: scaled_linear is Stable Diffusion's.", rare=True),
     ] = "scaled_linear",
-    beta_start: Annotated[float, Param("First trained beta.", 0.000001, 0.5, 0.00001)] = 0.00085,
-    beta_end: Annotated[float, Param("Last trained beta.", 0.000001, 0.999, 0.0001)] = 0.012,
-    train_steps: Annotated[int, Param("Number of trained timesteps.", 2, 10000, 1)] = 1000,
+    beta_start: Annotated[float, Param("First trained beta.", 0.000001, 0.5, 0.00001, rare=True)] = 0.00085,
+    beta_end: Annotated[float, Param("Last trained beta.", 0.000001, 0.999, 0.0001, rare=True)] = 0.012,
+    train_steps: Annotated[int, Param("Number of trained timesteps.", 2, 10000, 1, rare=True)] = 1000,
     zero_terminal_snr: Annotated[
-        bool, Param("The last trained timestep is pure noise, for models trained so; its sigma is 4518.8 for infinity.")
+        bool,
+        Param(
+            "The last trained timestep is pure noise, for models trained so; its sigma is 4518.8 for infinity.",
+            rare=True,
+        ),
     ] = False,
 ) -> tuple[float, ...]:
     """sigma = sqrt((1 - abar) / abar) of each trained timestep, ascending   (Ho et al. 2020, section 2).
@@ -103,7 +108,8 @@ Spacing = Annotated[
 Interpolation = Annotated[
     Literal["none", "linear", "log_linear"],
     Param(
-        "With linspace and trailing: timesteps are rounded to trained ones, or lie between them in sigma or its log."
+        "With linspace and trailing: timesteps are rounded to trained ones, or lie between them in sigma or its log.",
+        rare=True,
     ),
 ]
 
@@ -114,7 +120,15 @@ def timestep(
     *,
     spacing: Spacing = "leading",
     steps_offset: Annotated[
-        int, Param("Added to every timestep with leading spacing; Stable Diffusion uses 1.", 0, 100, 1)
+        int,
+        Param(
+            "Added to every timestep with leading spacing; Stable Diffusion uses 1.",
+            0,
+            100,
+            1,
+            rare=True,
+            only=("spacing", "leading"),
+        ),
     ] = 0,
     interpolation: Interpolation = "none",
     denoise: Denoise = 1.0,
@@ -196,7 +210,9 @@ def lcm(
     largest = lcm_count(original_inference_steps, denoise) if known else None
     if largest == 0:
         problem = f"is {denoise:g}, which leaves 0 of the {original_inference_steps} distilled timesteps"
-        raise InputError("denoise", problem, f"give at least {steps / original_inference_steps:g} for {steps} steps")
+        raise InputError(
+            "denoise", problem, f"give at least {steps / original_inference_steps:g} for {counted(steps, 'step')}"
+        )
     return finished(levels, steps, 1.0, last_sigma, largest)
 
 
@@ -212,7 +228,10 @@ def beta(
     ] = 0.6,
     over: Annotated[
         Literal["timesteps", "sigmas"],
-        Param("What is spread: trained timesteps, as in the paper and ComfyUI, or noise levels, as in diffusers."),
+        Param(
+            "What is spread: trained timesteps, as in the paper and ComfyUI, or noise levels, as in diffusers.",
+            rare=True,
+        ),
     ] = "timesteps",
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",

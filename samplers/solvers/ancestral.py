@@ -14,7 +14,9 @@ Eta = Annotated[
     float,
     Param("Share of the noise that is made anew at each step: 0 is deterministic, 1 is ancestral.", 0.0, 1.0, 0.01),
 ]
-SNoise = Annotated[float, Param("Strength of the added noise; 1 keeps the noise level true.", 0.0, 2.0, 0.001)]
+SNoise = Annotated[
+    float, Param("Strength of the added noise; 1 keeps the noise level true.", 0.0, 2.0, 0.001, rare=True)
+]
 
 
 def renewing_row(path: Path, s: float, t: float, fresh: float) -> Row:
@@ -140,12 +142,15 @@ def lcm(
     path: Path,
     sigmas: Sequence[float],
     *,
-    s_noise: Annotated[float, Param("Strength of the noise after the first step.", 0.0, 2.0, 0.001)] = 1.0,
+    s_noise: Annotated[float, Param("Strength of the noise after the first step.", 0.0, 2.0, 0.001, rare=True)] = 1.0,
     s_noise_end: Annotated[
-        float, Param("Strength of the noise after the last step; between the two it runs linearly.", 0.0, 2.0, 0.001)
+        float,
+        Param(
+            "Strength of the noise after the last step; between the two it runs linearly.", 0.0, 2.0, 0.001, rare=True
+        ),
     ] = 1.0,
     noise_clip_std: Annotated[
-        float, Param("Clip the noise at this many standard deviations; 0 does not clip.", 0.0, 10.0, 0.01)
+        float, Param("Clip the noise at this many standard deviations; 0 does not clip.", 0.0, 10.0, 0.01, rare=True)
     ] = 0.0,
 ) -> list[Stage]:
     """Multistep consistency sampling: x_t = alpha_t denoised + t noise   (Luo et al. 2023, algorithm 3).

@@ -12,7 +12,8 @@ CfgPP = Annotated[
     bool,
     Param(
         "CFG++: guide the clean image only and keep the noise of the negative prompt. For guidance scales from 0 to 1. "
-        "It needs a GUIDER with a negative prompt."
+        "It needs a GUIDER with a negative prompt.",
+        rare=True,
     ),
 ]
 

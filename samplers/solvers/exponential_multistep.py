@@ -24,7 +24,8 @@ def dpmpp_2m(
     time: Annotated[
         Literal["half_log_snr", "log_sigma"],
         Param(
-            "Variable of extrapolation. They differ on flow models only, where ComfyUI's own dpmpp_2m has log_sigma."
+            "Variable of extrapolation. They differ on flow models only, where ComfyUI's own dpmpp_2m has log_sigma.",
+            rare=True,
         ),
     ] = "half_log_snr",
     final_order: FinalOrder = "falling",
@@ -89,7 +90,10 @@ def dpmpp_2m_sde(
 
 Weights = Annotated[
     Literal["exact", "published"],
-    Param("exact integrates the parabola through three predictions; published is the form of the other libraries."),
+    Param(
+        "exact integrates the parabola through three predictions; published is the form of the other libraries.",
+        rare=True,
+    ),
 ]
 
 

@@ -11,14 +11,16 @@ WarmUp = Annotated[
     Literal["singlestep", "multistep"],
     Param(
         "How the first steps are made, before there is a history. singlestep keeps the order and costs extra model "
-        "calls there; multistep begins with order 1 and costs none."
+        "calls there; multistep begins with order 1 and costs none.",
+        rare=True,
     ),
 ]
 FinalOrder = Annotated[
     Literal["falling", "full", "first"],
     Param(
         "Order of the last steps of a schedule that ends at 0: falling lowers it step by step, "
-        "full keeps it up to the step to 0, first makes the last step before 0 one of order 1."
+        "full keeps it up to the step to 0, first makes the last step before 0 one of order 1.",
+        rare=True,
     ),
 ]
 

@@ -21,7 +21,9 @@ def restart(
         float, Param("Lower end of the interval, moved up to the next level of the schedule.", 0.001, 1000.0, 0.01)
     ] = 0.1,
     t_max: Annotated[float, Param("Upper end of the interval: noise is added up to here.", 0.001, 1000.0, 0.01)] = 2.0,
-    restart_steps: Annotated[int, Param("Steps of each repetition, on Karras's schedule with rho 7.", 1, 100, 1)] = 4,
+    restart_steps: Annotated[
+        int, Param("Steps of each repetition, on Karras's schedule with rho 7.", 1, 100, 1, rare=True)
+    ] = 4,
 ) -> list[Stage]:
     """Restart sampling: Heun, and noise added back from t_min to t_max, K times   (Xu et al. 2023, algorithm 1).
 

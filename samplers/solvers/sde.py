@@ -56,7 +56,7 @@ def dpmpp_sde(
     eta: Eta = 1.0,
     s_noise: SNoise = 1.0,
     r: Annotated[
-        float, Param("Where in the step, in half log-SNR, the second model call is made.", 0.1, 0.9, 0.01)
+        float, Param("Where in the step, in half log-SNR, the second model call is made.", 0.1, 0.9, 0.01, rare=True)
     ] = 0.5,
     cfg_pp: CfgPP = False,
 ) -> list[Stage]:

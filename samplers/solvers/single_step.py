@@ -14,8 +14,8 @@ from .cfg_pp import CfgPP, with_cfg_pp
 from .runge_kutta import KEEP_START, Point, euler_row, runge_kutta_stages
 
 SChurn = Annotated[float, Param("Noise added before the steps, spread over the run; 0 adds none.", 0.0, 100.0, 0.1)]
-STmin = Annotated[float, Param("Lowest noise level at which noise is added.", 0.0, 20000.0, 0.01)]
-STmax = Annotated[float, Param("Highest noise level at which noise is added.", 0.0, 20000.0, 0.01)]
+STmin = Annotated[float, Param("Lowest noise level at which noise is added.", 0.0, 20000.0, 0.01, rare=True)]
+STmax = Annotated[float, Param("Highest noise level at which noise is added.", 0.0, 20000.0, 0.01, rare=True)]
 
 
 def churned(path: Path, s: float, gamma: float, s_noise: float) -> tuple[float, tuple[Row, ...]]:

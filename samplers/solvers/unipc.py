@@ -55,9 +55,12 @@ def unipc(
     *,
     order: Annotated[int, Param("Order of the predictor; the corrector raises it by one.", 1, 3, 1)] = 3,
     variant: Annotated[
-        Literal["bh1", "bh2"], Param("The function B(h) of the paper: bh1 for few steps without guidance, else bh2.")
+        Literal["bh1", "bh2"],
+        Param("The function B(h) of the paper: bh1 for few steps without guidance, else bh2.", rare=True),
     ] = "bh2",
-    corrector: Annotated[bool, Param("Correct each state by the prediction made at it, at no model call.")] = True,
+    corrector: Annotated[
+        bool, Param("Correct each state by the prediction made at it, at no model call.", rare=True)
+    ] = True,
     warm_up: WarmUp = "singlestep",
     final_order: FinalOrder = "falling",
     cfg_pp: CfgPP = False,

@@ -126,7 +126,7 @@ def test_another_schedule_is_taken_up_below_the_present_level(caplog):
     level = state.sigmas[3]
     below = [sigma for sigma in finer.tolist() if sigma < level]
     assert after.sigmas == (*state.sigmas[:4], *below)
-    assert f"the run goes on with the levels of the wired schedule below the present one, {level:.6g}." in caplog.text
+    assert f"the run goes on with the levels of the new schedule below the present one, {level:.6g}." in caplog.text
     begins = {"noise": Given(state.state.x, level), "latent_image": {"samples": torch.zeros(1, 4, 8, 8)}}
     anew = call("StepwiseEuler", guider=guider_of(), **begins, sigmas=torch.tensor([level, *below]))[0]
     assert rounded(forked["samples"], anew["samples"])
@@ -167,7 +167,7 @@ def test_a_model_of_another_family_is_refused_always(on_mismatch):
         ),
     ):
         message = refused("StepwiseDPMpp2M", guider=guider, state=state, on_mismatch=on_mismatch)
-        assert message == f"DPM++ 2M: state {problem}. Wire a GUIDER whose model is of the same family."
+        assert message == f"DPM++ 2M: state {problem}. Take a model of the same family."
 
 
 def test_a_high_noise_model_hands_over_to_a_low_noise_model():

@@ -3,12 +3,13 @@
 import logging
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from comfy_api.latest import io
 from comfy_extras import nodes_custom_sampler as core
 from stepwise.nodes.host.levels import read_sigmas
-from stepwise.samplers.parameters import InputError
+from stepwise.samplers.parameters import InputError, quoted
 from toy_models import Latent5D, SmoothNet, call, nodes_by_id, prompt, refused, sample, toy_model
 
 LEVELS = [3.0, 2.0, 1.0, 0.0]
@@ -167,6 +168,14 @@ BAD_LATENTS = {
         {"samples": images(1, 4, 8, 8), "noise_mask": torch.full((1, 8, 8), NAN)},
         "latent_image has a noise_mask that holds a value that is not finite",
     ),
+    "three masks for two images": (
+        {"samples": images(2, 4, 8, 8), "noise_mask": torch.ones(3, 8, 8)},
+        "latent_image has a noise_mask of 3 images, and 2 images. Give one mask for all images, or one for each",
+    ),
+    "two masks for one image": (
+        {"samples": images(1, 4, 8, 8), "noise_mask": torch.ones(2, 1, 8, 8)},
+        "latent_image has a noise_mask of 2 images, and 1 image.",
+    ),
     "mask that is none": (
         {"samples": images(1, 4, 8, 8), "noise_mask": 1.0},
         "latent_image has a noise_mask that is a float",
@@ -207,6 +216,24 @@ def test_a_mask_of_any_number_format_is_the_mask_of_its_values(dtype):
         for each in (mask, mask.to(dtype))
     ]
     assert torch.equal(made[0][0]["samples"], made[1][0]["samples"])
+
+
+@pytest.mark.parametrize("masks", [(8, 8), (1, 8, 8), (1, 1, 8, 8), (2, 8, 8), (4, 8, 8), (4, 1, 16, 16)], ids=str)
+def test_masks_that_come_out_even_are_those_of_core(masks):
+    """One for all, one for each, or in turn: the picture is kept where the mask is 0."""
+    _, inputs = inputs_of()
+    samples, mask = images(4, 4, 8, 8), torch.zeros(masks)
+    latent = {"samples": samples, "noise_mask": mask}
+    made = call("StepwiseEuler", **{**inputs, "latent_image": latent}, sigmas=LEVELS)[0]["samples"]
+    torch.testing.assert_close(made, samples)
+
+
+def test_the_masks_of_a_video_are_those_of_its_frames():
+    _, inputs = inputs_of(net=SmoothNet(4, 3), latent_format=Latent5D())
+    samples = images(1, 4, 3, 8, 8)
+    latent = {"samples": samples, "noise_mask": torch.zeros(3, 8, 8)}
+    made = call("StepwiseEuler", **{**inputs, "latent_image": latent}, sigmas=LEVELS)[0]["samples"]
+    torch.testing.assert_close(made, samples)
 
 
 # NOISE
@@ -341,13 +368,14 @@ def test_null_on_an_optional_socket_is_nothing_wired():
     assert call("StepwiseKarrasSchedule", model=None)[0].equal(call("StepwiseKarrasSchedule")[0])
 
 
-def test_the_check_covers_every_socket_of_the_pack():
+def test_the_check_covers_every_input_of_the_pack():
+    """But SIGMAS and curves, which have readers of their own, and what the host puts together of several inputs."""
+    from stepwise.nodes.shared.schema import KINDS
     from stepwise.nodes.shared.sockets import IS_ONE
 
     found = {each.get_io_type() for node in nodes_by_id().values() for each in node.define_schema().inputs}
-    widgets = {"INT", "FLOAT", "BOOLEAN", "STRING", "COMBO", "CURVE"}
-    links = {kind for kind in found if kind not in widgets and not kind.startswith("COMFY_")}
-    assert links - {"SIGMAS"} <= set(IS_ONE), "a socket of a type that nobody looks at"
+    plain = {kind for kind in found if not kind.startswith("COMFY_")}
+    assert plain - {"SIGMAS", "CURVE"} <= {*IS_ONE, *KINDS}, "an input of a type that nobody looks at"
 
 
 def test_a_node_keeps_what_the_host_gives_its_clone():
@@ -355,6 +383,74 @@ def test_a_node_keeps_what_the_host_gives_its_clone():
     node = nodes_by_id()["StepwiseDigit"]
     clone = type("Clone", (node,), {"hidden": SimpleNamespace(unique_id="7")})
     assert isinstance(clone.execute(labels="3"), io.NodeOutput)
+
+
+# Values that no widget would give: by the API, or over a link
+
+WRONG = {
+    "INT": ["x", "3", None, [1], {}, True, NAN, INF, 1.5, -1, 2**70],
+    "FLOAT": ["x", "0.5", None, [1.0], {}, True, NAN, INF, -INF, 1e30],
+    "BOOLEAN": ["maybe", None, 1, 0.0, []],
+    "STRING": [None, 3, True, ["a"], {}],
+    "COMBO": ["x", "", None, 3, True, [], {}],
+}
+
+
+def widgets():
+    """Each with what stands before its name in a prompt, and the choice that it belongs to."""
+    for node_id, node in nodes_by_id().items():
+        for each in node.define_schema().inputs:
+            if isinstance(each, io.DynamicCombo.Input):
+                for option in each.options:
+                    yield from ((node_id, widget, (each.id, option.key)) for widget in option.inputs)
+            elif (node_id, each.id) != ("StepwiseLoadState", "file"):
+                yield node_id, each, None
+
+
+WIDGETS = [
+    pytest.param(node_id, each, choice, id="-".join([node_id, *(choice or ()), each.id]))
+    for node_id, each, choice in widgets()
+    if each.get_io_type() in WRONG
+]
+
+
+@pytest.mark.parametrize(("node_id", "widget", "choice"), WIDGETS)
+def test_a_value_of_a_wrong_kind_names_node_and_widget(node_id, widget, choice):
+    others = stand_ins(node_id, None)
+    if node_id in ("StepwiseSaveState", "StepwiseInspectState"):
+        others["state"] = SimpleNamespace(solver="", sigmas=(), latent={})
+    if node_id == "StepwiseKSampler":
+        others |= {"solver": {"solver": "DPM++ 2M"}, "schedule": {"schedule": "Karras"}}
+    for value in WRONG[widget.get_io_type()]:
+        given = {widget.id: value}
+        if value is None and (widget.optional or choice):
+            continue
+        if widget.get_io_type() == "INT" and value == -1 and (widget.min is None or widget.min < 0):
+            continue
+        if choice:
+            given = {choice[0]: {choice[0]: choice[1], **given}}
+        said = refused(node_id, **{**others, **given})
+        name = f"{choice[0]}.{widget.id}" if choice else widget.id
+        shown = nodes_by_id()[node_id].define_schema().display_name
+        assert said.startswith(f"{shown}: {name} is {quoted(value)}"), value
+        assert ". Give " in said or ". Choose one of " in said or ". Write text" in said
+
+
+def test_a_number_of_another_library_is_the_same_number():
+    """A state holds Python's own numbers: one of numpy could not be saved."""
+    held = [
+        call("StepwiseDPMpp2S", **inputs_of()[1], sigmas=LEVELS, eta=eta, end_step=end)[2]
+        for eta, end in ((0.5, 2), (np.float64(0.5), np.int64(2)), (torch.tensor(0.5), torch.tensor(2)), (0.5, 2.0))
+    ]
+    assert [(each.params, each.step) for each in held] == [(held[0].params, 2)] * 4
+    assert {type(each.params["eta"]) for each in held} == {float}
+
+
+def test_null_for_a_setting_of_a_choice_is_its_default():
+    solver = {"solver": "DPM++ 2M SDE", "eta": None, "noise_device": None}
+    others = {**stand_ins("StepwiseKSampler", None), "steps": 2, "schedule": {"schedule": "Karras"}}
+    *_, held = call("StepwiseKSampler", **others, solver=solver)
+    assert (held.params["eta"], held.params["noise_device"]) == (1.0, "cpu")
 
 
 # Parts of no steps

@@ -1,10 +1,12 @@
 """KSampler (Stepwise): the separate nodes in one, bit for bit; and what it says where it cannot run."""
 
+import re
+
 import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
 from stepwise.samplers.registry import SCHEDULES, SOLVERS
-from toy_models import call, prompt, toy_model
+from toy_models import call, prompt, refused, toy_model
 
 import nodes as host_nodes
 
@@ -114,6 +116,115 @@ def test_one_prompt_is_enough_at_guidance_1():
 def test_an_unknown_choice_is_answered_in_words(value):
     with pytest.raises(ValueError, match=r"KSampler \(Stepwise\): solver is .*Choose one of DPM\+\+ 2M, DDPM"):
         call("StepwiseKSampler", **inputs(toy_model("EPS"), solver=value))
+
+
+# Every input that it has; a message names no other.
+OWN = "model positive negative latent_image state seed steps cfg denoise start_step end_step add_noise"
+OWN = {*OWN.split(), "return_with_leftover_noise", "autosave_every", "on_mismatch", "solver", "schedule"}
+FOREIGN = ("sigmas", "GUIDER", "guider", "wire a schedule", " Schedule")
+NO_NEGATIVE = {"negative": None, "cfg": 1.0, "solver": {"solver": "DPM++ 2M", "cfg_pp": True}}
+MISUSED = {
+    "one step too far": ({"start_step": 7}, "start_step is 7, and the schedule has the steps 0 to 5. Lower it"),
+    "an end before the start": ({"start_step": 4, "end_step": 2}, "end_step is 2, and the run begins at step 4"),
+    "an end at level 0 before the start": (
+        {"start_step": 4, "end_step": 2, "return_with_leftover_noise": "disable"},
+        "end_step is 2, and the run begins at step 4. Raise it",
+    ),
+    "no latent": ({"latent_image": None}, "latent_image is not wired. Wire it, or wire a state"),
+    "cfg_pp with one prompt": (NO_NEGATIVE, "negative is not wired, and solver.cfg_pp needs its prediction. Wire"),
+    "a solver that flow models do not have": (
+        {"kind": "FLOW", "solver": {"solver": "DDPM", "variance": "large"}, "schedule": {"schedule": "Flow"}},
+        "solver.variance is 'large', which flow models do not have",
+    ),
+    "two settings that contradict": (
+        {"solver": {"solver": "Restart", "t_min": 3.0, "t_max": 2.0}},
+        "solver.t_max is 2. Give a value above t_min",
+    ),
+    "more steps than there are": (
+        {"schedule": {"schedule": "Timestep"}, "steps": 1001},
+        "steps is 1001, and there are 1000 noise levels",
+    ),
+    "an offset that leaves the table": (
+        {"schedule": {"schedule": "Timestep", "steps_offset": 1}, "steps": 1000},
+        "schedule.steps_offset is 1, and",
+    ),
+    "a curve that rises": (
+        {"schedule": {"schedule": "Curve", "curve": {"points": [[0, 0], [1, 1]], "interpolation": "linear"}}},
+        "schedule.curve ",
+    ),
+    "a flow schedule": ({"schedule": {"schedule": "Flow"}}, "model is no flow model, and this schedule"),
+    "no flow schedule": ({"kind": "FLOW", "schedule": {"schedule": "VP"}}, "model is a flow model, and this schedule"),
+    "a wrong setting": ({"solver": {"solver": "DPM-Solver", "order": "x"}}, "solver.order is 'x'. Choose one of"),
+}
+MISUSED_STATES = {
+    "more steps": ({"steps": 7}, "schedule is not the schedule that the state was made on. Choose schedule, its"),
+    "another start": ({"start_step": 2}, "start_step is 2, and the state stands at step 3 of a run from step 1"),
+    "an end behind": ({"end_step": 2}, "end_step is 2, and the state stands at step 3. Raise it"),
+    "another solver": ({"solver": {"solver": "Euler"}}, "state was made by DPM++ 2M"),
+    "another family": ({"kind": "FLOW", "schedule": {"schedule": "Flow"}}, "state comes from a model on the VE path"),
+    "level 0 in the middle": (
+        {"return_with_leftover_noise": "disable", "end_step": 5},
+        "return_with_leftover_noise is disable, which ends the schedule at step 5, and that of the state has 6. Set it "
+        "to enable, or set on_mismatch to fork.",
+    ),
+}
+
+
+def answered(changes, **more):
+    model = toy_model(changes.get("kind", "EPS"))
+    given = inputs(model, **{**more, **{name: value for name, value in changes.items() if name != "kind"}})
+    said = refused("StepwiseKSampler", **given)
+    assert not [name for name in FOREIGN if name in said.removeprefix("KSampler (Stepwise): ")]
+    assert re.match(r"KSampler \(Stepwise\): (\w+)", said)[1] in OWN
+    return said.removeprefix("KSampler (Stepwise): ")
+
+
+@pytest.mark.parametrize("name", MISUSED)
+def test_it_speaks_of_its_own_inputs(name):
+    changes, said = MISUSED[name]
+    assert answered(changes).startswith(said)
+
+
+@pytest.mark.parametrize("name", MISUSED_STATES)
+def test_it_speaks_of_its_own_inputs_with_a_state(name):
+    changes, said = MISUSED_STATES[name]
+    state = call("StepwiseKSampler", **inputs(toy_model("EPS"), start_step=1, end_step=3))[2]
+    assert answered(changes, state=state).startswith(said)
+
+
+def test_a_part_that_ended_at_level_0_is_told_to_whoever_goes_on_from_it():
+    ended = {"end_step": 3, "return_with_leftover_noise": "disable"}
+    state = call("StepwiseKSampler", **inputs(toy_model("EPS"), **ended))[2]
+    said = answered({}, state=state)
+    assert "with return_with_leftover_noise at enable there" in said
+    # All settings as they were: there is nothing left to do.
+    again = call("StepwiseKSampler", **inputs(toy_model("EPS"), **ended), state=state)
+    assert again[2].step == again[2].steps == 3
+
+
+def test_a_fork_may_end_at_level_0():
+    model = toy_model("EPS")
+    state = call("StepwiseKSampler", **inputs(model, end_step=3))[2]
+    changes = {"end_step": 5, "return_with_leftover_noise": "disable", "on_mismatch": "fork"}
+    *_, held = call("StepwiseKSampler", **inputs(model, **changes), state=state)
+    assert (held.step, held.steps, held.sigmas[-1]) == (5, 5, 0.0)
+    assert held.sigmas[:5] == state.sigmas[:5]
+
+
+def test_a_start_step_may_stay_as_it_was_with_a_state():
+    model = toy_model("EPS")
+    whole = call("StepwiseKSampler", **inputs(model, start_step=1))
+    state = call("StepwiseKSampler", **inputs(model, start_step=1, end_step=3))[2]
+    for start_step in (0, 1, 3):
+        assert equal(call("StepwiseKSampler", **inputs(model, start_step=start_step), state=state), whole)
+
+
+def test_the_log_speaks_of_its_inputs_too(caplog):
+    with caplog.at_level("WARNING"):
+        call("StepwiseKSampler", **inputs(toy_model("EPS"), denoise=0.3))
+    (said,) = [each for each in caplog.messages if "latent_image is empty" in each]
+    assert said.startswith("Stepwise: schedule[0] is ")
+    assert said.endswith("Set denoise to 1 and start_step to 0, or begin from a picture.")
 
 
 def test_what_stands_first_and_what_the_model_answers():

@@ -134,7 +134,7 @@ def test_a_state_that_does_not_fit_is_refused():
         call("StepwiseEuler", **go_on, s_churn=5.0)
     with pytest.raises(ValueError, match="Euler: sigmas is not the schedule that the state was made on"):
         call("StepwiseEuler", **go_on, sigmas=schedule_of("FLOW"))
-    with pytest.raises(ValueError, match="Euler: start_step is 3, and the state stands at step 2"):
+    with pytest.raises(ValueError, match="Euler: start_step is 3, and the state stands at step 2 of a run from step 0"):
         call("StepwiseEuler", **go_on, start_step=3)
     flow = inputs_of(toy_model("FLOW"))
     with pytest.raises(ValueError, match="Euler: state comes from a model on the VE path, and this model is on FLOW"):

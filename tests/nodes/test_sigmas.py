@@ -133,7 +133,6 @@ def test_check_lets_a_sound_schedule_through_and_says_what_it_sees():
 @pytest.mark.parametrize(
     ("values", "kind", "finding"),
     [
-        ([], None, "sigmas is empty"),
         ([3.0, float("nan"), 0.0], None, "sigmas[1] is nan"),
         ([3.0, 3.0, 0.0], None, "sigmas[1] is 3, not below"),
         ([14.6, 1.0, 0.0], "FLOW", "sigmas[0] is 14.6, and a flow model begins at 1"),
@@ -156,6 +155,67 @@ def test_check_knows_the_sampler():
         report = call("StepwiseCheckSigmas", sigmas=sigmas, sampler=sampler)[1]
         assert report == f"4 steps, 1 to 0: sound, {calls} model calls of {sampler.solver.name}"
     (ddpm,) = call("StepwiseDDPMSampler", variance="large")
-    assert ": variance is 'large'" in refused(
-        "StepwiseCheckSigmas", sigmas=sigmas, sampler=ddpm, model=toy_model("FLOW")
-    )
+    passed, report = call("StepwiseCheckSigmas", sigmas=sigmas, sampler=ddpm, model=toy_model("FLOW"))
+    said = "DDPM: variance is 'large', which flow models do not have. Choose small."
+    assert report.splitlines()[:2] == ["4 steps, 1 to 0: sound, but not for DDPM", said]
+    assert passed.message == f"Check Sigmas (Stepwise): {said}"
+
+
+def test_check_says_what_it_cannot_know_of_a_sampler_of_core():
+    sigmas, theirs = karras(), core.KSamplerSelect.execute("euler").args[0]
+    passed, report = call("StepwiseCheckSigmas", sigmas=sigmas, sampler=theirs)
+    assert passed is sigmas
+    assert report.endswith(": sound, model calls not known, since this SAMPLER is not one of Stepwise")
+
+
+def test_check_counts_one_step_and_one_call():
+    (sampler,) = call("StepwiseEulerSampler")
+    report = call("StepwiseCheckSigmas", sigmas=torch.tensor([1.0, 0.0]), sampler=sampler)[1]
+    assert report == "1 step, 1 to 0: sound, 1 model call of Euler"
+
+
+NARROW = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.parametrize("kind", ["EPS", "V_PREDICTION", "EDM", "FLOW", "FLUX"])
+def test_the_models_own_schedule_is_sound_in_a_narrow_number_format(dtype, kind, caplog):
+    """Rounding may lift its first level above the model's range, by at most half the spacing of the format's numbers;
+    the step node says nothing of it either."""
+    model = toy_model(kind)
+    sigmas = call("StepwiseFlowSchedule" if "FL" in kind else "StepwiseKarrasSchedule", steps=8, model=model)[0]
+    passed, report = call("StepwiseCheckSigmas", sigmas=sigmas.to(dtype), model=model)
+    assert not isinstance(passed, ExecutionBlocker)
+    assert ": sound" in report
+    assert "\n" not in report
+    (guider,) = call("StepwiseCFGGuider", model=model, positive=prompt(0.4), negative=prompt(-0.3), cfg=2.0)
+    inputs = {"guider": guider, "noise": core.RandomNoise.execute(3).args[0]}
+    with caplog.at_level("WARNING"):
+        call("StepwiseEuler", **inputs, latent_image={"samples": torch.zeros(1, 4, 8, 8)}, sigmas=sigmas.to(dtype))
+    assert not [each for each in caplog.messages if "sigmas" in each]
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.parametrize("own", [True, False], ids=["by rounding", "by more"])
+def test_the_tolerance_of_a_number_format_is_half_its_spacing(dtype, own):
+    model = toy_model("EPS")
+    most = float(model.get_model_object("model_sampling").sigma_max)
+    above = torch.tensor(most).to(dtype) * (1.0 if own else 1.0 + 2 * torch.finfo(dtype).eps)
+    passed, report = call("StepwiseCheckSigmas", sigmas=torch.stack([above, above * 0.1, above * 0]), model=model)
+    assert isinstance(passed, ExecutionBlocker) != own
+    assert own or "Leave SIGMAS in float32, and wire the model into the schedule node" in report
+
+
+@pytest.mark.parametrize("levels", [[], [0.0], [0.7]], ids=str)
+def test_a_part_of_no_steps_is_sound_and_said(levels):
+    (sampler,) = call("StepwiseEulerSampler")
+    sigmas = torch.tensor(levels)
+    passed, report = call("StepwiseCheckSigmas", sigmas=sigmas, model=toy_model("EPS"), sampler=sampler)
+    assert passed is sigmas
+    head, said = report.splitlines()
+    assert head == f"0 steps{f' at {levels[0]:g}' if levels else ''}: sound, 0 model calls of Euler"
+    left = "noised to 0.7" if levels == [0.7] else "as it is"
+    assert said.startswith("sigmas has no step, so no model is called and the latent is left")
+    assert f"{left}. This is right for a part of no steps" in said
+    (table,) = call("StepwisePlanTable", sampler=sampler, sigmas=sigmas)
+    assert table.startswith("Euler on VE, 0 steps, 0 model calls")

@@ -1,5 +1,6 @@
 """States in the host's folders: saved, listed, loaded, refused; autosave, Cancel and a disk without room."""
 
+import errno
 import logging
 import os
 from contextlib import contextmanager
@@ -212,7 +213,7 @@ def test_a_state_whose_parts_contradict_each_other_is_refused(what, folders):
     make, message = INCONSISTENT[what]
     (folders / "input" / "run.safetensors").write_bytes(make())
     found = refused("StepwiseLoadState", file="run.safetensors [input]")
-    assert found.startswith("Load State: file is inconsistent")
+    assert found.startswith("Load State: file 'run.safetensors [input]' is inconsistent")
     assert message in found
     assert found.endswith("Load another copy, or make the state again.")
 
@@ -233,6 +234,7 @@ def test_another_file_is_refused(file, folders):
         "short": "is damaged or cut short",
         "empty": "is not a safetensors file, or is cut short",
     }[file] in found
+    assert found.startswith("Load State: file 'run.safetensors [input]' ")
 
 
 def test_a_foreign_sampler_leaves_nothing_to_save():
@@ -354,6 +356,76 @@ def test_without_room_save_state_says_so_and_leaves_nothing(folders):
     assert message.startswith("Save State: filename_prefix leads to ")
     assert "where nothing can be written (File too large). Make room there, or choose another folder." in message
     assert files(folders / "output") == []
+
+
+CURES = {
+    errno.ENOSPC: "Make room there, or choose another folder.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.EACCES: "Choose a folder that ComfyUI may write to, or let it write there.",
+    errno.EROFS: "Choose a folder that ComfyUI may write to, or let it write there.",
+    errno.EIO: "Choose another folder.",
+}
+
+
+@pytest.mark.parametrize("number", CURES, ids=os.strerror)
+@pytest.mark.parametrize("where", ["the folder", "the file"])
+def test_what_stops_save_state_has_its_own_cure(number, where, folders, monkeypatch):
+    def failing(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    if where == "the folder":
+        monkeypatch.setattr(folder_paths.os, "makedirs", failing)
+    else:
+        monkeypatch.setattr(os, "fsync", failing)
+    message = refused("StepwiseSaveState", state=cut()[1])
+    assert message.endswith(f"({os.strerror(number)}). {CURES[number]}")
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("prefix", ["x" * 300, f"{'x' * 300}/state"], ids=["the file", "the folder"])
+def test_too_long_a_name_is_to_be_shorter(prefix, folders):
+    message = refused("StepwiseSaveState", state=cut()[1], filename_prefix=prefix)
+    assert message.endswith("(File name too long). Give a shorter name.")
+    assert files(folders) == []
+
+
+@pytest.mark.parametrize("prefix", ["a\0b", "\0", "a/\0/b", "a\ud800b"])
+def test_a_name_that_no_file_can_have_is_refused(prefix, folders):
+    message = refused("StepwiseSaveState", state=cut()[1], filename_prefix=prefix)
+    assert message.startswith(f"Save State: filename_prefix is {prefix!r}, which holds a character that no file's name")
+    assert files(folders) == []
+
+
+def test_a_folder_that_must_not_be_written_to_is_told_once_and_nothing_else(folders, monkeypatch, caplog):
+    """It holds the file of another run, which cannot be moved: no word of a file that is not there."""
+    call("StepwiseDPMpp2M", **inputs_of(seed=1), sigmas=sigmas_of(), end_step=2, autosave_every=2)
+
+    def refusing(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    write, replace = checkpoint.write, os.replace
+
+    def later(file, data):
+        return refusing() if from_bytes(data).step < 3 else write(file, data)
+
+    def not_aside(file, other):
+        return refusing() if "previous" in str(other) else replace(file, other)
+
+    told = []
+    monkeypatch.setattr(os, "replace", not_aside)
+    for writing in (refusing, later):
+        monkeypatch.setattr(checkpoint, "write", writing)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            call("StepwiseDPMpp2M", **inputs_of(seed=2), sigmas=sigmas_of(), autosave_every=1)
+        told.append([each for each in caplog.messages if each.startswith("Stepwise: the ")])
+    (never,), (lost, beside) = told
+    for said in (never, lost):
+        assert said.startswith("Stepwise: the state at step 1 could not be saved in ")
+        assert said.endswith("(Permission denied). The run goes on without it.")
+    assert "the run is saved in " in beside
+    assert "that of another run cannot be moved aside: Permission denied" in beside
+    assert loaded().seed == 1
 
 
 def test_an_output_folder_that_cannot_be_written_to(folders, monkeypatch, caplog):

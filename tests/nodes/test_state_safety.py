@@ -114,6 +114,18 @@ def test_a_latent_with_foreign_entries_runs_through_every_autosave(folders, capl
         assert sum(f"the latent's {name} is not saved" in each for each in warnings(caplog)) == 1
 
 
+def test_of_the_notes_of_others_a_state_holds_the_small_ones(caplog):
+    """64 KiB each, as JSON."""
+    beside = {"small": "x" * (64 * 2**10 - 100), "large": "x" * (64 * 2**10)}
+    with caplog.at_level(logging.WARNING):
+        output, _, held = run(beside=beside, end_step=2)
+    assert set(held.latent) == {"samples", "small"}
+    assert output["large"] is beside["large"]
+    assert [each for each in warnings(caplog) if "latent's" in each] == [
+        "Stepwise: the latent's large is not saved with the state: it is large."
+    ]
+
+
 @pytest.mark.parametrize("error", [CANCEL(), torch.OutOfMemoryError("no memory left"), RuntimeError("of the model")])
 @pytest.mark.parametrize("saving", ["foreign entries", "fails", "fails badly"])
 def test_what_ended_a_run_is_what_is_told(error, saving, monkeypatch, folders):
@@ -320,6 +332,12 @@ def test_saves_at_the_same_time_have_numbers_of_their_own(links, state, folders,
     assert len(files(folders / "output")) == count
 
 
+def test_a_hidden_file_is_not_listed(state, folders):
+    for name in ("shown.safetensors", ".hidden.safetensors", "shown.txt"):
+        (folders / "output" / name).write_bytes(to_bytes(state, {}))
+    assert state_folders.listed() == ["shown.safetensors [output]"]
+
+
 # One rule for folders; files that are no files
 
 
@@ -463,6 +481,49 @@ def test_half_a_character_never_leaves_in_a_message():
     assert quoted("\ud800") == "'\\ud800'"
 
 
+# A run of no steps: no model is called, and the latent is left as it is
+
+
+@pytest.mark.parametrize("kind", ["EPS", "FLOW"])
+@pytest.mark.parametrize("levels", [(), (0.0,), (0.7,)], ids=str)
+def test_a_state_of_no_steps_is_saved_loaded_inspected_and_gone_on_from(kind, levels, folders):
+    net = SmoothNet(4)
+    guider = call("StepwiseCFGGuider", model=toy_model(kind, net), positive=prompt(0.4), negative=prompt(0.1), cfg=2)[0]
+    latent = {"samples": torch.randn(2, 4, 8, 8), "noise_mask": torch.ones(2, 8, 8)}
+    inputs = {"guider": guider, "noise": core.RandomNoise.execute(7).args[0], "latent_image": latent}
+    made, _, state = call("StepwiseDPMpp2M", **inputs, sigmas=torch.tensor(levels), autosave_every=1)
+    (name,) = call("StepwiseSaveState", state=state, filename_prefix="none")
+    held = call("StepwiseLoadState", file=name)[0]
+    text, denoised = call("StepwiseInspectState", state=held)
+    assert "stands at: step 0 of 0, " + (f"noise level {levels[0]:g}" if levels else "no noise level") in text
+    assert torch.equal(denoised["samples"], latent["samples"])
+    for sigmas in (None, torch.tensor(levels), torch.zeros(0)):
+        again = call("StepwiseDPMpp2M", guider=guider, state=held, sigmas=sigmas)[0]
+        assert torch.equal(again["samples"], made["samples"])
+    if levels != (0.7,):
+        torch.testing.assert_close(made["samples"], latent["samples"], rtol=1e-6, atol=1e-6)
+    assert net.calls == 0
+    more = torch.tensor([0.7, 0.3, 0.0])
+    if levels == (0.7,):
+        gone_on = call("StepwiseDPMpp2M", guider=guider, state=held, sigmas=more)[0]
+        assert torch.equal(gone_on["samples"], call("StepwiseDPMpp2M", **inputs, sigmas=more)[0]["samples"])
+    else:
+        said = refused("StepwiseDPMpp2M", guider=guider, state=held, sigmas=more)
+        assert said.startswith("DPM++ 2M: sigmas ")
+
+
+def test_the_second_part_of_a_schedule_split_at_its_end_leaves_the_picture(state):
+    """Split Sigmas of core gives the last level alone."""
+    low = core.SplitSigmas.execute(call("StepwiseKarrasSchedule", steps=STEPS)[0], STEPS).args[1]
+    assert low.tolist() == [0.0]
+    made, _, held = run(guider := guider_of())
+    again, _, stands = call("StepwiseDPMpp2M", guider=guider, state=held, sigmas=low)
+    assert torch.equal(again["samples"], made["samples"])
+    assert stands.step == STEPS
+    with pytest.raises(ValueError, match="sigmas is not the schedule that the state was made on"):
+        call("StepwiseDPMpp2M", guider=guider, state=state, sigmas=low)
+
+
 # Wrong though the digest is right
 
 BAD = {
@@ -474,6 +535,7 @@ BAD = {
         "abc",
         (),
         (1.0,),
+        (float("nan"),),
         (1.0, True),
         ("3", "2"),
         tuple(range(100_001, 0, -1)),

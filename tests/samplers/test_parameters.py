@@ -2,11 +2,14 @@
 
 import inspect
 import math
+from fractions import Fraction
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
+import torch
 from cases import CASES, SCHEDULES, SOLVERS
-from stepwise.samplers.parameters import InputError, Param, checked, parameters
+from stepwise.samplers.parameters import InputError, Param, checked, parameters, quoted
 from stepwise.samplers.registry import GUIDANCE
 
 FUNCTIONS = {
@@ -84,7 +87,7 @@ def test_a_parameter_has_a_meaning_and_a_default_in_range(function, parameter):
     assert parameter.meaning.endswith(".")
     assert "  " not in parameter.meaning
     assert isinstance(parameter.default, parameter.kind)
-    parameter.check(parameter.default)
+    assert type(parameter.read(parameter.default)) is parameter.kind
     assert checked(function, {})[parameter.name] == parameter.default
 
 
@@ -111,6 +114,29 @@ def test_an_unknown_choice_is_refused(function, parameter):
     message = str(caught.value)
     assert message.startswith(f"{parameter.name} is 'none of these'. Choose one of ")
     assert all(choice in message for choice in parameter.choices)
+
+
+WRONG = {
+    float: ("x", "0.5", None, [], (1.0,), {}, True, b"1", 1j, math.inf, 10**400),
+    int: ("x", "3", None, [], {}, True, math.inf, -math.inf, 10**400),
+    bool: ("maybe", "true", 1, 0.0, None),
+    str: (3, None, True, [], {}),
+}
+
+
+@pytest.mark.parametrize(("function", "parameter"), EVERY)
+def test_a_value_of_another_kind_is_refused(function, parameter):
+    for value in WRONG[parameter.kind]:
+        with pytest.raises(InputError) as caught:
+            checked(function, {parameter.name: value})
+        assert str(caught.value).startswith(f"{parameter.name} is {quoted(value)}")
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5), Fraction(1, 2)], ids=type)
+def test_a_number_of_any_library_becomes_pythons(number):
+    assert [type(each) for each in checked(sample, {"eta": number, "steps": 3.0}).values()] == [float, int, str, bool]
+    assert checked(sample, {"eta": number})["eta"] == 0.5
+    assert type(checked(sample, {"steps": np.int64(3)})["steps"]) is int
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -52,9 +52,11 @@ WATCH = """rooms => {
     }, 150)
 }"""
 # Previews are as large after few steps as after many.
-SHORTER = """() => app.graph.nodes.flatMap(node => node.widgets ?? []).forEach(widget => {
-    if (widget.name === "steps" && widget.value > 100) widget.value = 100
-})"""
+SHORTER = """() => app.graph.nodes.flatMap(node => node.widgets ?? []).filter(widget => {
+    const long = widget.name === "steps" && widget.value > 100
+    if (long) widget.value = 20
+    return long
+}).length"""
 SEEN = "() => { clearInterval(window.watching); return window.largest }"
 FRAMES = "async () => { for (let i = 0; i < 5; i++) await new Promise(requestAnimationFrame) }"
 
@@ -121,7 +123,7 @@ def thumbnail(server: Server, outputs: dict[str, Any]) -> bytes | None:
 def measured_on_page(
     server: Server, pages: Sequence[Page], workflow: dict[str, Any], runs: bool, screenshots: Path
 ) -> tuple[dict[str, Any], bytes | None]:
-    """The size and the room of every node, and a thumbnail; an example that `runs` not has none."""
+    """The size and the room of every node, and a thumbnail; an example that `runs` not or is very long has none."""
     sizes: dict[str, Any] = {}
     picture = None
     for nodes2, page in enumerate(pages):
@@ -130,10 +132,9 @@ def measured_on_page(
         shown(page, workflow)
         before = page.evaluate(ROOMS)
         page.evaluate(WATCH, ROOMS)
-        if nodes2:
-            page.evaluate(SHORTER)
+        shortened = page.evaluate(SHORTER)
         outputs = run(server, page) if runs else {}
-        picture = picture or thumbnail(server, outputs)
+        picture = picture or (None if shortened else thumbnail(server, outputs))
         largest = page.evaluate(SEEN)
         page.screenshot(path=f"{screenshots}-{('classic', 'nodes2')[nodes2]}.png")
         for each in [*before, *page.evaluate(ROOMS)]:

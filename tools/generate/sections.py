@@ -25,9 +25,11 @@ STOP = """\
 Lower `end_step` to stop early. Wire `state` into a second {name} node with the same settings, give that one a guider,
 and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with the state. The result equals the run
 in one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family.
-**Save State** and **Load State** keep the state on disk in between."""
+**Save State** and **Load State** keep the state on disk in between.
+
+`start_step` may stay as it was in the node that began the run, or be 0: the run goes on where the state stands."""
 IN_PARTS = """\
-What is wired beside a state must agree with it: `latent_image` is not looked at, a `noise` must have the state's
+What is wired beside a state must agree with it: `latent_image` is not used, a `noise` must have the state's
 seed, and `sigmas` must be the state's full schedule. Where one of these, the solver or its parameters differ,
 `on_mismatch` decides. `error` stops and says what differs. `fork` goes on from the present picture and says in the
 log what it dropped: another solver or other parameters begin anew from there, without the history; another seed

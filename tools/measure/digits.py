@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .host import execute, node
+from .host import Guided, node
 
 CHUNK = 40  # images sampled together, four of each class
 
@@ -53,19 +53,8 @@ def sample_digits(
     The evaluations are counted at the network. `rules` are rules of guidance, by registry id and with their parameters;
     `params` are those of the solver.
     """
-    model, evaluated = digits(variant), []
+    model = digits(variant)
     (positive,), (negative,) = node("StepwiseDigit", labels="0-9"), node("StepwiseDigit", labels="")
-    chain: Any = ()
-    for rule, settings in rules:
-        (chain,) = node(f"Stepwise{rule}Guidance", rule=chain, **settings)
-    given = {"model": model, "positive": positive, "negative": negative, "cfg": guidance, "rule": chain}
-    (guider,) = node("StepwiseCFGGuider", **given)
-    (sigmas,) = node(f"Stepwise{schedule}Schedule", model=model, steps=steps)
-    (noise,) = execute("RandomNoise", {"noise_seed": seed})
-    latent = {"samples": torch.zeros(count, 1, 8, 8)}
-    hook = model.model.diffusion_model.register_forward_hook(lambda *call: evaluated.append(len(call[-1])))
-    try:
-        output = node(f"Stepwise{solver}", guider=guider, noise=noise, latent_image=latent, sigmas=sigmas, **params)[0]
-    finally:
-        hook.remove()
-    return output["samples"].clone(), sum(evaluated) / count
+    guided = Guided(model, positive, negative, guidance, rules)
+    latents, evaluations = guided.sample(solver, schedule, steps, seed, torch.zeros(count, 1, 8, 8), params)
+    return latents, evaluations / count

@@ -2,8 +2,11 @@
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -54,6 +57,44 @@ def node(kind: str, **given: Any) -> tuple[Any, ...]:
         elif getattr(declared, "options", None):
             inputs[declared.id] = declared.options[0]
     return execute(kind, {**inputs, **given})
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A MODEL with what guides it. `rules` are rules of guidance, by registry id and with their parameters."""
+
+    model: Any
+    positive: Any
+    negative: Any
+    cfg: float
+    rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        solver: str,
+        schedule: str,
+        steps: int,
+        seed: int,
+        latent: Tensor,
+        params: Mapping[str, Any] = MappingProxyType({}),
+    ) -> tuple[Tensor, int]:
+        """The final latents, and the evaluations of the network, counted there, for all of them together."""
+        chain: Any = ()
+        for rule, settings in self.rules:
+            (chain,) = node(f"Stepwise{rule}Guidance", rule=chain, **settings)
+        given = {"model": self.model, "positive": self.positive, "negative": self.negative, "cfg": self.cfg}
+        (guider,) = node("StepwiseCFGGuider", **given, rule=chain)
+        (sigmas,) = node(f"Stepwise{schedule}Schedule", model=self.model, steps=steps)
+        (noise,) = execute("RandomNoise", {"noise_seed": seed})
+        run = {"guider": guider, "noise": noise, "latent_image": {"samples": latent}, "sigmas": sigmas, **params}
+        evaluated = []
+        hook = self.model.model.diffusion_model.register_forward_hook(lambda *call: evaluated.append(len(call[-1])))
+        try:
+            output = node(f"Stepwise{solver}", **run)[0]
+        finally:
+            hook.remove()
+        return output["samples"].clone(), sum(evaluated)
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..demo_model import EMOJI
 from ..description import Node, Workflow
 from .parts import begin, empty, grid, guider, loader, picture, prompt, saved, stacked
 
@@ -98,6 +99,7 @@ def one_node() -> Workflow:
         "show the settings of what you choose. Lower `end_step` to stop there, and wire `state` into a second one to "
         "go on.",
         ((PROMPTS,), ("Sampling",), (PICTURE,)),
+        demo=EMOJI,
     )
     model, positive, negative, latent = begin(w, PROMPTS)
     inputs = {"model": model[0], "positive": positive[0], "negative": negative[0], "latent_image": latent[0]}
@@ -115,6 +117,7 @@ def image_to_image() -> Workflow:
         "run begins at the noise level from which 60 % of the steps are left. Load Image and VAE Encode bring in a "
         "picture of your own.",
         ((PROMPTS,), (first,), (again,), (pictures,)),
+        demo=EMOJI,
     )
     model, positive, negative, latent = begin(w, PROMPTS, compact=True)
     other = prompt(w, PROMPTS, "What to make of it", w.demo.others)
