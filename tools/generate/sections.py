@@ -38,7 +38,7 @@ family is refused in any case.
 
 With `autosave_every` above 0 the state is written after every so many steps, and on Cancel or an error in the middle,
 to `stepwise/autosave_<id of the node>.safetensors` in ComfyUI's output folder; the next run of the node moves it to
-`autosave_<id>_previous.safetensors` before it writes its own. After a crash load it with **Load State** and wire it
+a name that ends in `_previous` before it writes its own. After a crash load it with **Load State** and wire it
 into the same node: the picture is the one that the crash prevented. A run is another one if anything is that it
 begins with or that leads to its guider: seed, latent, schedule, solver, model, prompts, guidance. Where the file of
 another run cannot be moved, the run has a file of its own beside it, and the log names it. A file is complete or not
