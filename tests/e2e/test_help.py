@@ -25,7 +25,10 @@ SEEN = """() => {
         const hides = each.clientWidth && each.scrollWidth > each.clientWidth + 1
         return box.left < left - 1 || box.right > right + 1 || hides
     })
-    const lines = [...page.querySelectorAll('li')].filter(line => line.querySelector('strong code')).map(line => {
+    const lines = [...page.querySelectorAll('li')].filter(line => {
+        const name = line.querySelector('strong')
+        return name?.querySelector('code')?.innerText === name?.innerText && name
+    }).map(line => {
         const range = document.createRange()
         range.selectNodeContents(line)
         const boxes = [...range.getClientRects()]
