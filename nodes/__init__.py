@@ -9,6 +9,7 @@ from .ksampler import StepwiseKSampler
 from .noise import StepwiseNoise
 from .plot import StepwisePlotSigmas
 from .predictions import prediction_nodes
+from .runs.listing import serve_states
 from .samplers import solver_nodes
 from .schedules import schedule_nodes
 from .shared.preview import serve_previews
@@ -37,6 +38,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
 class StepwiseExtension(ComfyExtension):
     async def on_load(self) -> None:
         serve_previews()
+        serve_states()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return all_nodes()

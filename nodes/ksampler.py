@@ -16,6 +16,7 @@ from .host.sampler import PlanSampler
 from .host.seeds import SEEDS, ZeroNoise
 from .runs import run
 from .runs.autosave import Autosave
+from .runs.face import Face
 from .runs.held import HeldRun
 from .shared.inputs import (
     HIDDEN,
@@ -144,6 +145,8 @@ class StepwiseKSampler(io.ComfyNode):
             ],
             outputs=list(STEP_OUTPUTS),
             hidden=list(HIDDEN),
+            # The page draws what the node did, also when a run takes it from the cache.
+            has_intermediate_output=True,
             # An unknown choice arrives too, to be answered in words.
             accept_all_inputs=True,
         )
@@ -189,10 +192,10 @@ class StepwiseKSampler(io.ComfyNode):
             noise = None
             if state is None:
                 noise = (Noise_RandomNoise if add_noise == "enable" else ZeroNoise)(seed)
-            autosave = Autosave.of(autosave_every, cls.hidden, guider)
+            autosave, face = Autosave.of(autosave_every, cls.hidden, guider), Face.of(cls.hidden, LOGGED)
             wired = (noise, latent_image, torch.tensor(sigmas), state)
-            made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave, LOGGED)
-        return io.NodeOutput(*made)
+            made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave, face)
+        return io.NodeOutput(*made, ui=face.after(made[2], state))
 
 
 def settings_of(name: str, option: io.DynamicCombo.Option) -> Words:

@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..samplers import Path
 from ..samplers.guidance.evaluation import check_weight, needed
 from ..samplers.guidance.expressions import Leaf, Prediction
-from ..samplers.parameters import checked
+from ..samplers.parameters import checked, counted
 from ..samplers.registry import OPERATIONS, Operation
 from .host.cfg_patches import not_applied
 from .host.guider import PredictionGuider

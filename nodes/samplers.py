@@ -8,6 +8,7 @@ from ..samplers.registry import SOLVERS, Solver
 from .host.sampler import PlanSampler
 from .runs import run
 from .runs.autosave import Autosave
+from .runs.face import Face
 from .shared.inputs import HIDDEN, NOISE_INPUTS, STEP_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS
 from .shared.messages import named
 from .shared.schema import description, later_last, widgets
@@ -39,6 +40,8 @@ class StepwiseSample(io.ComfyNode):
             inputs=[guider, sampler, *sockets, *WINDOW_INPUTS],
             outputs=list(STEP_OUTPUTS),
             hidden=list(HIDDEN),
+            # The page draws what the node did, also when a run takes it from the cache.
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -55,12 +58,11 @@ class StepwiseSample(io.ComfyNode):
         sigmas=None,
         state=None,
     ) -> io.NodeOutput:
-        autosave = Autosave.of(autosave_every, cls.hidden, guider)
+        autosave, face = Autosave.of(autosave_every, cls.hidden, guider), Face.of(cls.hidden)
+        wired = (noise, latent_image, sigmas, state)
         with named(cls.define_schema().display_name):
-            made = run.sample(
-                guider, sampler, noise, latent_image, sigmas, state, start_step, end_step, on_mismatch, autosave
-            )
-        return io.NodeOutput(*made)
+            made = run.sample(guider, sampler, *wired, start_step, end_step, on_mismatch, autosave, face)
+        return io.NodeOutput(*made, ui=face.after(made[2], state))
 
 
 class SolverNode(StepwiseSample):
@@ -87,6 +89,8 @@ class SolverNode(StepwiseSample):
             ),
             outputs=list(STEP_OUTPUTS),
             hidden=list(HIDDEN),
+            # The page draws what the node did, also when a run takes it from the cache.
+            has_intermediate_output=True,
         )
 
     @classmethod

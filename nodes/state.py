@@ -70,8 +70,9 @@ class StepwiseLoadState(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=folders.listed(),
-                    tooltip="The states in ComfyUI's output and input folders, newest first. Press R to list anew.",
+                    options=folders.listed() or [folders.NOTHING],
+                    tooltip="The states in ComfyUI's output and input folders, newest first. Refresh lists them anew; "
+                    "a state file dropped on the node is uploaded and chosen.",
                 )
             ],
             outputs=[StateType.Output("state", tooltip="Everything that the rest of the run needs.")],
@@ -83,9 +84,10 @@ class StepwiseLoadState(io.ComfyNode):
             return io.NodeOutput(files.read(folders.found(file), file))
 
     @classmethod
-    def validate_inputs(cls, file) -> bool | str:
+    def validate_inputs(cls, file=None) -> bool | str:
         """In the place of the check against the list, which is made when the page is loaded and misses newer files."""
-        # A file that is wired in comes as None: it is known when the node is executed.
+        # A file that is wired in comes as None: it is known when the node is executed. One that a prompt leaves out
+        # does not come, and is named by the host.
         if file is None:
             return True
         try:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import safetensors
 import safetensors.torch
-from torch import Tensor, uint8
+from torch import Tensor, empty, uint8
 
 from .parameters import InputError
 from .path import Path
@@ -134,6 +134,26 @@ def read(file: FilePath, name: str = "file") -> bytes:
         _looked_at(opened, name)
         opened.seek(0)
         return opened.read()
+
+
+def outline(file: FilePath, kinds: Mapping[str, Kind] = KINDS, name: str = "file") -> Any:
+    """The value in a file, with tensors that have their shape but no numbers: only the header is read, and the digest
+    is not checked. Raises InputError for what is no state, and OSError."""
+    with _opened(file, name) as opened:
+        text = _looked_at(opened, name)["state"]
+        opened.seek(0)
+        start = opened.read(8)
+        header = _header(start + opened.read(_length(start))) or {}
+    try:
+        tensors = {each: _hollow(told) for each, told in header.items() if each != "__metadata__"}
+        return _value(json.loads(text), tensors, kinds)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise InputError(name, f"holds what this version of Stepwise does not understand: {error}", DAMAGED) from None
+
+
+def _hollow(told: Mapping[str, Any]) -> Tensor:
+    """A tensor as a header describes it, without memory for its numbers."""
+    return empty([int(size) for size in told["shape"]], device="meta")
 
 
 def _opened(file: FilePath, name: str) -> BinaryIO:

@@ -19,6 +19,9 @@ SUFFIX = ".safetensors"
 FOLDERS = ("output", "input")
 # Where a prefix names a folder and no file.
 STEM = "state"
+# What stands in the list while there is none.
+NOTHING = "no state saved yet"
+TO_HAVE_ONE = "save one with Save State or autosave_every, or upload one"
 
 
 def listed() -> list[str]:
@@ -44,6 +47,8 @@ def found(name: Any) -> Path:
     first. Raises InputError for anything else."""
     if not isinstance(name, str):
         raise InputError("file", f"is {quoted(name)}, which is no name", "choose a state from the list")
+    if name in ("", NOTHING):
+        raise InputError("file", f"is {quoted(name)}, which names no state", f"{TO_HAVE_ONE}, and choose it")
     asked = [kind for kind in (*FOLDERS, "temp") if name.endswith(f" [{kind}]")]
     inside = [path for kind in asked or FOLDERS if (path := within(kind, name.removesuffix(f" [{kind}]")))]
     if not inside:
@@ -57,6 +62,8 @@ def found(name: Any) -> Path:
 
 def within(kind: str, name: str) -> Path | None:
     """A file in one of the two folders; None for a name that leads out of them."""
+    if not is_possible(name):
+        return None
     root = folder_paths.get_directory_by_type(kind)
     path = os.path.abspath(os.path.join(root, name))
     return Path(path) if kind in FOLDERS and folder_paths.is_within_directory(root, path) else None

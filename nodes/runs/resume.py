@@ -1,6 +1,5 @@
 """How a run goes on from a state: exactly, or as a fork that says what it dropped."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -13,7 +12,7 @@ from ...samplers.solvers.open_end import carried_over
 from ..host.levels import snapped
 from ..host.sampler import PlanSampler, make_plan
 from ..host.seeds import image_seeds, seed_of
-from ..shared.messages import AS_WIRED, Words
+from .face import Face
 from .held import HeldRun, described
 
 OR_FORK = "or set on_mismatch to fork"
@@ -26,13 +25,13 @@ def resumed(
     sigmas: tuple[float, ...] | None,
     start_step: int,
     on_mismatch: str,
-    words: Words = AS_WIRED,
+    face: Face,
 ) -> tuple[HeldRun, Plan]:
     """`held`, ready to go on under `sampler`, and the plan of that.
 
-    Latent, noise and mask always come from the state. Where solver, parameters, the seed of `noise` or `sigmas` differ
-    from the state's, `on_mismatch` decides: error raises InputError, fork goes on from the present x and says what it
-    dropped.
+    Latent, noise and mask always come from the state. Where solver, parameters or `sigmas` differ from the state's,
+    `on_mismatch` decides: error raises InputError, fork goes on from the present x and says what it dropped. The seed
+    of `noise` is the state's, whatever is wired, but for a fork; strict raises InputError for another one.
     """
     if held.state is None:
         cure = "use a Stepwise sampler in the node that made it"
@@ -44,7 +43,7 @@ def resumed(
     if start_step not in (0, held.start_step, held.step):
         problem = f"is {start_step}, and the state stands at step {held.step} of a run from step {held.start_step}"
         raise InputError("start_step", problem, "set it to 0")
-    fork = Fork(on_mismatch, words)
+    fork = Fork(on_mismatch, face)
     if held.solver == sampler.solver.name:
         # A parameter that is newer than the state had no other value then.
         defaults = {name: parameter.default for name, parameter in sampler.solver.parameters.items()}
@@ -58,8 +57,9 @@ def resumed(
 class Fork:
     """What does not agree with the state, one thing at a time; `restarts` once the solver's history is of no use."""
 
-    def __init__(self, on_mismatch: str, words: Words = AS_WIRED):
-        self.allowed, self.words = on_mismatch == "fork", words
+    def __init__(self, on_mismatch: str, face: Face):
+        self.allowed, self.strict = on_mismatch == "fork", on_mismatch == "strict"
+        self.face = face
         self.restarts = False
         self.plans: dict[tuple[float, ...], Plan] = {}
 
@@ -67,8 +67,8 @@ class Fork:
         """Raises InputError, or says what is done instead."""
         if not self.allowed:
             raise InputError(name, problem, f"{cure}, {OR_FORK}")
-        name, _ = self.words.get(name, (name, None))
-        logging.warning("Stepwise: fork: %s %s: %s.", name, problem, instead)
+        name, _ = self.face.words.get(name, (name, None))
+        self.face.say(f"fork: {name} {problem}: {instead}.")
 
     def solver(self, held: HeldRun, solver: str, settings: Mapping[str, Value]) -> HeldRun:
         if (solver, dict(settings)) == (held.solver, dict(held.params)):
@@ -86,8 +86,14 @@ class Fork:
         if seeds == held.image_seeds:
             return held
         problem = f"has the seed {seeds}, and the state was made with {held.image_seeds}"
+        # A seed that moves after every run is the host's default.
+        if not self.allowed and not self.strict:
+            self.face.say(f"noise {problem}, which counts.")
+            return held
         instead = "noise that the sampler adds from here on is of the new seed; the starting noise stays"
-        self.refuse("noise", problem, "leave noise unwired", instead)
+        self.refuse(
+            "noise", problem, "leave noise unwired, set on_mismatch to error, where the state's counts", instead
+        )
         return replace(held, seed=seed_of(noise), **asdict(seeds))
 
     def schedule(self, held: HeldRun, sampler: PlanSampler, sigmas: tuple[float, ...] | None) -> HeldRun:

@@ -1,6 +1,5 @@
 """A run of a sampler under a guider, whole or in part: what every step node does."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -21,11 +20,12 @@ from ..host.models import family_of, path_of, sampling_of
 from ..host.plain_values import there
 from ..host.sampler import PlanRun, PlanSampler, state_on
 from ..host.seeds import component_sizes, components_of, image_seeds, seed_of
-from ..shared.messages import AS_WIRED, Words
 from .autosave import Autosave
+from .face import Face
 from .files import kept
 from .held import HeldRun, check_family
 from .resume import plan_of, resumed
+from .unfinished import marked, remark, unmarked
 
 
 def sample(
@@ -39,28 +39,31 @@ def sample(
     end_step: int,
     on_mismatch: str = "error",
     autosave: Autosave | None = None,
-    words: Words = AS_WIRED,
+    face: Face | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Runs the steps from `start_step` (or from where `state` stands) up to `end_step`.
 
-    Returns the latent at that point, the last prediction of the clean latent, and the state.
-    Raises InputError for an input that cannot be used, before the model is touched. `words` are for the log.
+    Returns the latent at that point, the last prediction of the clean latent, and the state. What is worth a remark and
+    no error is said on `face`.
+    Raises InputError for an input that cannot be used, before the model is touched.
     """
+    face = face or Face()
     schedule = None if sigmas is None else read_sigmas(sigmas)
     if autosave is not None and not isinstance(sampler, PlanSampler):
         problem = f"is {autosave.every}, and this SAMPLER is not one of Stepwise: it keeps nothing to save on the way"
         raise InputError("autosave_every", problem, "set it to 0, or wire a Sampler node of Stepwise")
     if state is None:
-        held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step)
-        remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), rounding_of(sigmas), words)
+        held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step, face)
+        remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), rounding_of(sigmas), face)
         beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
-        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch, words)
+        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch, face)
         beside = held.latent
     output, denoised, held = go(guider, sampler, held, plan, end_step, autosave)
     # What other nodes put into the latent goes on with it, whether a state can hold it or not.
-    return {**beside, **output}, {**beside, **denoised}, held
+    reached = held.step if held.state is not None else min(end_step, max(held.steps, 0))
+    return marked({**beside, **output}, held, reached), unmarked({**beside, **denoised}), held
 
 
 def fresh(
@@ -70,6 +73,7 @@ def fresh(
     latent_image: Mapping[str, Any] | None,
     sigmas: tuple[float, ...] | None,
     start_step: int,
+    face: Face,
 ) -> tuple[HeldRun, Plan | None]:
     """The beginning of a run, its inputs checked, and the plan of a SAMPLER of ours."""
     for name, value in (("noise", noise), ("latent_image", latent_image), ("sigmas", sigmas)):
@@ -81,7 +85,7 @@ def fresh(
         there = f"the steps 0 to {len(sigmas) - 2}" if len(sigmas) > 1 else "no step"
         problem = f"is {start_step}, and the schedule has {there}"
         raise InputError("start_step", problem, "lower it, or take a schedule of more steps")
-    latent = read_latent(guider.model_patcher, latent_image)
+    latent = unmarked(read_latent(guider.model_patcher, latent_image))
     made = read_noise(noise, latent)
     held = HeldRun(
         *("other", {}) if not isinstance(sampler, PlanSampler) else (sampler.solver.name, sampler.settings),
@@ -96,6 +100,8 @@ def fresh(
         model=family_of(guider.model_patcher),
         **asdict(image_seeds(noise, latent)),
     )
+    if start_step < held.steps and (said := remark(latent_image, is_noisy(made), sigmas[start_step])):
+        face.say(said)
     if not isinstance(sampler, PlanSampler):
         return held, None
     plan = plan_of(held, sampler)
@@ -105,14 +111,18 @@ def fresh(
     return replace(held, plan=fingerprint(plan)), plan
 
 
-def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, words: Words = AS_WIRED) -> None:
-    """What only a node with model, schedule and latent can know, as one line of the log.
+def is_noisy(noise: Any) -> bool:
+    return any(bool(part.any()) for part in components_of(noise))
+
+
+def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, face: Face) -> None:
+    """What only a node with model, schedule and latent can know.
 
     A level far below the model's highest is where a run begins from a picture; from nothing it makes a pale one.
     """
     if not held.steps > held.start_step:
         return
-    name, other = words.get("sigmas", ("sigmas", None))
+    name, other = face.words.get("sigmas", ("sigmas", None))
     empty = not any(part.any() for part in components_of(held.latent["samples"]))
     for found in beginning(held.sigmas, sigma_max, held.start_step, rounding):
         problem, cure = found.problem, other or found.cure
@@ -120,7 +130,7 @@ def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, words: Wor
             problem = f"{problem}, and latent_image is empty"
             cure = f"{other or FROM_THE_MODEL}, or begin from a picture"
         if found.fatal or empty:
-            logging.warning("Stepwise: %s", InputError(name, problem, cure, found.index))
+            face.say(str(InputError(name, problem, cure, found.index)))
 
 
 def go(

@@ -19,7 +19,12 @@ def required(declared: io.Input) -> io.Input:
 
 STEP_INPUTS = (
     io.Guider.Input("guider", tooltip="Model and prompts, for example from CFG Guider (Stepwise)."),
-    io.Noise.Input("noise", optional=True, tooltip="Starting noise. Not needed when a state is wired."),
+    io.Noise.Input(
+        "noise",
+        optional=True,
+        tooltip="Starting noise. Not needed when a state is wired, whose seed counts. To stop and go on without the "
+        "first part running anew, set its seed to fixed.",
+    ),
     io.Latent.Input("latent_image", optional=True, tooltip="What to begin from. Not needed when a state is wired."),
     io.Sigmas.Input("sigmas", optional=True, tooltip="The full schedule, also when only a part of it is run."),
     StateType.Input("state", optional=True, tooltip="Go on from where another step node stopped."),
@@ -63,9 +68,10 @@ WINDOW_INPUTS = (
         "on_mismatch",
         optional=True,
         advanced=True,
-        options=["error", "fork"],
-        tooltip="When solver, parameters, seed or schedule are not those of the wired state: error stops, "
-        "fork goes on from where the state stands and says in the log what it dropped.",
+        options=["error", "fork", "strict"],
+        tooltip="When solver, parameters or schedule are not those of the wired state: error stops, fork goes on from "
+        "where the state stands and says what it dropped. The state's seed counts: with fork that of a wired noise "
+        "from here on, and strict stops for another one.",
     ),
 )
 # Of the whole schedule, as every schedule declares them.

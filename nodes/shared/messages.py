@@ -34,3 +34,10 @@ def show_text(node: type[io.ComfyNode], text: str) -> None:
     # There is no page where nodes are executed without a server.
     if hidden is not None and server is not None:
         server.send_progress_text(text, hidden.unique_id)
+
+
+def tell_page(event: str, told: Mapping[str, Any]) -> None:
+    """Sends the page that has queued the prompt something while it runs."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.send_sync(event, dict(told), server.client_id)

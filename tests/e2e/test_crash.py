@@ -18,7 +18,7 @@ from stepwise.tools.environment.server import Server
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = ROOT / "example_workflows" / "api" / "dpmpp_2m_karras_cfg.json"
 SOLVER, STEPS = "StepwiseDPMpp3MSDE", 200
-AUTOSAVED = "stepwise/autosave_8.safetensors"
+AUTOSAVED = "autosave_*_8_*.safetensors"
 
 
 def graph(server, **changes):
@@ -51,26 +51,28 @@ def outcome(server, prompt):
     return tensors["latent_tensor"], np.asarray(picture(server, image).convert("RGB"))
 
 
-def saved_step(file):
-    """The step at which the state in a file stands, 0 where there is none: read while the server writes."""
+def saved_step(folder):
+    """The step at which the autosave in a folder stands, 0 where there is none: read while the server writes."""
     try:
+        (file,) = folder.glob(AUTOSAVED)
         return json.loads(peek(file)["state"])["HeldRun"]["map"]["step"]
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return 0
 
 
 def test_a_killed_run_goes_on_from_its_autosave_to_the_same_picture(server, tmp_path, note):
     latent, pixels = outcome(server, graph(server, autosave_every=0))
-    file = tmp_path / "output" / AUTOSAVED
+    folder = tmp_path / "output" / "stepwise"
     with Server(COMFYUI, Path(sys.executable), tmp_path) as first:
         assert first.post("/prompt", {"prompt": graph(server, autosave_every=1)})[0] == 200
         deadline = time.monotonic() + 120
-        while saved_step(file) < STEPS // 3:
+        while saved_step(folder) < STEPS // 3:
             assert time.monotonic() < deadline, first.log_tail()
             time.sleep(0.001)
         signal_group(first.process, signal.SIGKILL)
         assert first.process.wait(30) == -signal.SIGKILL
-    step = saved_step(file)
+    step = saved_step(folder)
+    (file,) = folder.glob(AUTOSAVED)
     assert STEPS // 3 <= step < STEPS, "the run was not in the middle"
     leftovers = [path.name for path in file.parent.iterdir() if path != file]
     assert all(name.startswith(".") and name.endswith(".tmp") for name in leftovers)
@@ -78,7 +80,7 @@ def test_a_killed_run_goes_on_from_its_autosave_to_the_same_picture(server, tmp_
     resumed = graph(server, autosave_every=50, state=["30", 0])
     for name in ("noise", "latent_image", "sigmas"):
         del resumed["8"]["inputs"][name]
-    resumed["30"] = {"class_type": "StepwiseLoadState", "inputs": {"file": f"{AUTOSAVED} [output]"}}
+    resumed["30"] = {"class_type": "StepwiseLoadState", "inputs": {"file": f"stepwise/{file.name} [output]"}}
     with Server(COMFYUI, Path(sys.executable), tmp_path) as second:
         began = time.monotonic()
         again_latent, again_pixels = outcome(second, resumed)
@@ -86,6 +88,6 @@ def test_a_killed_run_goes_on_from_its_autosave_to_the_same_picture(server, tmp_
     assert torch.equal(again_latent, latent)
     assert np.array_equal(again_pixels, pixels)
     note(
-        f"SIGKILL after step {step} of {STEPS}; on a new server {STEPS - step} steps from {AUTOSAVED} in {took:.1f} s: "
+        f"SIGKILL after step {step} of {STEPS}; on a new server {STEPS - step} steps from {file.name} in {took:.1f} s: "
         f"final latent and pixels equal; unfinished files left beside it: {len(leftovers)}"
     )

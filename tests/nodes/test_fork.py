@@ -97,16 +97,40 @@ def test_progress_of_a_fork_counts_in_the_whole_schedule(monkeypatch):
     assert seen[-3:] == [(3, STEPS), (4, STEPS), (5, STEPS)]
 
 
-def test_another_seed_changes_only_the_noise_that_is_still_to_come(caplog):
-    state = cut(3, "DPMpp2MSDE")
-    message = refused("StepwiseDPMpp2MSDE", guider=guider_of(), state=state, noise=noise_of(8))
+OTHER_SEED = "noise has the seed 8, and the state was made with 7"
+
+
+@pytest.mark.parametrize("solver", ["DPMpp2MSDE", "DPMpp2M"])
+def test_the_seed_of_a_state_counts_whatever_noise_is_wired(solver, caplog):
+    """ComfyUI's RandomNoise has another one after every run: that is said once, and is no error."""
+    state = cut(3, solver)
+    plain = call(f"Stepwise{solver}", guider=guider_of(), state=state)
+    with caplog.at_level(logging.WARNING):
+        same = call(f"Stepwise{solver}", guider=guider_of(), state=state, noise=noise_of(7))
+        assert OTHER_SEED not in caplog.text
+        other = call(f"Stepwise{solver}", guider=guider_of(), state=state, noise=noise_of(8))
+    assert caplog.text.count(f"{OTHER_SEED}, which counts.") == 1
+    for made in (same, other):
+        assert torch.equal(made[0]["samples"], plain[0]["samples"])
+        assert made[2].seeds == plain[2].seeds == (7,)
+
+
+def test_strict_refuses_another_seed_and_what_error_refuses():
+    state = cut(3)
+    message = refused("StepwiseDPMpp2M", guider=guider_of(), state=state, noise=noise_of(8), on_mismatch="strict")
     assert message == (
-        "DPM++ 2M SDE: noise has the seed 8, and the state was made with 7. "
-        "Leave noise unwired, or set on_mismatch to fork."
+        f"DPM++ 2M: {OTHER_SEED}. Leave noise unwired, set on_mismatch to error, where the state's counts, or set "
+        "on_mismatch to fork."
     )
-    same = call("StepwiseDPMpp2MSDE", guider=guider_of(), state=state, noise=noise_of(7))[0]
+    call("StepwiseDPMpp2M", guider=guider_of(), state=state, noise=noise_of(7), on_mismatch="strict")
+    for on_mismatch in ("error", "strict"):
+        message = refused("StepwiseEuler", guider=guider_of(), state=state, on_mismatch=on_mismatch)
+        assert message.startswith("Euler: state was made by DPM++ 2M")
+
+
+def test_a_fork_with_another_seed_changes_only_the_noise_that_is_still_to_come(caplog):
+    state = cut(3, "DPMpp2MSDE")
     plain = call("StepwiseDPMpp2MSDE", guider=guider_of(), state=state)[0]
-    assert torch.equal(same["samples"], plain["samples"])
     with caplog.at_level(logging.WARNING):
         other = call("StepwiseDPMpp2MSDE", guider=guider_of(), state=state, noise=noise_of(8), on_mismatch="fork")[0]
     assert "noise that the sampler adds from here on is of the new seed; the starting noise stays." in caplog.text

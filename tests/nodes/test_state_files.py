@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 import safetensors.torch
 import torch
 from comfy_extras import nodes_custom_sampler as core
+from stepwise.nodes.runs import folders as state_folders
+from stepwise.nodes.runs.autosave import Autosave
 from stepwise.nodes.runs.files import from_bytes, to_bytes
 from stepwise.samplers import checkpoint
 from toy_models import SmoothNet, call, nodes_by_id, prompt, refused, toy_model
@@ -248,12 +251,17 @@ def test_a_foreign_sampler_leaves_nothing_to_save():
 
 # Autosave
 
-AUTOSAVED = "stepwise/autosave_node.safetensors"
-PREVIOUS = "stepwise/autosave_node_previous.safetensors"
+AUTOSAVED = re.compile(r"stepwise/autosave_node_[0-9a-f]{12}\.safetensors")
 
 
-def loaded(name=AUTOSAVED):
-    return call("StepwiseLoadState", file=f"{name} [output]")[0]
+def loaded(place=0):
+    """The state of an autosave, the newest one first."""
+    return call("StepwiseLoadState", file=state_folders.listed()[place])[0]
+
+
+def only_autosave(folder):
+    (name,) = files(folder / "output")
+    return AUTOSAVED.fullmatch(name) is not None
 
 
 def test_autosave_writes_every_so_many_steps_to_one_file(folders, monkeypatch):
@@ -262,7 +270,7 @@ def test_autosave_writes_every_so_many_steps_to_one_file(folders, monkeypatch):
     inputs = inputs_of()
     whole = call("StepwiseDPMpp2M", **inputs, sigmas=sigmas_of(), autosave_every=2)[0]
     assert steps == [2, 4, 6]
-    assert files(folders / "output") == [AUTOSAVED]
+    assert only_autosave(folders)
     plain = call("StepwiseDPMpp2M", **inputs, sigmas=sigmas_of())[0]
     assert torch.equal(whole["samples"], plain["samples"])
 
@@ -346,7 +354,7 @@ def test_without_room_the_run_goes_on_and_the_last_good_state_stays(folders, cap
     for step in (2, 4, 6):
         assert f"the state at step {step} could not be saved" in caplog.text
     assert "(File too large). The run goes on without it." in caplog.text
-    assert files(folders / "output") == [AUTOSAVED]
+    assert only_autosave(folders)
     assert loaded().step == 2
 
 
@@ -397,35 +405,25 @@ def test_a_name_that_no_file_can_have_is_refused(prefix, folders):
 
 
 def test_a_folder_that_must_not_be_written_to_is_told_once_and_nothing_else(folders, monkeypatch, caplog):
-    """It holds the file of another run, which cannot be moved: no word of a file that is not there."""
-    call("StepwiseDPMpp2M", **inputs_of(seed=1), sigmas=sigmas_of(), end_step=2, autosave_every=2)
-
     def refusing(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    write, replace = checkpoint.write, os.replace
+    write = checkpoint.write
 
     def later(file, data):
         return refusing() if from_bytes(data).step < 3 else write(file, data)
 
-    def not_aside(file, other):
-        return refusing() if "previous" in str(other) else replace(file, other)
-
-    told = []
-    monkeypatch.setattr(os, "replace", not_aside)
-    for writing in (refusing, later):
+    call("StepwiseDPMpp2M", **inputs_of(seed=1), sigmas=sigmas_of(), end_step=2, autosave_every=2)
+    for writing, saved in ((refusing, [1]), (later, [2, 1])):
         monkeypatch.setattr(checkpoint, "write", writing)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             call("StepwiseDPMpp2M", **inputs_of(seed=2), sigmas=sigmas_of(), autosave_every=1)
-        told.append([each for each in caplog.messages if each.startswith("Stepwise: the ")])
-    (never,), (lost, beside) = told
-    for said in (never, lost):
+        (said,) = [each for each in caplog.messages if each.startswith("Stepwise: the ")]
         assert said.startswith("Stepwise: the state at step 1 could not be saved in ")
         assert said.endswith("(Permission denied). The run goes on without it.")
-    assert "the run is saved in " in beside
-    assert "that of another run cannot be moved aside: Permission denied" in beside
-    assert loaded().seed == 1
+        assert [loaded(place).seed for place in range(len(saved))] == saved
+        assert len(files(folders / "output")) == len(saved)
 
 
 def test_an_output_folder_that_cannot_be_written_to(folders, monkeypatch, caplog):
@@ -439,19 +437,72 @@ def test_an_output_folder_that_cannot_be_written_to(folders, monkeypatch, caplog
     assert (folders / "output" / "stepwise").read_bytes() == b""
 
 
-def test_the_next_run_of_a_node_moves_the_last_one_aside(folders):
-    """Only the file of another run, and only once: a run that goes on from its own autosave replaces it."""
+def test_every_run_of_a_node_has_a_file_of_its_own(folders):
+    """A run that goes on from its own autosave replaces it, and no other."""
     call("StepwiseDPMpp2M", **inputs_of(seed=1), sigmas=sigmas_of(), end_step=4, autosave_every=2)
     call("StepwiseDPMpp2M", **inputs_of(seed=2), sigmas=sigmas_of(), end_step=4, autosave_every=2)
-    assert files(folders / "output") == [AUTOSAVED, PREVIOUS]
-    assert (loaded().seed, loaded(PREVIOUS).seed) == (2, 1)
+    assert all(AUTOSAVED.fullmatch(name) for name in files(folders / "output"))
+    assert [loaded(place).seed for place in (0, 1)] == [2, 1]
     call("StepwiseDPMpp2M", guider=inputs_of()["guider"], state=loaded(), autosave_every=1)
-    assert (loaded().seed, loaded().step, loaded(PREVIOUS).seed) == (2, 6, 1)
+    assert [(loaded(place).seed, loaded(place).step) for place in (0, 1)] == [(2, 6), (1, 4)]
+    assert len(files(folders / "output")) == 2
+
+
+def test_the_newest_three_runs_of_a_node_keep_their_files(folders):
+    """Others' files and those of other nodes are no concern of it."""
+    foreign = [f"autosave_node_{'0' * 11}g.safetensors", "autosave_node_x.safetensors", "autosave_node.safetensors"]
+    (folders / "output" / "stepwise").mkdir()
+    for name in foreign:
+        (folders / "output" / "stepwise" / name).write_bytes(b"")
+    for seed in range(5):
+        call("StepwiseDPMpp2M", **inputs_of(seed=seed), sigmas=sigmas_of(), end_step=2, autosave_every=2)
+    assert [loaded(place).seed for place in range(3)] == [4, 3, 2]
+    assert len(files(folders / "output")) == 3 + len(foreign)
+
+
+def hidden(title="DPM++ 2M", workflow="portrait", node="8", **others):
+    """What the page sends along with a step node."""
+    prompt = {node: {"class_type": "StepwiseDPMpp2M", "inputs": {}, "_meta": {"title": title}}, **others}
+    info = {"workflow": {"nodes": [], "extra": {"stepwise": {"workflow": workflow}}}}
+    return type("Hidden", (), {"prompt": prompt, "unique_id": node, "extra_pnginfo": info})
+
+
+def saving(seed=7, **shown):
+    """A run with an autosave as in a graph, up to its end."""
+    made = inputs_of(seed=seed)
+    autosave = Autosave.of(2, hidden(**shown), made["guider"])
+    state = call("StepwiseDPMpp2M", **made, sigmas=sigmas_of(), end_step=2)[2]
+    autosave.save(2, lambda: state)
+    return autosave.file.name
+
+
+def test_an_autosave_is_named_by_workflow_and_title(folders):
+    """Two workflows with a sampler at node 8 have files of their own, and so have two nodes of one title."""
+    first = saving()
+    assert re.fullmatch(r"autosave_portrait_DPM\+\+-2M_8_[0-9a-f]{12}\.safetensors", first)
+    others = [saving(workflow="landscape"), saving(title="second half"), saving(node="9"), saving(seed=8)]
+    assert len({first, *others}) == 5
+    assert saving() == first
+    assert sorted(files(folders / "output")) == sorted(f"stepwise/{name}" for name in {first, *others})
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b\\c:d", "그림", "초상화" * 40, "..", "", "\ud800", "nul\0"])
+def test_no_name_of_a_workflow_or_node_leads_out_of_the_folder(name, folders):
+    place = folders / "output" / "stepwise" / saving(title=name, workflow=name)
+    assert place.is_file()
+    assert len(place.name.encode()) < 220
+    assert ("그림" in place.name) == (name == "그림")
+
+
+def test_the_file_that_the_graph_goes_on_from_is_kept(folders):
+    source = saving(seed=0)
+    loads = {"30": {"class_type": "StepwiseLoadState", "inputs": {"file": f"stepwise/{source} [output]"}}}
+    for seed in range(1, 6):
+        saving(seed=seed, **loads)
+    assert [loaded(place).seed for place in range(4)] == [5, 4, 3, 0]
 
 
 def test_the_name_of_an_autosave_stays_in_its_folder(folders):
     """Whatever a client calls its nodes: an id may be any text."""
-    from stepwise.nodes.runs.autosave import Autosave
-
     for name in ("../../x", "12:3", "a/b", "..", "C:\\x"):
-        assert Autosave(1, name, {}).file.parent == Path(folders / "output" / "stepwise")
+        assert Autosave(1, name).file.parent == Path(folders / "output" / "stepwise")

@@ -10,7 +10,6 @@ import time
 import tracemalloc
 import weakref
 from dataclasses import replace
-from pathlib import Path
 
 import comfy.model_management
 import folder_paths
@@ -28,7 +27,6 @@ from stepwise.samplers.parameters import InputError, quoted
 from toy_models import SmoothNet, call, nodes_by_id, prompt, refused, toy_model
 
 STEPS = 4
-AUTOSAVED, PREVIOUS = "stepwise/autosave_node.safetensors", "stepwise/autosave_node_previous.safetensors"
 CANCEL = comfy.model_management.InterruptProcessingException
 
 
@@ -67,8 +65,14 @@ def warnings(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def loaded(name=AUTOSAVED):
-    return call("StepwiseLoadState", file=f"{name} [output]")[0]
+def autosaved():
+    """The names of the autosaves, newest first."""
+    return [name.removesuffix(" [output]") for name in state_folders.listed() if "/autosave_" in name]
+
+
+def loaded(place=0):
+    """The state of an autosave, the newest one first."""
+    return call("StepwiseLoadState", file=autosaved()[place])[0]
 
 
 # Autosave never ends a run and never hides what ended it
@@ -101,7 +105,7 @@ def test_a_latent_with_foreign_entries_runs_through_every_autosave(folders, capl
     """They pass to the outputs; the state and its file hold what the run reads, and small notes."""
     beside = foreign_entries()
     plain = run(autosave_every=2, seed=7)
-    size = (folders / "output" / AUTOSAVED).stat().st_size
+    size = (folders / "output" / autosaved()[0]).stat().st_size
     with caplog.at_level(logging.WARNING):
         output, denoised, held = run(autosave_every=2, beside=beside)
     assert torch.equal(output["samples"], plain[0]["samples"])
@@ -109,7 +113,7 @@ def test_a_latent_with_foreign_entries_runs_through_every_autosave(folders, capl
         assert all(latent[name] is value for name, value in beside.items())
     assert set(held.latent) == {"samples", "note"}
     assert loaded().latent["note"] == beside["note"]
-    assert (folders / "output" / AUTOSAVED).stat().st_size < size + 500
+    assert (folders / "output" / autosaved()[0]).stat().st_size < size + 500
     for name in ("model", "sampler", "generator", "positive"):
         assert sum(f"the latent's {name} is not saved" in each for each in warnings(caplog)) == 1
 
@@ -137,7 +141,7 @@ def test_what_ended_a_run_is_what_is_told(error, saving, monkeypatch, folders):
     with pytest.raises(type(error)) as caught:
         run(guider_of(Stopping(error)), autosave_every=100, beside=foreign_entries())
     assert caught.value is error
-    assert files(folders / "output") == ([AUTOSAVED] if saving == "foreign entries" else [])
+    assert len(files(folders / "output")) == (1 if saving == "foreign entries" else 0)
 
 
 def test_any_error_of_saving_is_told_once_and_the_run_goes_on(monkeypatch, caplog):
@@ -188,10 +192,11 @@ def test_another_prompt_or_guidance_is_another_run(other, folders):
     first = {"rule": call("StepwiseRescaleGuidance", rule=(), phi=0.5)[0]} if "rule" in other else {}
     run(guider_of(**first), autosave_every=2, end_step=2)
     run(guider_of(**other), autosave_every=2)
-    assert files(folders / "output") == [AUTOSAVED, PREVIOUS]
-    assert (loaded().step, loaded(PREVIOUS).step) == (STEPS, 2)
+    assert len(files(folders / "output")) == 2
+    assert (loaded().step, loaded(1).step) == (STEPS, 2)
     run(guider_of(**other), state=replace(loaded(), step=loaded().step), autosave_every=1)
-    assert loaded(PREVIOUS).step == 2
+    assert loaded(1).step == 2
+    assert len(files(folders / "output")) == 2
 
 
 def test_a_guider_of_another_pack_is_told_by_its_values():
@@ -231,42 +236,35 @@ def test_a_graph_that_goes_round_ends():
     assert guidance_of(None, around)
 
 
-def test_where_the_last_run_cannot_be_moved_aside_it_stays_and_the_next_one_has_its_own_file(folders, caplog):
-    run(seed=1, autosave_every=2, end_step=2)
-    first = (folders / "output" / AUTOSAVED).read_bytes()
-    (folders / "output" / PREVIOUS).mkdir()
-    (folders / "output" / PREVIOUS / "full").write_bytes(b"")
+def test_what_lies_in_the_place_of_its_file_stays_and_the_run_goes_on(folders, caplog):
+    run(seed=2, autosave_every=2)
+    (name,) = files(folders / "output")
+    (folders / "output" / name).unlink()
+    (folders / "output" / name).mkdir()
+    (folders / "output" / name / "full").write_bytes(b"")
     with caplog.at_level(logging.WARNING):
-        run(seed=2, autosave_every=1)
-    assert (folders / "output" / AUTOSAVED).read_bytes() == first
-    (own,) = [name for name in files(folders / "output") if name not in (AUTOSAVED, f"{PREVIOUS}/full")]
-    assert (loaded(own).seed, loaded(own).step) == (2, STEPS)
-    (said,) = [each for each in warnings(caplog) if "the run is saved in" in each]
-    assert f"saved in {Path(own).name}, not in {Path(AUTOSAVED).name} (that of another run cannot be moved" in said
+        run(seed=2, autosave_every=2)
+    assert files(folders / "output") == [f"{name}/full"]
+    assert [each for each in warnings(caplog) if f"in {folders / 'output' / name} (Is a directory)" in each]
 
 
 def test_two_servers_on_one_folder_do_not_write_over_each_other(folders, state):
-    """A run finds that another one has taken its file between two of its turns."""
-    one, two = (Autosave(1, "node", {}, lambda text=text: text) for text in ("one", "two"))
+    one, two = (Autosave(1, "node", guidance=lambda text=text: text) for text in ("one", "two"))
     states = [replace(state, seed=seed) for seed in (1, 2)]
     for _ in range(3):
         one.save(2, lambda: states[0])
         two.save(2, lambda: states[1])
-    held = {loaded(name).seed for name in files(folders / "output")}
-    assert held == {1, 2}
-    assert loaded(one.file.relative_to(folders / "output").as_posix()).seed == 1
-    assert loaded(two.file.relative_to(folders / "output").as_posix()).seed == 2
+    assert len(files(folders / "output")) == 2
+    assert [call("StepwiseLoadState", file=each.name)[0].seed for each in (one, two)] == [1, 2]
 
 
 IDS = ["a/b", "a\\b", "a-b", "a:b", "a b", "A/b", "8", "8_previous", "8-previous", "..", "12:3", "12-3", "ä", "x" * 300]
 
 
 def test_no_two_nodes_share_an_autosave(folders):
-    names = {Autosave(1, node, {}).file for node in [*IDS, "x" * 299, "\ud800", ""]}
+    names = {Autosave(1, node).file for node in [*IDS, "x" * 299, "\ud800", ""]}
     assert len(names) == len(IDS) + 3
     assert all(file.parent == folders / "output" / "stepwise" and len(file.name) < 150 for file in names)
-    assert all("previous" not in file.stem.removeprefix("autosave_8_previous_") for file in names if "8_" in file.stem)
-    assert Autosave(1, "8", {}).file.name == "autosave_8.safetensors"
 
 
 def test_a_killed_run_s_leftovers_go_and_nobody_else_s(folders):
@@ -276,7 +274,8 @@ def test_a_killed_run_s_leftovers_go_and_nobody_else_s(folders):
         (place / name).write_bytes(b"half")
         os.utime(place / name, (0, 0) if "9" not in name else None)
     run(autosave_every=2)
-    assert files(place) == [".autosave_9.safetensors.ffffffff.tmp", ".other.tmp", "a.tmp", "autosave_node.safetensors"]
+    assert files(place)[:3] == [".autosave_9.safetensors.ffffffff.tmp", ".other.tmp", "a.tmp"]
+    assert len(files(place)) == 4
 
 
 # Save State

@@ -27,22 +27,33 @@ and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with
 in one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family.
 **Save State** and **Load State** keep the state on disk in between.
 
-`start_step` may stay as it was in the node that began the run, or be 0: the run goes on where the state stands."""
+`start_step` may stay as it was in the node that began the run, or be 0: the run goes on where the state stands.
+
+To go on from a pause the first part must not begin anew, so set RandomNoise's `control after generate` to fixed: as it
+comes, it moves the seed after every run. A node that paused says so on its face ("stopped at step 10 of 20, seed 7"),
+and warns there, naming the input, when the next run would begin anew."""
 IN_PARTS = """\
-What is wired beside a state must agree with it: `latent_image` is not used, a `noise` must have the state's
-seed, and `sigmas` must be the state's full schedule. Where one of these, the solver or its parameters differ,
-`on_mismatch` decides. `error` stops and says what differs. `fork` goes on from the present picture and says in the
-log what it dropped: another solver or other parameters begin anew from there, without the history; another seed
-changes the noise that is still to come; another `sigmas` gives its levels below the present one. A model of another
-family is refused in any case.
+What is wired beside a state must agree with it, but for two inputs: `latent_image` is not used, and the state's
+seed counts, whatever seed `noise` has; another one is said in the node and in the log. `sigmas` must be the state's
+full schedule. Where it, the solver or its parameters differ, `on_mismatch` decides. `error` stops and says what
+differs. `strict` stops for another seed of `noise` too. `fork` goes on from the present picture and says what it
+dropped: another solver or other parameters begin anew from there, without the history; another seed changes the noise
+that is still to come; another `sigmas` gives its levels below the present one. A model of another family is refused in
+any case.
+
+The latent of a run that stopped early still has noise in it. It carries a mark, `stepwise_unfinished`, which ComfyUI's
+nodes copy along: where such a latent is wired to `latent_image` and given noise again, the step node says that its
+state is what to wire.
 
 With `autosave_every` above 0 the state is written after every so many steps, and on Cancel or an error in the middle,
-to `stepwise/autosave_<id of the node>.safetensors` in ComfyUI's output folder; the next run of the node moves it to
-a name that ends in `_previous` before it writes its own. After a crash load it with **Load State** and wire it
-into the same node: the picture is the one that the crash prevented. A run is another one if anything is that it
-begins with or that leads to its guider: seed, latent, schedule, solver, model, prompts, guidance. Where the file of
-another run cannot be moved, the run has a file of its own beside it, and the log names it. A file is complete or not
-there. Whatever goes wrong in saving, the log says so and the run goes on.
+to a file in the folder `stepwise` of ComfyUI's output folder: its name is `autosave_`, the workflow, the title of the
+node, its id and the run. After Cancel or an error the node and the log say "saved at step 321 of 1000" and the file's name; **Go on from it** in the
+node, or **Go on from the autosave** in its context menu, places **Load State** with that file and wires it: the
+picture is the one that the run would have made. Each run of a node has a file of its own. The files of its last three
+runs are kept, and any that a Load State of the graph names; the older ones are removed when a new run first saves. A
+run is another one if anything is that it begins with or that leads to its guider: seed, latent, schedule, solver,
+model, prompts, guidance. A file is complete or not there. Whatever goes wrong in saving, the log says so and the run
+goes on.
 
 What patches and guiders of other packs remember from step to step is looked for in what Python can reach from them, and
 goes into the state where it is made of numbers, text, lists and tensors of up to eight latents. What changed and cannot
@@ -70,7 +81,9 @@ def number(value: float) -> str:
 def kind_of(declared: Any) -> str:
     """What an input takes, in brackets: its type or its choices, its range, and what it is when nobody sets it."""
     default = getattr(declared, "default", None)
-    options = [getattr(option, "key", option) for option in getattr(declared, "options", None) or ()]
+    # Which files there are is of this machine.
+    listed = () if declared.id == "file" else getattr(declared, "options", None) or ()
+    options = [getattr(option, "key", option) for option in listed]
     parts = []
     if template := getattr(declared, "template", None):
         parts.append(f"{template.input.io_type}, one or more")
