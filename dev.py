@@ -3,7 +3,7 @@
 python3 dev.py demo      start ComfyUI, run an example workflow with the official client, name the picture
 python3 dev.py serve     open the editor with the pack in it
 python3 dev.py test      lint, type-check and test everything
-python3 dev.py bench     measure what the README states
+python3 dev.py bench     measure what docs/ states
 python3 dev.py lock      pin the packages anew
 """
 
@@ -76,9 +76,10 @@ def serve(port: int, cpu: bool, open_browser: bool, arguments: list[str]) -> int
     cpu = cpu or not has_accelerator()
     say(f"starting ComfyUI on the {'CPU' if cpu else 'GPU'}")
     with Server(comfyui, program("env", "python"), DEV, port=port, cpu=cpu, echo=True, arguments=arguments) as server:
-        say(f"The editor is at {server.url} (Ctrl-C ends it)")
-        if open_browser:
-            webbrowser.open(server.url)
+        # Alone in its line, terminals make a link of it.
+        say(f"The editor is here (Ctrl-C ends it):\n\n    {server.url}\n")
+        if open_browser and not webbrowser.open(server.url):
+            say("There is no browser to open it in: click on the address, or copy it.")
         assert server.process is not None
         return server.process.wait()
 

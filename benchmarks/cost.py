@@ -1,4 +1,4 @@
-"""What a step costs besides the model: the tables of docs/cost.md and README.md.
+"""What a step costs besides the model: the tables of docs/cost.md and docs/claims.md.
 
     python benchmarks/cost.py           less than a minute: counts, which are the same on every machine
     python benchmarks/cost.py --time    some minutes more: the time of a step on this CPU, against the other libraries
@@ -28,7 +28,7 @@ from stepwise.tools.generate.markdown import filled, from_heading, table
 from stepwise.tools.measure.counting import Counts, Device
 from torch import Tensor
 
-README, PAGE = ROOT / "README.md", ROOT / "docs" / "cost.md"
+CLAIMS, PAGE = ROOT / "docs" / "claims.md", ROOT / "docs" / "cost.md"
 SHAPE = (1, 16, 256, 256)
 
 
@@ -238,11 +238,11 @@ in the same repetition, median and quartiles: below 1 ours is faster. Times depe
 
 
 def files(results: Sequence[Measured], times: str = "") -> Files:
-    """The page, and what stands between the marks of the README. Without new times, those that the page has stay."""
+    """The page, and the marked part of docs/claims.md. Without new times, those that the page has stay."""
     kept = from_heading(PAGE.read_text(encoding="utf-8"), "Time")
     times = TIMES.format(repetitions=REPETITIONS) + times if times else kept
-    readme = filled(README.read_text(encoding="utf-8"), short_table(results), "cost")
-    return {PAGE: INTRODUCTION + full_table(results) + times, README: readme}
+    short = filled(CLAIMS.read_text(encoding="utf-8"), short_table(results), "cost")
+    return {PAGE: INTRODUCTION + full_table(results) + times, CLAIMS: short}
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 """What a step costs around the model in ComfyUI, under its guider and under ours: the tables of
-docs/guider_cost.md and README.md.
+docs/guider_cost.md and docs/claims.md.
 
     python benchmarks/guiders.py           seconds: counts, which are the same on every machine
     python benchmarks/guiders.py --time    some minutes more: the time of a step on this CPU
@@ -24,7 +24,7 @@ from stepwise.tools.measure.counting import Counts, Device
 from stepwise.tools.measure.host import load_host, node
 from torch import Tensor, nn
 
-README, PAGE = ROOT / "README.md", ROOT / "docs" / "guider_cost.md"
+CLAIMS, PAGE = ROOT / "docs" / "claims.md", ROOT / "docs" / "guider_cost.md"
 GUIDANCE = 7.0
 STEPS, MIDDLE = 20, 10
 SD_BETAS = {"beta_schedule": "linear", "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000}
@@ -269,14 +269,14 @@ holds them.
 
 
 def files(counts: str, times: str = "") -> Files:
-    """The page, and what stands between the marks of the README. Without new times, those that the page has stay."""
+    """The page, and the marked part of docs/claims.md. Without new times, those that the page has stay."""
     times = (
         TIMES.format(repetitions=REPETITIONS) + times
         if times
         else from_heading(PAGE.read_text(encoding="utf-8"), "Time")
     )
     page = INTRODUCTION.format(shape=" x ".join(map(str, SHAPE))) + counts + HOLDS + times
-    return {PAGE: page, README: filled(README.read_text(encoding="utf-8"), counts, "guiders")}
+    return {PAGE: page, CLAIMS: filled(CLAIMS.read_text(encoding="utf-8"), counts, "guiders")}
 
 
 def main() -> None:

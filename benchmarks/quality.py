@@ -1,4 +1,4 @@
-"""What the samplers do to a trained network: the table and the pictures of README.md and docs/quality.md.
+"""What the samplers do to a trained network: the table and the pictures of docs/claims.md and docs/quality.md.
 
     python benchmarks/quality.py            about 20 minutes on two cores; fills what stands between the quality marks
                                             of both pages, and draws two pictures in docs/images
@@ -28,10 +28,10 @@ from stepwise.tools.measure.host import load_host, run_workflow
 from stepwise.tools.measure.judge import SEED, Referee, enlarged, full_ink
 from torch import Tensor
 
-README, PAGE, IMAGES = ROOT / "README.md", ROOT / "docs" / "quality.md", ROOT / "docs" / "images"
+CLAIMS, PAGE, IMAGES = ROOT / "docs" / "claims.md", ROOT / "docs" / "quality.md", ROOT / "docs" / "images"
 FIRST = ROOT / "example_workflows" / "api" / "dpmpp_2m_karras_cfg.json"
 
-README_GUIDANCES = (1.0, 7.5)
+SHORT_GUIDANCES = (1.0, 7.5)
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def grid(runs: Runs, size: Size, shown: int = 5) -> Image.Image:
     return picture
 
 
-README_TEXT = """{table}
+SHORT_TEXT = """{table}
 ![The first digits of every sampler at four guidances, from the same starting noise](docs/images/quality.png)
 
 Measured on the small model that comes with the pack, in ComfyUI, on {count} images, the same starting noise in each
@@ -265,8 +265,8 @@ def write(runs: Runs, lines: Sequence[Figures], size: Size, referee: Referee, fi
     grid(runs, size).save(IMAGES / "quality.png", optimize=True)
     enlarged(first, 2).save(IMAGES / "first-picture.png", optimize=True)
     whole = f"{whole_table(lines, referee)}\n{convergence(runs, size)}\n"
-    short = README_TEXT.format(table=short_table(lines, referee, README_GUIDANCES), count=10 * size.per_class)
-    texts = {PAGE: whole, README: short}
+    short = SHORT_TEXT.format(table=short_table(lines, referee, SHORT_GUIDANCES), count=10 * size.per_class)
+    texts = {PAGE: whole, CLAIMS: short}
     generated.write({path: filled(path.read_text(encoding="utf-8"), text, "quality") for path, text in texts.items()})
 
 

@@ -1,4 +1,4 @@
-"""What a cut does to a picture: ComfyUI's SplitSigmas against a state, for the table in README.md.
+"""What a cut does to a picture: ComfyUI's SplitSigmas against a state, for the table in docs/claims.md.
 
     python benchmarks/resume.py            measures, and writes the table
     python benchmarks/resume.py --check    fails when the committed table differs
@@ -19,7 +19,7 @@ from stepwise.tools.measure.digits import digits
 from stepwise.tools.measure.host import execute, load_host, node
 from torch import Tensor
 
-README = ROOT / "README.md"
+CLAIMS = ROOT / "docs" / "claims.md"
 STEPS, SEED, GUIDANCE, COUNT = 20, 7, 3.0, 10
 HEAD = ("Stopped half-way and gone on", "ComfyUI", "ComfyUI, worst cut", "Stepwise, worst cut")
 
@@ -136,7 +136,7 @@ def main() -> None:
     print(made)
     equal = sum(value == 0.0 for lines in found for value in lines.ours.values())
     print(f"{equal} of {len(found) * (STEPS - 1)} cuts of Stepwise equal the run in one piece bit for bit")
-    generated.main({README: markdown.filled(README.read_text(encoding="utf-8"), made, "resume")})
+    generated.main({CLAIMS: markdown.filled(CLAIMS.read_text(encoding="utf-8"), made, "resume")})
 
 
 if __name__ == "__main__":

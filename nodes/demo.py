@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..samplers.parameters import quoted
-from .host.digits import NO_CLASS, WEIGHTS, digits_model, digits_vae, label_embeddings
+from .host.digits import NO_CLASS, VARIANTS, digits_model, digits_vae, label_embeddings
 from .host.small_models import host_model
 
 # `host_model` was here, and scripts find it here.
@@ -55,10 +55,11 @@ class StepwiseDigitsModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "variant",
-                    options=list(WEIGHTS),
+                    options=list(VARIANTS),
                     default="standard",
                     tooltip="standard: for every sampler, from 10 steps. "
-                    "lcm: distilled for the LCM sampler, 4 to 8 steps, cfg 1 to 2.",
+                    "lcm: distilled for the LCM sampler, 4 to 8 steps, cfg 1 to 2. "
+                    "flow: the standard network as a flow model, of the family of SD3, Flux and Wan.",
                 ),
             ],
             outputs=[io.Model.Output(), io.Vae.Output()],

@@ -170,7 +170,7 @@ class Curve {
             answer = null
         }
         if (number !== this.count) return
-        if (answer?.sigmas) this.show(answer.sigmas, noteFor(node, model))
+        if (answer?.sigmas) this.show(answer.sigmas, noteFor(node, model) || (model === null ? answer.made_for : ""))
         else if (answer?.note) this.clear(answer.note)
         else if (answer?.error && unknown(node)) this.clear(unknown(node))
         else if (answer?.error) this.complain(answer.error)

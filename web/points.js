@@ -4,7 +4,7 @@ import { follow } from "./shared.js"
 
 const CURVE = "CURVE"
 const WIDGET = "stepwise_points"
-const HEIGHT = 104
+const HEIGHT = 108
 const HINT = "Points of the curve, one a line: across and up, 0 to 1. In Nodes 2.0 it is drawn with the mouse."
 const STRAIGHT = "linear" // a line of its own: straight lines between the points
 const STYLE = `
@@ -81,7 +81,7 @@ function addPoints(node, curve) {
         hideOnZoom: false,
         margin: 6,
         getMinHeight: () => HEIGHT + 12,
-        getMaxHeight: () => 2 * HEIGHT,
+        getMaxHeight: () => HEIGHT + 12,
         getValue: () => "",
         setValue: () => {},
     })
@@ -94,6 +94,8 @@ function addPoints(node, curve) {
     follow(curve, "callback", show)
     follow(node, "onConfigure", show)
     show()
+    const size = node.computeSize()
+    node.setSize([Math.max(node.size[0], size[0]), Math.max(node.size[1], size[1])])
 }
 
 app.registerExtension({

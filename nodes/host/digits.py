@@ -21,6 +21,9 @@ from .small_models import LatentConsistency, host_model, host_vae
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 WEIGHTS = {"standard": "digits.safetensors", "lcm": "digits_lcm.safetensors"}
+# The standard weights once more, for the flow family of models.
+FLOW = "flow"
+VARIANTS = (*WEIGHTS, FLOW)
 UNET = "unet."
 LABELS = "labels"
 NO_CLASS = 10
@@ -66,6 +69,38 @@ class LCMSampling(LatentConsistency, comfy.model_sampling.ModelSamplingDiscrete,
     """Epsilon prediction under the boundary condition of a latent consistency model."""
 
 
+class AsFlow(nn.Module):
+    """A network of the EPS family as one of the rectified-flow family: the same model in other coordinates.
+
+        x = (1 - s) x_0 + s n = (1 - s) (x_0 + sigma n),   sigma = s / (1 - s)
+
+    So the denoised image of x at time s is that of x / (1 - s) at the noise level sigma. The network sees the picture
+    scaled to variance 1, which is the same in both. Above the highest level that it was trained on it is asked there.
+    """
+
+    def __init__(self, unet: nn.Module, table: Tensor):
+        super().__init__()
+        self.unet = unet
+        self.dtype = unet.dtype
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, **rest) -> Tensor:
+        """The velocity n - x_0 at the time `timesteps` / 1000."""
+        time = (timesteps / 1000.0).reshape(-1, *(1,) * (x.ndim - 1)).to(x)
+        sigma = (time / (1.0 - time)).clamp(max=float(self.table[-1]))
+        scaled = x / (time.square() + (1.0 - time).square()).sqrt()
+        epsilon = self.unet(scaled, self.index(sigma.flatten()), context=context, **rest)
+        denoised = scaled * (1.0 + sigma.square()).sqrt() - sigma * epsilon
+        return (x - denoised) / time
+
+    def index(self, sigma: Tensor) -> Tensor:
+        """The place of each level in the table, log-linear between its rows."""
+        table, sigma = self.table.log(), sigma.log()
+        above = torch.searchsorted(table, sigma).clamp(1, len(table) - 1)
+        low, high = table[above - 1], table[above]
+        return above - 1 + ((sigma - low) / (high - low)).clamp(0.0, 1.0)
+
+
 def build_unet(dtype: torch.dtype = torch.float32, operations=comfy.ops.disable_weight_init, device=None) -> UNetModel:
     """The host's own UNet at 1.43 million parameters, so that every attention and block patch acts on it.
 
@@ -94,18 +129,19 @@ def build_unet(dtype: torch.dtype = torch.float32, operations=comfy.ops.disable_
 
 
 def digits_model(variant: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL of `variant`, "standard" or "lcm". Float32 wherever the host was not told otherwise."""
+    """The MODEL of a variant. Float32 wherever the host was not told otherwise."""
     load_device = comfy.model_management.get_torch_device()
     dtype = comfy.model_management.unet_dtype(device=load_device, supported_dtypes=[torch.float32])
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, [torch.float32])
     unet = build_unet(dtype, comfy.ops.pick_operations(dtype, cast))
     tensors = safetensors.torch.load_file(weights_file(variant))
     unet.load_state_dict({name.removeprefix(UNET): t.to(dtype) for name, t in tensors.items() if name != LABELS})
+    flow = variant == FLOW
     model = host_model(
-        unet,
-        ModelType.EPS,
+        AsFlow(unet, trained_levels()) if flow else unet,
+        ModelType.FLOW if flow else ModelType.EPS,
         DigitsLatent(),
-        SAMPLING,
+        {"shift": 1.0} if flow else SAMPLING,
         model_sampling=LCMSampling if variant == "lcm" else None,
         manual_cast_dtype=cast,
         disable_dynamic=disable_dynamic,
@@ -115,12 +151,19 @@ def digits_model(variant: str, disable_dynamic: bool = False) -> comfy.model_pat
     return model
 
 
+def trained_levels() -> Tensor:
+    """The noise levels that the network was trained on, lowest first."""
+    config = comfy.supported_models_base.BASE({})
+    config.sampling_settings = SAMPLING
+    return comfy.model_sampling.ModelSamplingDiscrete(config).sigmas
+
+
 def digits_vae() -> comfy.sd.VAE:
     return host_vae(DigitsPixels(), channels=1, ratio=8)
 
 
 def weights_file(variant: str) -> Path:
-    path = DEMO / WEIGHTS[variant]
+    path = DEMO / WEIGHTS["standard" if variant == FLOW else variant]
     if not path.is_file():
         raise FileNotFoundError(
             f"The weights of the Digits model are missing: {path.name} belongs in the folder demo of the pack. "

@@ -38,6 +38,10 @@ OTHERS = {
 }
 
 
+# What a node says that no model is wired to, since it cannot be held against one.
+MADE_FOR = {("FLOW",): "for flow models: SD3, Flux, Wan", ("VE",): "not for flow models"}
+
+
 def schedule_values(schedule: Schedule, trained: Trained | None, values: Mapping[str, Any]) -> tuple[float, ...]:
     """The noise levels, from the model where one is wired, else from the widgets.
 
@@ -99,7 +103,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     if work(question["values"]) > MOST_WORK:
         return {"note": "too many steps to draw before a run"}
     try:
-        return {"sigmas": schedule_values(schedule, trained, question["values"])}
+        sigmas = schedule_values(schedule, trained, question["values"])
+        return {"sigmas": sigmas, "made_for": MADE_FOR.get(schedule.paths, "")}
     except InputError as error:
         return {"error": str(error)}
 

@@ -1,5 +1,6 @@
 """However dev.py ends, the server that it started ends with it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -29,6 +30,24 @@ def test_no_process_is_left(number):
     assert not alive
     assert dev.returncode == STATUS[number]
     assert "Traceback (most recent call last)" not in text.partition("dev.py: stopped")[2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the browser is not chosen by BROWSER")
+def test_serve_prints_an_address_to_click_and_opens_it(tmp_path):
+    browser, opened, port = tmp_path / "browser", tmp_path / "opened", free_port()
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}\n')
+    browser.chmod(0o755)
+    command = [sys.executable, DEV_PY, "serve", "--open", "--cpu", "--port", str(port)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env={**os.environ, "BROWSER": f"{browser} %s"}, **streams) as dev:
+        deadline = time.monotonic() + 240
+        while not opened.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        dev.send_signal(signal.SIGINT)
+        text, _ = dev.communicate(timeout=30)
+    address = f"http://127.0.0.1:{port}"
+    assert opened.read_text() == address
+    assert address in [line.strip() for line in text.splitlines()]
 
 
 def server_processes(parent: int) -> list[psutil.Process]:

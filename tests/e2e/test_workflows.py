@@ -1,4 +1,4 @@
-"""The example workflows, in the three ways that people use them: dropped, shared as JSON, and headless."""
+"""What the examples say of themselves is true of their pictures; test_examples.py has how they open and run."""
 
 import json
 import re
@@ -8,29 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stepwise.tests.e2e.harness import fetch, picture, run_prompt, run_with_client
+from stepwise.tools.generate.examples import WORKFLOWS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "example_workflows"
 FIRST = "DPM++ 2M Karras with CFG"
 SIDE_BY_SIDE = "DDPM, DDIM, DPM-Solver and LCM side by side"
-CHECKPOINT = "DPM++ 2M Karras on a Stable Diffusion checkpoint"
 PAUSE = "Pause and resume"
 FORK = "Fork one run into four guidances"
 HAND_OVER = "High-noise model hands over to low-noise model"
 CURVE = "Guidance curve and interval"
 BY_HAND = "CFG by hand"
 TWO_PROMPTS = "Two prompts, two scales"
-TWINS = {
-    FIRST: "dpmpp_2m_karras_cfg",
-    SIDE_BY_SIDE: "side_by_side",
-    CHECKPOINT: "dpmpp_2m_karras_checkpoint",
-    PAUSE: "pause_and_resume",
-    FORK: "fork_into_guidances",
-    HAND_OVER: "hand_over",
-    CURVE: "guidance_curve_and_interval",
-    BY_HAND: "cfg_by_hand",
-    TWO_PROMPTS: "two_prompts_two_scales",
-}
+BROWNIAN = "Brownian noise and a seed for each picture"
+INPAINT, IMAGE_TO_IMAGE = "Inpaint", "Image to image"
+EVERY = ("Every solver from one noise", "Every solver as a SAMPLER")
+TOMORROW = "Save a run and load it tomorrow"
+TWINS = {workflow.name: workflow.api for workflow in (describe() for describe in WORKFLOWS)}
 ROW, GAP = 64, 8
 
 
@@ -56,17 +50,6 @@ def test_headless_run_with_the_official_client_makes_the_picture(server):
     assert "/view?filename=stepwise_" in done.stdout
 
 
-@pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])
-def test_dropped_workflow_makes_the_same_picture_as_its_api_twin(open_editor, server, nodes2):
-    editor = open_editor(nodes2=nodes2)
-    editor.drop(EXAMPLES / f"{FIRST}.json")
-    assert editor.missing_nodes() == set()
-    dropped = editor.queue().check()
-    assert np.array_equal(pixels(server, dropped), pixels(server, run_prompt(server, api(FIRST)).check()))
-    assert editor.errors_of_pack() == []
-    editor.screenshot(ROOT / ".dev" / "screenshots" / f"first-{'nodes2' if nodes2 else 'classic'}.png")
-
-
 def test_a_saved_picture_dropped_back_brings_its_workflow(editor, server, tmp_path):
     editor.drop(EXAMPLES / f"{FIRST}.json")
     (file,) = editor.queue().check().files()
@@ -79,50 +62,77 @@ def test_a_saved_picture_dropped_back_brings_its_workflow(editor, server, tmp_pa
     assert np.array_equal(pixels(server, again), np.asarray(picture(server, file).convert("RGB")))
 
 
-def test_four_samplers_side_by_side_dropped_and_headless(editor, server):
-    editor.drop(EXAMPLES / f"{SIDE_BY_SIDE}.json")
-    assert editor.missing_nodes() == set()
-    dropped = pixels(server, editor.queue(patience=400).check())
-    editor.screenshot(ROOT / ".dev" / "screenshots" / "side-by-side.png")
-    assert np.array_equal(dropped, pixels(server, run_prompt(server, api(SIDE_BY_SIDE), patience=400).check()))
-    rows = np.array_split(dropped.astype(float), 4)
-    height = min(len(row) for row in rows)
+def rows_of(server, name, count):
+    """The rows of the picture that an example makes, one for each run."""
+    whole = pixels(server, run_prompt(server, api(name), patience=400).check())
+    assert whole.shape[0] == count * ROW + (count - 1) * GAP
+    return [whole[i * (ROW + GAP) :][:ROW].astype(float) for i in range(count)]
+
+
+def apart(a, b):
+    return float(np.abs(a - b).mean())
+
+
+def test_four_samplers_side_by_side(server):
+    rows = rows_of(server, SIDE_BY_SIDE, 4)
     assert all(row.std() > 30 for row in rows)
-    for i in range(4):
-        for j in range(i):
-            assert np.abs(rows[i][:height] - rows[j][:height]).mean() > 1, "two samplers made one picture"
+    assert min(apart(rows[i], rows[j]) for i in range(4) for j in range(i)) > 1, "two samplers made one picture"
 
 
 @pytest.mark.parametrize(("name", "count"), [(PAUSE, 3), (FORK, 4), (HAND_OVER, 2)])
-def test_examples_of_states_dropped_and_headless(editor, server, name, count):
+def test_examples_of_states(server, name, count):
     """One row of digits for each run: all differ, but that the run gone on is the run in one piece."""
-    editor.drop(EXAMPLES / f"{name}.json")
-    assert editor.missing_nodes() == set()
-    dropped = pixels(server, editor.queue().check())
-    assert np.array_equal(dropped, pixels(server, run_prompt(server, api(name)).check()))
-    editor.screenshot(ROOT / ".dev" / "screenshots" / f"{TWINS[name]}.png")
-    assert dropped.shape[0] == count * ROW + (count - 1) * GAP
-    rows = [dropped[i * (ROW + GAP) :][:ROW] for i in range(count)]
+    rows = rows_of(server, name, count)
     equal = [(i, j) for i in range(count) for j in range(i) if np.array_equal(rows[i], rows[j])]
     assert equal == ([(2, 1)] if name == PAUSE else [])
-    assert all(row.astype(float).std() > 30 for row in rows)
+    assert all(row.std() > 30 for row in rows)
 
 
-@pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])
-def test_a_drawn_curve_reaches_the_run_from_both_editors(open_editor, server, nodes2):
-    """The picture is that of the points in the file, and another curve gives another one."""
-    editor = open_editor(nodes2=nodes2)
-    editor.drop(EXAMPLES / f"{CURVE}.json")
-    assert editor.missing_nodes() == set()
-    dropped, prompt = pixels(server, editor.queue().check()), api(CURVE)
-    assert np.array_equal(dropped, pixels(server, run_prompt(server, prompt).check()))
-    assert editor.errors_of_pack() == []
-    editor.screenshot(ROOT / ".dev" / "screenshots" / f"curve-{'nodes2' if nodes2 else 'classic'}.png")
+def test_another_curve_gives_another_picture(server):
+    rows, prompt = rows_of(server, CURVE, 2), api(CURVE)
     (drawn,) = (node for node in prompt.values() if node["class_type"] == "StepwiseDrawnCurveGuidance")
     drawn["inputs"]["curve"] = {"points": [[0.0, 1.0], [1.0, 1.0]], "interpolation": "linear"}
-    other = pixels(server, run_prompt(server, prompt).check())
-    assert np.array_equal(other[:ROW], dropped[:ROW])
-    assert np.abs(other[ROW:].astype(float) - dropped[ROW:]).mean() > 1
+    other = pixels(server, run_prompt(server, prompt).check()).astype(float)
+    assert np.array_equal(other[:ROW], rows[0])
+    assert apart(other[ROW + GAP :], rows[1]) > 1
+
+
+def test_more_steps_refine_the_picture_under_brownian_noise(server):
+    few, many, few_independent, many_independent = rows_of(server, BROWNIAN, 4)
+    assert apart(few, many) < 0.5 * apart(few_independent, many_independent)
+
+
+def test_inpainting_keeps_what_is_not_masked(server):
+    before, after = rows_of(server, INPAINT, 2)
+    assert np.array_equal(before[: ROW // 2], after[: ROW // 2])
+    assert apart(before[ROW // 2 :], after[ROW // 2 :]) > 10
+
+
+def test_image_to_image_is_nearer_to_its_beginning_than_other_digits_are(server):
+    before, after = rows_of(server, IMAGE_TO_IMAGE, 2)
+    assert 5 < apart(before, after) < apart(before, np.roll(before, ROW + GAP, axis=1))
+
+
+def test_a_solver_and_its_sampler_object_make_one_picture(server):
+    one, other = (pixels(server, run_prompt(server, api(name), patience=400).check()) for name in EVERY)
+    assert np.array_equal(one, other)
+
+
+ENABLE = """() => app.graph.nodes.filter(node => node.mode === 2).map(node => { node.mode = 0; return node.id })"""
+
+
+def test_a_run_is_loaded_another_day(editor, server):
+    """What the note says to do: switch the group on, and run."""
+    editor.drop(EXAMPLES / f"{TOMORROW}.json")
+    editor.queue().check()
+    assert len(editor.page.evaluate(ENABLE)) == 5
+    (file,) = [file for file in editor.queue().check().files() if file["type"] == "output"]
+    prompt = api(TOMORROW)
+    (whole,) = (node for node in prompt.values() if node["class_type"] == "StepwiseKSampler")
+    whole["inputs"]["end_step"] = 10000
+    result = run_prompt(server, prompt).check()
+    (uncut,) = [file for file in result.files() if file["type"] == "temp"]
+    assert np.array_equal(picture(server, file), picture(server, uncut))
 
 
 def test_a_saved_state_is_listed_loaded_and_gone_on_from(server):
@@ -146,24 +156,16 @@ def test_a_saved_state_is_listed_loaded_and_gone_on_from(server):
     assert np.array_equal(pixels(server, run_prompt(server, prompt).check()), pixels(server, result))
 
 
-def test_guidance_by_hand_is_the_first_picture_and_reports_what_it_evaluates(editor, server):
-    editor.drop(EXAMPLES / f"{BY_HAND}.json")
-    assert editor.missing_nodes() == set()
-    dropped = editor.queue().check()
-    editor.screenshot(ROOT / ".dev" / "screenshots" / "cfg-by-hand.png")
-    assert np.array_equal(pixels(server, dropped), pixels(server, run_prompt(server, api(FIRST)).check()))
-    assert report_of(dropped).startswith("20 model calls of the sampler: 40 of 40 predictions evaluated, 0 saved")
+def test_guidance_by_hand_is_the_first_picture_and_reports_what_it_evaluates(server):
+    result = run_prompt(server, api(BY_HAND)).check()
+    assert np.array_equal(pixels(server, result), pixels(server, run_prompt(server, api(FIRST)).check()))
+    assert report_of(result).startswith("20 model calls of the sampler: 40 of 40 predictions evaluated, 0 saved")
 
 
-def test_two_prompts_make_one_picture_dropped_and_headless(editor, server):
-    editor.drop(EXAMPLES / f"{TWO_PROMPTS}.json")
-    assert editor.missing_nodes() == set()
-    dropped = editor.queue().check()
-    editor.screenshot(ROOT / ".dev" / "screenshots" / "two-prompts.png")
-    headless = run_prompt(server, api(TWO_PROMPTS)).check()
-    assert np.array_equal(pixels(server, dropped), pixels(server, headless))
-    assert pixels(server, headless).std() > 30
-    made, possible = re.match(r"20 model calls of the sampler: (\d+) of (\d+) pred", report_of(headless)).groups()
+def test_a_second_prompt_that_fades_out_is_evaluated_for_a_part_of_the_run(server):
+    made, possible = re.match(
+        r"20 model calls of the sampler: (\d+) of (\d+) pred", report_of(run_prompt(server, api(TWO_PROMPTS)).check())
+    ).groups()
     assert int(made) < int(possible) == 60
 
 
@@ -171,14 +173,6 @@ def report_of(result):
     """The text of the node that previews the guider's report."""
     (text,) = {line for shown in result.outputs.values() for line in shown.get("text", ())}
     return text
-
-
-def test_checkpoint_workflow_loads_and_lacks_nothing_but_the_checkpoint(editor):
-    editor.drop(EXAMPLES / f"{CHECKPOINT}.json")
-    assert editor.missing_nodes() == set()
-    result = editor.queue()
-    faults = [error["type"] for node in result.node_errors.values() for error in node["errors"]]
-    assert faults == ["value_not_in_list"]
 
 
 def test_cancel_ends_a_long_run(server):

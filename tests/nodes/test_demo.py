@@ -1,6 +1,7 @@
 """The shipped model Digits in the real host: loading, conditioning, codec, and pictures that read as their label."""
 
 import importlib
+import itertools
 import math
 
 import pytest
@@ -217,6 +218,7 @@ def test_one_negative_serves_the_whole_batch(demo):
         ("standard", 10, "dpmpp_2m", "karras", 2.0),
         ("lcm", 4, "lcm", "sgm_uniform", 1.0),
         ("lcm", 8, "lcm", "sgm_uniform", 1.5),
+        ("flow", 15, "euler", "simple", 2.0),
     ],
 )
 def test_pictures_read_as_their_label(demo, referee, judge, variant, steps, sampler, scheduler, cfg):
@@ -239,6 +241,28 @@ def test_pictures_are_not_copies(demo, referee):
 
     samples = small(sample(demo, "standard", "0-9", 50, 10, "dpmpp_2m", "karras", 1.0))
     assert (distance(samples) < distance(test).quantile(0.05)).float().mean() < 0.25
+
+
+def test_euler_takes_the_same_steps_on_the_flow_variant(demo, digits):
+    """s / (1 - s) is the noise level of the time s; (1 - s) x_0 + s n is (1 - s) (x_0 + sigma n)."""
+    sigmas = digits.trained_levels()[[-40, -150, -350, -600, -850]].double()
+    times = sigmas / (1.0 + sigmas)
+    clean = torch.randn(2, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = clean + sigmas[0] * torch.randn(clean.shape, dtype=clean.dtype, generator=torch.Generator().manual_seed(1))
+    context = conditioning(demo, "3,8")[0][0]
+
+    def run(variant, x, levels):
+        model, _ = demo.StepwiseDigitsModel.execute(variant=variant).result
+        import comfy.model_management
+
+        comfy.model_management.load_models_gpu([model])
+        for s, t in itertools.pairwise(levels):
+            denoised = model.model.apply_model(x.float(), s.float().expand(2), c_crossattn=context)
+            x = t / s * x + (1.0 - t / s) * denoised.double()
+        return x
+
+    flow = run("flow", x * (1.0 - times[0]), times)
+    torch.testing.assert_close(flow / (1.0 - times[-1]), run("standard", x, sigmas), rtol=0, atol=2e-4)
 
 
 def test_lcm_is_the_identity_at_its_boundary(demo):

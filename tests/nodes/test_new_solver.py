@@ -70,8 +70,8 @@ def test_it_has_its_pages(known):
     for text in (steps, sampler):
         assert "x_t = x + (t - s) (k_1 + 3 k_2) / 4" in text
         assert "Ralston 1962, Runge-Kutta" in text
-        assert "| as it comes | 2 | 2 | 1 | yes | all | no |" in text
-    assert "## In parts" in steps
+        assert "- **as it comes**: order 2; model calls a step: 2; in a last step to 0: 1." in text
+    assert "## Stop and go on" in steps
     assert "SamplerCustomAdvanced: sampler" in sampler
 
 

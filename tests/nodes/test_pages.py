@@ -12,6 +12,7 @@ from stepwise.tools.generate import generated, pages
 import nodes as host_nodes
 
 ROOT = Path(__file__).resolve().parents[2]
+KSAMPLER = ROOT / "docs" / "ksampler.md"
 LINK = re.compile(r"^(.+): (\S+) +-> +(.+): (\S+)$")
 
 
@@ -44,11 +45,27 @@ def sockets(drawn):
 
 
 def documents():
-    return [ROOT / "README.md", *sorted((ROOT / "web" / "docs").glob("*.md"))]
+    return [KSAMPLER, *sorted((ROOT / "web" / "docs").glob("*.md"))]
+
+
+TAKES = re.compile(r"\*\*(.+)\*\* takes\n\n((?:- .+\n)+)")
+TAKEN = re.compile(r"- `(\S+)` from (.+): `(\S+)`$")
 
 
 def links(path):
-    """The wires drawn in a document, block by block: source node, output, target node, input."""
+    """The wires of a document, section by section or block by block: source node, output, target node, input."""
+    if path != KSAMPLER:
+        sections = [TAKES.findall(f"{part}\n") for part in path.read_text().split("\n## ")]
+        assert "->" not in path.read_text()
+        return [
+            [
+                (source, output, target, name)
+                for target, lines in section
+                for name, source, output in (TAKEN.match(line).groups() for line in lines.splitlines())
+            ]
+            for section in sections
+            if section
+        ]
     blocks = re.findall(r"^```text\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
     wired = [[LINK.match(line) for line in block.splitlines()] for block in blocks if "->" in block]
     for block in wired:
@@ -89,12 +106,14 @@ def test_pages_and_the_readme_table_are_as_generated(made):
     assert [*generated.faults(made), *pages.orphans(made)] == [], "run: python -m tools.generate.pages"
 
 
-def test_every_node_has_a_page_with_its_tables(nodes):
+def test_every_node_has_a_page_with_its_lists(nodes):
     for node in nodes:
         text = (ROOT / "web" / "docs" / f"{node.GET_SCHEMA().node_id}.md").read_text()
         for title in ("When to use it", "Inputs", "Outputs", "Wiring"):
             assert f"\n## {title}\n" in text, node
-        assert text.count("| --- |") >= 2, node
+        names = [each.id for each in node.GET_SCHEMA().inputs]
+        names += [each.display_name or each.io_type for each in node.GET_SCHEMA().outputs]
+        assert [name for name in names if f"\n- **`{name}`** (" not in text] == [], node
         if getattr(node, "SOLVER", None) or getattr(node, "SCHEDULE", None):
             assert "arxiv.org/abs/" in text
             assert "\n## Method\n" in text
@@ -125,10 +144,38 @@ def test_what_came_later_stands_last_and_may_be_missing(nodes):
         assert all(each.optional for each in widgets if each.id in LATER), node
 
 
-def test_every_output_says_what_it_is(made):
-    """No table of a page ends in an empty cell."""
-    empty = [(path.name, line) for path, text in made.items() for line in text.splitlines() if line.endswith("|  |")]
-    assert empty == []
+def test_every_input_and_output_says_what_it_is(made):
+    lines = [
+        (path.name, line) for path, text in made.items() for line in re.findall(r"^- \*\*`[^`]+`\*\* .*", text, re.M)
+    ]
+    assert lines
+    assert [each for each in lines if not re.search(r"\) .{5,}$", each[1])] == []
+
+
+def test_no_name_is_longer_than_a_line_of_the_panel(made):
+    """What stands in code breaks at its spaces only; 26 letters of it fill a line of a list, 31 one of a paragraph."""
+    long = [
+        (path.name, word)
+        for path, text in made.items()
+        if path.parent.name == "docs" and path.parent.parent.name == "web"
+        for line in text.splitlines()
+        for code in re.findall(r"`([^`]+)`", line)
+        for word in code.split()
+        if len(word) > (26 if line.startswith("- ") else 31)
+    ]
+    assert long == []
+
+
+def test_stop_and_go_on_stands_near_the_top(nodes):
+    """Of every node that takes steps: after what the node is for, before its inputs."""
+    found = 0
+    for node in nodes:
+        schema = node.GET_SCHEMA()
+        if {"end_step", "state"} <= {each.id for each in schema.inputs}:
+            text = (ROOT / "web" / "docs" / f"{schema.node_id}.md").read_text()
+            assert text.index("## When to use it") < text.index("## Stop and go on") < text.index("## Inputs"), node
+            found += 1
+    assert found > 17
 
 
 def test_every_page_of_a_solver_shows_its_claims(nodes):
@@ -136,7 +183,7 @@ def test_every_page_of_a_solver_shows_its_claims(nodes):
         if solver := getattr(node, "SOLVER", None):
             text = (ROOT / "web" / "docs" / f"{node.GET_SCHEMA().node_id}.md").read_text()
             claims = text.split("## Accuracy and cost")[1].split("## Method")[0]
-            assert claims.count("\n| ") == 2 + len(solver.settings)
+            assert claims.count("\n- ") == len(solver.settings)
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.stem)
@@ -160,8 +207,8 @@ def test_wires_reach_every_socket_that_is_needed(path, sockets):
             assert reached >= needed | beginning, node
 
 
-def test_the_readme_draws_the_template_that_it_names(drawn):
-    title, *_ = re.findall(r"(?<!\*)\*(?!\*)([^*\n]+)\*(?!\*)", (ROOT / "README.md").read_text())
+def test_the_page_for_users_of_ksampler_draws_the_template_that_it_names(drawn):
+    (title,) = re.findall(r"The template \*(.+)\*:", KSAMPLER.read_text())
     template = json.loads((ROOT / "example_workflows" / f"{title}.json").read_text())
     by_id = {node["id"]: node for node in template["nodes"]}
 
@@ -169,6 +216,6 @@ def test_the_readme_draws_the_template_that_it_names(drawn):
         source, target = by_id[source], by_id[target]
         return source["type"], source["outputs"][output]["name"], target["type"], target["inputs"][slot]["name"]
 
-    (block,) = links(ROOT / "README.md")
+    *_, block = links(KSAMPLER)
     ours = [(drawn[source][0], output, drawn[target][0], name) for source, output, target, name in block]
     assert sorted(ours) == sorted(wire(*link[1:5]) for link in template["links"])

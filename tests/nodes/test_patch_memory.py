@@ -70,6 +70,16 @@ def list_in_a_closure():
     return patch
 
 
+def list_that_loses_an_item():
+    """One for each model call; after the run it holds them all again."""
+    left = [0.5, 0.6, 0.7, 0.8, 0.9]
+
+    def patch(x):
+        return x * (left.pop() if left else 0.4)
+
+    return patch
+
+
 def deque_in_a_closure():
     seen = deque(maxlen=2)
 
@@ -194,6 +204,7 @@ WAYS = [
     variable,
     variable_that_is_empty_at_first,
     list_in_a_closure,
+    list_that_loses_an_item,
     deque_in_a_closure,
     dictionary_in_a_closure,
     dictionary_that_loses_a_key,

@@ -1,4 +1,4 @@
-"""The README's measurements: what they measure is what they say, on small runs of the real model in the real host."""
+"""The measurements of docs/: what they measure is what they say, on small runs of the real model in the real host."""
 
 import importlib
 from functools import cache
@@ -134,5 +134,5 @@ def test_the_readme_is_changed_between_its_marks_only():
 
 
 def test_both_pages_have_the_marks():
-    for path in (quality.README, quality.PAGE):
+    for path in (quality.CLAIMS, quality.PAGE):
         assert markdown.marked("quality").search(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The README's table of cuts is what is measured."""
+"""The table of cuts is what is measured."""
 
 import importlib
 import re
@@ -20,7 +20,7 @@ def found():
 
 def committed():
     """The cells of each row, by its label."""
-    text = markdown.marked("resume").search(resume.README.read_text(encoding="utf-8"))[0]
+    text = markdown.marked("resume").search(resume.CLAIMS.read_text(encoding="utf-8"))[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     assert tuple(rows[0]) == resume.HEAD
     return {label: cells for label, *cells in rows[2:]}

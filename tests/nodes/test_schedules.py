@@ -10,6 +10,7 @@ from comfy_extras.nodes_align_your_steps import AlignYourStepsScheduler
 from stepwise.nodes.shared.preview import schedule_values
 from stepwise.samplers.parameters import InputError
 from stepwise.samplers.registry import SCHEDULES
+from stepwise.tools.generate.twins import SCHEDULERS
 from toy_models import call, refused, toy_model
 
 KINDS = ("EPS", "V_PREDICTION", "EDM", "FLOW", "FLUX", "FLOW_COSMOS")
@@ -104,25 +105,12 @@ def core_sigmas(name: str, model, steps: int):
     return comfy.samplers.calculate_sigmas(sampling(model), name, steps)
 
 
-TWINS = [
-    *((name, kind, schedule, {}) for name, schedule in (("karras", "Karras"), ("exponential", "Exponential"))
-      for kind in KINDS),
-    *(("kl_optimal", kind, "KLOptimal", {}) for kind in KINDS),
-    *(("linear_quadratic", kind, "LinearQuadratic", {}) for kind in KINDS),
-    *(("simple", kind, "Timestep", {"spacing": "simple"}) for kind in KINDS),
-    *(("beta", kind, "Beta", {}) for kind in KINDS),
-    *(("ddim_uniform", kind, "Timestep", {"steps_offset": 1}) for kind in ("EPS", "V_PREDICTION")),
-    *(
-        (name, kind, "Timestep", {"spacing": "linspace", "interpolation": "log_linear", "last_sigma": last})
-        for name, last in (("normal", "zero"), ("sgm_uniform", "drop_penultimate"))
-        for kind in ("EPS", "V_PREDICTION", "EDM")
-    ),
-    *(
-        (name, kind, "Flow", {"t_min": "sigma_min", "last_sigma": last})
-        for name, last in (("normal", "zero"), ("sgm_uniform", "drop_penultimate"))
-        for kind in FLOWS
-    ),
-]  # fmt: skip
+TWINS = [(twin.name, kind, twin.ours, twin.params) for twin in SCHEDULERS for kind in twin.models]
+
+
+def test_every_scheduler_of_core_has_its_twin():
+    assert {twin.name for twin in SCHEDULERS} == set(comfy.samplers.SCHEDULER_NAMES)
+    assert set(KINDS) == {kind for _, kind, *_ in TWINS}
 
 
 @pytest.mark.parametrize(("name", "kind", "schedule", "widgets"), TWINS, ids=lambda v: v if isinstance(v, str) else "")

@@ -1,11 +1,11 @@
-"""What a step costs besides the model, counted on a pretended GPU: exactly what README.md and docs/cost.md say."""
+"""What a step costs besides the model, counted on a pretended GPU: exactly what docs/claims.md and docs/cost.md say."""
 
 import re
 
 import pytest
 import torch
 from stepwise.benchmarks._methods import METHODS, SOLVER, Method
-from stepwise.benchmarks.cost import HEAD, PAGE, README, Measured, count_ours, extra_peak, short
+from stepwise.benchmarks.cost import CLAIMS, HEAD, PAGE, Measured, count_ours, extra_peak, short
 from stepwise.samplers import FLOW, VE, AddressedNoise
 from stepwise.tools.generate.markdown import marked, table
 from stepwise.tools.measure.counting import Device
@@ -23,8 +23,8 @@ def test_a_step_costs_what_the_tables_say(method):
 
 
 def readme_rows() -> dict[str, str]:
-    """What the README's table says, by its first column."""
-    between = marked("cost").search(README.read_text(encoding="utf-8"))[0]
+    """What the short table says, by its first column."""
+    between = marked("cost").search(CLAIMS.read_text(encoding="utf-8"))[0]
     rows = (re.fullmatch(r"\| (.*?) \|(.*)", line) for line in between.splitlines()[2:])
     return {row[1]: row[2] for row in rows}
 

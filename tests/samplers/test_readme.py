@@ -1,4 +1,4 @@
-"""The README's example of library use runs, and its own asserts hold."""
+"""The example of library use in docs/library.md runs, and its own asserts hold."""
 
 import re
 import runpy
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def example():
-    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "library.md").read_text(), re.DOTALL | re.MULTILINE)
     assert len(blocks) == 1
     return blocks[0]
 

@@ -31,7 +31,7 @@ from diffusers_runs import (
 )
 from stepwise.samplers import run, start
 from stepwise.samplers.schedules import karras
-from stepwise.tools.generate import names, twins
+from stepwise.tools.generate import generated, names, twins
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,7 +124,7 @@ def test_the_test_of_a_row_exists(twin):
 
 
 def test_the_page_is_as_generated():
-    assert names.PAGE.read_text() == names.page(), "run: python -m tools.generate.names"
+    assert generated.faults(names.files()) == [], "run: python -m tools.generate.names"
 
 
 def singlestep(make, path, plan, **config):

@@ -1,4 +1,4 @@
-"""The docstrings of solvers, schedules and rules as Markdown, their formulas in fences."""
+"""The docstrings of solvers, schedules and rules as Markdown, their formulas as lists."""
 
 import inspect
 import re
@@ -28,12 +28,16 @@ def pieces(paragraph: str) -> Iterator[tuple[bool, str]]:
 
 
 def paragraphs(function: Callable[..., Any]) -> Iterator[str]:
-    """The docstring of `function` as Markdown, up to its arguments, with the formulas in fences."""
+    """The docstring of `function` as Markdown, up to its arguments.
+
+    Each formula is a line of a list: one in a fence would not break, and the panel of the editor is narrow.
+    """
     text = re.split(r"^(?:Args|Raises|Returns):", inspect.getdoc(function) or "", flags=re.MULTILINE)[0]
     for paragraph in text.strip().split("\n\n"):
         for formula, lines in groupby(pieces(paragraph), key=lambda piece: piece[0]):
             joined = "\n".join(line for _, line in lines)
-            yield f"```text\n{joined}\n```" if formula else " ".join(joined.split())
+            listed = "\n".join(f"- `{line.strip()}`" for line in joined.splitlines())
+            yield listed if formula else " ".join(joined.split())
 
 
 def explained(function: Callable[..., Any], named: Sequence[str]) -> list[Callable[..., Any]]:

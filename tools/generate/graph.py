@@ -3,47 +3,19 @@
 The nodes' own schemas give the order of sockets and widgets, so a workflow cannot disagree with its nodes.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "CURVE"}
-COLUMN, ROW = 330, 60
+from .description import Link, Node, Workflow
+from .layout import NOTE, Box, Place, Sizes, laid_out, view
 
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "CURVE", "COMFY_DYNAMICCOMBO_V3"}
+DYNAMIC, GROWING = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
+ACTIVE, MUTED = 0, 2
+OPTIONAL = 7
+GROUP_COLOUR = "#88aacc"
 
-@dataclass
-class Link:
-    node: "Node"
-    output: int
-
-
-@dataclass
-class Node:
-    """A node of the description: its class, its place on a grid of columns, and its inputs, values or links."""
-
-    kind: str
-    place: tuple[float, float]
-    inputs: dict[str, Any]
-    title: str | None = None
-    size: tuple[int, int] | None = None
-    id: int = 0
-
-    def __getitem__(self, output: int) -> Link:
-        return Link(self, output)
-
-
-@dataclass
-class Workflow:
-    """`name` is the title in the template browser; `api` is the file for headless runs."""
-
-    name: str
-    api: str
-    note: str
-    nodes: list[Node] = field(default_factory=list)
-
-    def add(self, kind: str, place: tuple[float, float], title: str | None = None, size=None, **inputs: Any) -> Node:
-        node = Node(kind, place, inputs, title, size, len(self.nodes) + 1)
-        self.nodes.append(node)
-        return node
+Declared = dict[str, tuple[str, dict[str, Any]]]
 
 
 def api_json(workflow: Workflow) -> dict[str, Any]:
@@ -57,17 +29,41 @@ def api_json(workflow: Workflow) -> dict[str, Any]:
             "_meta": {"title": node.title},
         }
         for node in workflow.nodes
+        if not node.muted
     }
 
 
-def declared(info: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Every input of a node in the editor's order: its type and options."""
-    found = {}
+def declared(inputs: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Declared:
+    """Every input of a node in the editor's order: its type and options.
+
+    A dynamic choice is followed by the inputs of what is chosen. Of sockets that grow there is one more than is wired.
+    """
+    found: Declared = {}
     for group in ("required", "optional"):
-        for name, (kind, *options) in info["input"].get(group, {}).items():
-            listed = {"options": kind} if isinstance(kind, list) else {}
-            found[name] = ("COMBO" if listed else kind, {**listed, **(options[0] if options else {})})
+        for name, (kind, *rest) in inputs.get(group, {}).items():
+            options = {"options": kind} if isinstance(kind, list) else dict(rest[0] if rest else {})
+            options["optional"] = group == "optional"
+            kind, name = "COMBO" if isinstance(kind, list) else kind, prefix + name
+            if kind == GROWING:
+                found |= dict(sockets(name, options["template"], given))
+                continue
+            found[name] = (kind, options)
+            if kind == DYNAMIC:
+                chosen = given.get(name, options["options"][0]["key"])
+                found |= declared(of_choice(options, chosen), given, f"{name}.")
     return found
+
+
+def of_choice(options: dict[str, Any], key: str) -> dict[str, Any]:
+    return next(option["inputs"] for option in options["options"] if option["key"] == key)
+
+
+def sockets(name: str, template: dict[str, Any], given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    ((kind, *_),) = template["input"]["required"].values()
+    names = template.get("names") or [f"{template['prefix']}{i}" for i in range(template["max"])]
+    wired = sum(each.startswith(f"{name}.") for each in given)
+    for i, each in enumerate(names[: wired + 1]):
+        yield f"{name}.{each}", (kind, {"optional": i >= template["min"], "label": each})
 
 
 def is_widget(kind: str, options: dict[str, Any]) -> bool:
@@ -75,12 +71,13 @@ def is_widget(kind: str, options: dict[str, Any]) -> bool:
 
 
 def default_of(options: dict[str, Any]) -> Any:
-    return options["default"] if "default" in options else (options.get("options") or [None])[0]
+    first = (options.get("options") or [None])[0]
+    return options["default"] if "default" in options else first["key"] if isinstance(first, dict) else first
 
 
 def complete(node: Node, info: dict[str, Any]) -> None:
     """Fills in the widgets that the description leaves at their defaults."""
-    inputs = declared(info)
+    inputs = declared(info["input"], node.inputs)
     if unknown := set(node.inputs) - set(inputs):
         raise SystemExit(f"{node.kind} has no input {', '.join(sorted(unknown))}")
     node.title = node.title or info["display_name"] or node.kind
@@ -88,9 +85,9 @@ def complete(node: Node, info: dict[str, Any]) -> None:
     node.inputs = {**{name: default_of(options) for name, options in widgets.items()}, **node.inputs}
 
 
-def editor_node(node: Node, info: dict[str, Any], links: list[list[Any]]) -> dict[str, Any]:
-    sockets, values = [], []
-    for name, (kind, options) in declared(info).items():
+def editor_node(node: Node, info: dict[str, Any], box: Box, place: Place, links: list[list[Any]]) -> dict[str, Any]:
+    made, values = [], []
+    for name, (kind, options) in declared(info["input"], node.inputs).items():
         value = node.inputs.get(name)
         if is_widget(kind, options):
             values.append(value)
@@ -98,22 +95,22 @@ def editor_node(node: Node, info: dict[str, Any], links: list[list[Any]]) -> dic
                 values.append("fixed")
             continue
         socket = {"name": name, "type": kind, "link": None}
+        if "label" in options:
+            socket |= {"label": options["label"]} | ({"shape": OPTIONAL} if options["optional"] else {})
         if isinstance(value, Link):
             socket["link"] = len(links) + 1
-            links.append([len(links) + 1, value.node.id, value.output, node.id, len(sockets), kind])
-        sockets.append(socket)
-    width, height = node.size or (290, 0)
-    x, y = node.place
+            links.append([len(links) + 1, value.node.id, value.output, node.id, len(made), kind])
+        made.append(socket)
     return {
         "id": node.id,
         "type": node.kind,
         "title": node.title,
-        "pos": [x * COLUMN, y * ROW],
-        "size": [width, max(height, 60 + 24 * (len(sockets) + len(values)))],
-        "flags": {},
+        "pos": list(place),
+        "size": list(box.size),
+        "flags": {"collapsed": True} if node.compact else {},
         "order": node.id - 1,
-        "mode": 0,
-        "inputs": sockets,
+        "mode": MUTED if node.muted else ACTIVE,
+        "inputs": made,
         "outputs": [
             {"name": name, "type": kind, "links": []}
             for kind, name in zip(info["output"], info["output_name"], strict=True)
@@ -123,35 +120,53 @@ def editor_node(node: Node, info: dict[str, Any], links: list[list[Any]]) -> dic
     }
 
 
-def editor_json(workflow: Workflow, infos: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def editor_json(workflow: Workflow, infos: dict[str, dict[str, Any]], sizes: Sizes) -> dict[str, Any]:
     links: list[list[Any]] = []
-    nodes = [editor_node(node, infos[node.kind], links) for node in workflow.nodes]
+    layout = laid_out(workflow, sizes)
+    nodes = [
+        editor_node(node, infos[node.kind], layout.boxes[node.id], layout.places[node.id], links)
+        for node in workflow.nodes
+    ]
     for link, source, output, *_ in links:
         nodes[source - 1]["outputs"][output]["links"].append(link)
-    nodes.append(note_node(workflow, len(nodes) + 1))
+    number = len(nodes) + 1
+    nodes.append(note_node(workflow, number, layout.places[NOTE], layout.boxes[NOTE]))
     return {
-        "last_node_id": len(nodes),
+        "last_node_id": number,
         "last_link_id": len(links),
         "nodes": nodes,
         "links": links,
-        "groups": [],
+        "groups": [
+            {"id": i, "title": title, "bounding": list(bounds), "color": GROUP_COLOUR, "font_size": 24, "flags": {}}
+            for i, (title, bounds) in enumerate(layout.groups.items(), 1)
+        ],
         "config": {},
-        "extra": {"ds": {"scale": 0.75, "offset": [110, 300]}},
+        "extra": {"ds": view(layout)},
         "version": 0.4,
     }
 
 
-def note_node(workflow: Workflow, number: int) -> dict[str, Any]:
+def large(note: str) -> str:
+    """The note in the letters of headings: those of paragraphs are too small where a whole graph fits the window.
+
+    Without marks of code, which Nodes 2.0 draws in a colour that cannot be read on a note.
+    """
+    title, *text = note.replace("`", "").splitlines()
+    return "\n\n".join([title.removeprefix("#"), *(f"## {line}" for line in text)])
+
+
+def note_node(workflow: Workflow, number: int, place: Place, box: Box) -> dict[str, Any]:
     return {
         "id": number,
         "type": "MarkdownNote",
-        "pos": [0, -190],
-        "size": [600, 120],
+        "title": "About this workflow",
+        "pos": list(place),
+        "size": list(box.size),
         "flags": {},
         "order": number - 1,
-        "mode": 0,
+        "mode": ACTIVE,
         "inputs": [],
         "outputs": [],
         "properties": {},
-        "widgets_values": [workflow.note],
+        "widgets_values": [large(workflow.note)],
     }

@@ -1,4 +1,4 @@
-"""Writes docs/names.md, from the table of twins.
+"""Writes docs/names.md, and the two tables of docs/ksampler.md, from the tables of twins.
 
 python -m tools.generate.names
 python -m tools.generate.names --check    fails when the committed file differs
@@ -8,10 +8,27 @@ from collections.abc import Mapping, Sequence
 
 from ..environment.folders import ROOT
 from . import generated
-from .markdown import table
-from .twins import BOTH, COMFYUI, DIFFUSERS, FLOW, K_DIFFUSION, NOT_COMFYUI, NOT_DIFFUSERS, VE, Single, Twin
+from .generated import Files
+from .markdown import filled, table
+from .twins import (
+    BOTH,
+    COMFYUI,
+    DIFFUSERS,
+    DISCRETE,
+    EDM,
+    FLOW,
+    FLOWS,
+    K_DIFFUSION,
+    NOT_COMFYUI,
+    NOT_DIFFUSERS,
+    SCHEDULERS,
+    VE,
+    Single,
+    Twin,
+)
 
-PAGE = ROOT / "docs" / "names.md"
+PAGE, KSAMPLER = ROOT / "docs" / "names.md", ROOT / "docs" / "ksampler.md"
+FAMILIES = {DISCRETE: "Stable Diffusion 1, 2 and XL", DISCRETE + EDM: "all but flow", FLOWS: "flow"}
 MODELS = {BOTH: "all", VE: "all but flow", FLOW: "flow only"}
 
 INTRODUCTION = """\
@@ -103,5 +120,37 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def ksampler_samplers() -> str:
+    """KSampler's own names, without options that it does not show."""
+    rows = [
+        (f"`{twin.name}`", f"**{solver_name(twin.ours)}**", settings(twin.params), MODELS[twin.paths])
+        for twin in COMFYUI
+        if not twin.options
+    ]
+    return table(("`sampler_name`", "`solver`", "Its settings", "Models"), rows)
+
+
+def ksampler_schedulers() -> str:
+    from stepwise.samplers.registry import SCHEDULES
+
+    names = {entry.id: entry.name for entry in SCHEDULES}
+    rows = [
+        (
+            f"`{twin.name}`",
+            f"**{names[twin.ours]}**",
+            settings(twin.params).replace("sigma_min", "the model's lowest level, 0.001 for most"),
+            FAMILIES.get(twin.models, "all"),
+            twin.note,
+        )
+        for twin in SCHEDULERS
+    ]
+    return table(("`scheduler`", "`schedule`", "Its settings", "Models", "Note"), rows)
+
+
+def files() -> Files:
+    text = filled(KSAMPLER.read_text(encoding="utf-8"), ksampler_samplers(), "samplers")
+    return {PAGE: page(), KSAMPLER: filled(text, ksampler_schedulers(), "schedulers")}
+
+
 if __name__ == "__main__":
-    generated.main({PAGE: page()})
+    generated.main(files())

@@ -1,4 +1,4 @@
-"""Writes a help page per node, the list of all nodes, and the README's overview of them.
+"""Writes a help page per node, and the list of all nodes.
 
     python -m tools.generate.pages            with .dev/env, from the root
     python -m tools.generate.pages --check    fails when a committed file differs
@@ -15,14 +15,17 @@ from ..environment.folders import ROOT
 from ..environment.inprocess import load_comfyui
 from . import generated
 from .generated import Files
-from .markdown import filled, table
-from .sections import cost, in_parts, inputs, method, outputs, paper, what
+from .markdown import table
+from .sections import cost, in_parts, inputs, method, outputs, paper, stop_and_go_on, what
 from .subjects import Subject, subject
-from .wiring import wiring
+from .wiring import narrow, wiring
 
 PAGES = ROOT / "web" / "docs"
-README = ROOT / "README.md"
 NODES = ROOT / "docs" / "nodes.md"
+EXPLAINED = """\
+Every sampler is two nodes: one takes the steps itself, and can stop, save and go on; `... Sampler` is the same solver
+as a SAMPLER for other nodes. Each name below leads to a help page that is also in the editor: select the node and press
+the info button."""
 
 
 def page(subject: Subject) -> str:
@@ -31,17 +34,18 @@ def page(subject: Subject) -> str:
     advice = [entry.advice if entry else "", hand.sections.get("When to use it", "")]
     sections = {
         "When to use it": "\n\n".join(text for text in advice if text),
+        "Stop and go on": stop_and_go_on(subject),
         "Inputs": inputs(subject),
         "Outputs": outputs(subject),
         "Wiring": wiring(subject),
-        "In parts": in_parts(subject),
+        "States, in detail": in_parts(subject),
         **{title: text for title, text in hand.sections.items() if title not in ("When to use it", "Wiring")},
         "Accuracy and cost": cost(subject),
         "Method": method(subject),
         "Papers": "\n".join(paper(text) for text in entry.papers) if entry else "",
     }
     parts = [f"# {subject.name}", what(subject)]
-    parts += [f"## {title}\n\n{text.rstrip()}" for title, text in sections.items() if text]
+    parts += [f"## {title}\n\n{narrow(text).rstrip()}" for title, text in sections.items() if text]
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,7 +76,7 @@ def overview(subjects: Sequence[Subject]) -> str:
 
 
 def node_list(subjects: Sequence[Subject]) -> str:
-    parts = ["# Nodes", "Each name leads to a help page that is also in the editor: select the node and press info."]
+    parts = ["# Nodes", overview(subjects).rstrip(), EXPLAINED]
     for title in dict.fromkeys(group(one.schema.category) for one in subjects):
         parts += [f"## {title}", node_table([one for one in subjects if group(one.schema.category) == title]).rstrip()]
     return "\n\n".join(parts) + "\n"
@@ -83,7 +87,6 @@ def files(nodes: Sequence[Any]) -> Files:
     subjects = [subject(node) for node in nodes]
     made = {PAGES / f"{one.schema.node_id}.md": page(one) for one in subjects}
     made[NODES] = node_list(subjects)
-    made[README] = filled(README.read_text(encoding="utf-8"), overview(subjects), "nodes")
     return made
 
 

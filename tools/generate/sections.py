@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 from .docstrings import explained, paragraphs
-from .markdown import table
 from .subjects import Subject
 
 # What a socket carries, for outputs whose schema does not say.
@@ -22,7 +21,7 @@ TWIN = {
     "{other} is the same solver as a node that takes the steps itself.",
 }
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
-IN_PARTS = """\
+STOP = """\
 Lower `end_step` to stop early. Wire `state` into a second {name} node with the same settings, give that one a guider,
 and it takes the remaining steps; `noise`, `latent_image` and `sigmas` come with the state. The result equals the run
 in one piece bit for bit. The guider of the second part may have another prompt, scale or model of the same family.
@@ -32,8 +31,8 @@ in one piece bit for bit. The guider of the second part may have another prompt,
 
 To go on from a pause the first part must not begin anew, so set RandomNoise's `control after generate` to fixed: as it
 comes, it moves the seed after every run. A node that paused says so on its face ("stopped at step 10 of 20, seed 7"),
-and warns there, naming the input, when the next run would begin anew.
-
+and warns there, naming the input, when the next run would begin anew."""
+IN_PARTS = """\
 What is wired beside a state must agree with it, but for two inputs: `latent_image` is not used, and the state's
 seed counts, whatever seed `noise` has; another one is said in the node and in the log. `sigmas` must be the state's
 full schedule. Where it, the solver or its parameters differ, `on_mismatch` decides. `error` stops and says what
@@ -47,8 +46,8 @@ nodes copy along: where such a latent is wired to `latent_image` and given noise
 state is what to wire.
 
 With `autosave_every` above 0 the state is written after every so many steps, and on Cancel or an error in the middle,
-to `stepwise/autosave_<workflow>_<title of the node>_<its id>_<run>.safetensors` in ComfyUI's output folder. After
-Cancel or an error the node and the log say "saved at step 321 of 1000" and the file's name; **Go on from it** in the
+to a file in the folder `stepwise` of ComfyUI's output folder: its name is `autosave_`, the workflow, the title of the
+node, its id and the run. After Cancel or an error the node and the log say "saved at step 321 of 1000" and the file's name; **Go on from it** in the
 node, or **Go on from the autosave** in its context menu, places **Load State** with that file and wires it: the
 picture is the one that the run would have made. Each run of a node has a file of its own. The files of its last three
 runs are kept, and any that a Load State of the graph names; the older ones are removed when a new run first saves. A
@@ -79,55 +78,61 @@ def number(value: float) -> str:
     return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
-def input_row(declared: Any) -> list[str]:
-    """Name, type, default, range and meaning of one input."""
-    kind = "choice" if declared.io_type in ("COMBO", DYNAMIC) else declared.io_type
-    if template := getattr(declared, "template", None):
-        kind = f"{template.input.io_type}, one or more"
+def kind_of(declared: Any) -> str:
+    """What an input takes, in brackets: its type or its choices, its range, and what it is when nobody sets it."""
     default = getattr(declared, "default", None)
     # Which files there are is of this machine.
     listed = () if declared.id == "file" else getattr(declared, "options", None) or ()
     options = [getattr(option, "key", option) for option in listed]
-    low, high = getattr(declared, "min", None), getattr(declared, "max", None)
-    limits = ""
-    if options:
-        limits = ", ".join(f"`{option}`" for option in options)
+    parts = []
+    if template := getattr(declared, "template", None):
+        parts.append(f"{template.input.io_type}, one or more")
+    elif options:
+        parts.append(", ".join(f"`{option}`" for option in options))
         default = options[0] if default is None else default
-    elif low is not None and high is not None:
-        limits = f"{number(low)} to {number(high)}"
-    shown = "" if default is None else f"`{default}`" if isinstance(default, str) else number(default)
-    return [
-        f"`{declared.id}`",
-        f"{kind}, optional" if declared.optional and default is None else kind,
-        shown,
-        limits,
-        declared.tooltip or "",
-    ]
+    elif declared.io_type in ("COMBO", DYNAMIC):
+        parts.append("choice")
+    else:
+        parts.append(declared.io_type)
+    low, high = getattr(declared, "min", None), getattr(declared, "max", None)
+    if low is not None and high is not None:
+        parts[0] += f", {number(low)} to {number(high)}"
+    if default not in (None, "") and declared.io_type != "CURVE":
+        parts.append(f"default `{default}`" if isinstance(default, str) else f"default {number(default)}")
+    elif declared.optional:
+        parts.append("optional")
+    return f"({'; '.join(parts)})"
+
+
+def bullet(name: str, kind: str, meaning: str) -> str:
+    return f"- **`{name}`** {kind} {meaning}"
 
 
 def inputs(subject: Subject) -> str:
+    """A list, since the panel of the editor is too narrow for a table."""
     if not subject.schema.inputs:
-        return "None: there is nothing to set.\n\n" + table(("Input", "Type", "Default", "Range", "Meaning"), [])
-    rows = [input_row(declared) for declared in subject.schema.inputs]
+        return "None: there is nothing to set."
+    rows = [bullet(declared.id, kind_of(declared), declared.tooltip or "") for declared in subject.schema.inputs]
     chosen = [settings(declared) for declared in subject.schema.inputs if declared.io_type == DYNAMIC]
-    tables = [table(("Input", "Type", "Default", "Range", "Meaning"), rows), *chosen]
-    return "\n\n".join(each.rstrip() for each in tables)
+    return "\n\n".join(["\n".join(rows), *chosen])
 
 
 def settings(declared: Any) -> str:
     """What each choice brings up; in a prompt the names have the choice's own before them."""
     rows = [
-        (option.key, ", ".join(f"`{declared.id}.{each.id}`" for each in option.inputs)) for option in declared.options
+        f"- {option.key}: {', '.join(f'`{each.id}`' for each in option.inputs) or 'none'}"
+        for option in declared.options
     ]
-    return table((f"`{declared.id}`", "Its settings, as they are named in a prompt"), rows)
+    head = f"Settings of each `{declared.id}`, named `{declared.id}.` and their name in a prompt:"
+    return "\n".join([head, "", *rows])
 
 
 def outputs(subject: Subject) -> str:
     rows = [
-        (f"`{output.display_name or output.io_type}`", output.io_type, output.tooltip or CARRIED[output.io_type])
+        bullet(output.display_name or output.io_type, f"({output.io_type})", output.tooltip or CARRIED[output.io_type])
         for output in subject.schema.outputs
     ]
-    return table(("Output", "Type", "Meaning"), rows)
+    return "\n".join(rows)
 
 
 def calls(setting: Any) -> str:
@@ -149,21 +154,31 @@ def cost(subject: Subject) -> str:
     rows = []
     for setting in subject.solver.settings:
         names = ", ".join(f"`{name}` {number(value)}" for name, value in setting.params.items()) or "as it comes"
-        order = setting.order or ("adds noise" if setting.noise else "none claimed")
-        kept = "yes" if setting.keeps_marginals else "no, on purpose"
-        models = "all" if len(setting.paths) == 2 else "all but flow" if setting.paths == ("VE",) else "flow only"
-        ahead = "yes" if setting.looks_ahead else "no"
-        rows.append((names, order, calls(setting), setting.calls_to_zero, kept, models, ahead))
-    calls_head = ("Model calls a step", "In a last step to 0")
-    head = ("Setting", "Order", *calls_head, "True noise level", "Models", "Looks ahead")
-    return table(head, rows) + "\n" + " ".join(ORDER.split())
+        facts = [
+            f"order {setting.order}" if setting.order else "adds noise" if setting.noise else "no order claimed",
+            f"model calls a step: {calls(setting)}",
+            f"in a last step to 0: {setting.calls_to_zero}",
+        ]
+        facts += [] if setting.keeps_marginals else ["not the true noise level, on purpose"]
+        facts += [] if len(setting.paths) == 2 else ["not for flow models" if setting.paths == ("VE",) else "flow only"]
+        facts += ["looks ahead"] if setting.looks_ahead else []
+        rows.append(f"- **{names}**: {'; '.join(facts)}.")
+    return "\n".join(rows) + "\n\n" + " ".join(ORDER.split())
+
+
+def stop_and_go_on(subject: Subject) -> str:
+    """How a step node is stopped and gone on from, near the top of its page."""
+    return joined(STOP, subject)
 
 
 def in_parts(subject: Subject) -> str:
+    return joined(IN_PARTS, subject)
+
+
+def joined(text: str, subject: Subject) -> str:
     if not (subject.solver and subject.takes_steps):
         return ""
-    parts = IN_PARTS.format(name=subject.name).split("\n\n")
-    return "\n\n".join(" ".join(part.split()) for part in parts)
+    return "\n\n".join(" ".join(part.split()) for part in text.format(name=subject.name).split("\n\n"))
 
 
 def method(subject: Subject) -> str:

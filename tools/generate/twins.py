@@ -359,3 +359,37 @@ K_DIFFUSION = (
     "dpmpp_3m_sde",
     "lms",
 )
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A scheduler of ComfyUI, and the schedule of ours that gives the same noise levels with the model wired.
+
+    models: of which of the host's families. params: what is set on our node; `sigma_min` is the model's.
+    """
+
+    name: str
+    ours: str
+    params: Mapping[str, object] = field(default_factory=dict)
+    models: tuple[str, ...] = ("EPS", "V_PREDICTION", "EDM", "FLOW", "FLUX", "FLOW_COSMOS")
+    note: str = ""
+
+
+DISCRETE, EDM, FLOWS = ("EPS", "V_PREDICTION"), ("EDM",), ("FLOW", "FLUX")
+LINSPACE = {"spacing": "linspace", "interpolation": "log_linear"}
+TO_SIGMA_MIN = {"t_min": "sigma_min"}
+DROP = {"last_sigma": "drop_penultimate"}
+
+SCHEDULERS: tuple[Levels, ...] = (
+    Levels("karras", "Karras"),
+    Levels("exponential", "Exponential"),
+    Levels("simple", "Timestep", {"spacing": "simple"}),
+    Levels("beta", "Beta"),
+    Levels("normal", "Timestep", LINSPACE, DISCRETE + EDM),
+    Levels("normal", "Flow", TO_SIGMA_MIN, FLOWS),
+    Levels("sgm_uniform", "Timestep", {**LINSPACE, **DROP}, DISCRETE + EDM),
+    Levels("sgm_uniform", "Flow", {**TO_SIGMA_MIN, **DROP}, FLOWS),
+    Levels("ddim_uniform", "Timestep", {"steps_offset": 1}, DISCRETE, "There 31 steps for 30, and 999 for 600."),
+    Levels("linear_quadratic", "LinearQuadratic"),
+    Levels("kl_optimal", "KLOptimal", note="There NaN at one step."),
+)
