@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..samplers import Path
 from ..samplers.guidance.evaluation import check_weight, needed
 from ..samplers.guidance.expressions import Leaf, Prediction
-from ..samplers.parameters import checked
+from ..samplers.parameters import checked, counted
 from ..samplers.registry import OPERATIONS, Operation
 from .host.cfg_patches import not_applied
 from .host.guider import PredictionGuider
@@ -126,7 +126,7 @@ class StepwiseGuider(io.ComfyNode):
             guider.set_prediction(prediction)
             levels = levels_of(guider, path, sigmas, sampler)
             check_weight(prediction, levels or (), path)
-        text = report(guider, path, levels or range_of(model), counted=levels is not None)
+        text = report(guider, path, levels or range_of(model), of_a_run=levels is not None)
         show_text(cls, text)
         return io.NodeOutput(guider, text, ui=ui.PreviewText(text))
 
@@ -150,7 +150,7 @@ def levels_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) -
     return list(levels[:-1])
 
 
-def report(guider: PredictionGuider, path: Path, levels: Sequence[float], counted: bool) -> str:
+def report(guider: PredictionGuider, path: Path, levels: Sequence[float], of_a_run: bool) -> str:
     """What is evaluated at these noise levels; as numbers where they are those of a run."""
     names = {leaf: key for leaf, key in zip(guider.leaves, guider.keys, strict=True) if leaf is not None}
     used: dict[Prediction, list[float]] = {leaf: [] for leaf in names}
@@ -158,7 +158,7 @@ def report(guider: PredictionGuider, path: Path, levels: Sequence[float], counte
         for leaf in needed(guider.expression, sigma, path):
             used[leaf].append(sigma)
     lines = []
-    if counted:
+    if of_a_run:
         made, possible = sum(map(len, used.values())), len(levels) * len(names)
         lines.append(
             f"{counted(len(levels), 'model call')} of the sampler: {made} of {counted(possible, 'prediction')} "

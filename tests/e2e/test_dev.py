@@ -40,7 +40,7 @@ def test_serve_prints_an_address_to_click_and_opens_it(tmp_path):
     command = [sys.executable, DEV_PY, "serve", "--open", "--cpu", "--port", str(port)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, env={**os.environ, "BROWSER": f"{browser} %s"}, **streams) as dev:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not opened.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         dev.send_signal(signal.SIGINT)

@@ -152,6 +152,20 @@ def test_every_input_and_output_says_what_it_is(made):
     assert [each for each in lines if not re.search(r"\) .{5,}$", each[1])] == []
 
 
+def test_no_name_is_longer_than_a_line_of_the_panel(made):
+    """What stands in code breaks at its spaces only; 26 letters of it fill a line of a list, 31 one of a paragraph."""
+    long = [
+        (path.name, word)
+        for path, text in made.items()
+        if path.parent.name == "docs" and path.parent.parent.name == "web"
+        for line in text.splitlines()
+        for code in re.findall(r"`([^`]+)`", line)
+        for word in code.split()
+        if len(word) > (26 if line.startswith("- ") else 31)
+    ]
+    assert long == []
+
+
 def test_stop_and_go_on_stands_near_the_top(nodes):
     """Of every node that takes steps: after what the node is for, before its inputs."""
     found = 0

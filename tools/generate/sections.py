@@ -46,8 +46,8 @@ nodes copy along: where such a latent is wired to `latent_image` and given noise
 state is what to wire.
 
 With `autosave_every` above 0 the state is written after every so many steps, and on Cancel or an error in the middle,
-to `stepwise/autosave_<workflow>_<title of the node>_<its id>_<run>.safetensors` in ComfyUI's output folder. After
-Cancel or an error the node and the log say "saved at step 321 of 1000" and the file's name; **Go on from it** in the
+to a file in the folder `stepwise` of ComfyUI's output folder: its name is `autosave_`, the workflow, the title of the
+node, its id and the run. After Cancel or an error the node and the log say "saved at step 321 of 1000" and the file's name; **Go on from it** in the
 node, or **Go on from the autosave** in its context menu, places **Load State** with that file and wires it: the
 picture is the one that the run would have made. Each run of a node has a file of its own. The files of its last three
 runs are kept, and any that a Load State of the graph names; the older ones are removed when a new run first saves. A

@@ -48,8 +48,9 @@ def measure(infos: dict[str, dict[str, Any]], names: Sequence[str]) -> None:
     """Writes sizes.json, the thumbnails and the README's picture anew; of the examples that are named, or of all."""
     from .on_page import measured_on_page, opened, portrait, served
 
-    sizes = {each.api: known for each in described(infos) if (known := measured().get(each.api))}
-    chosen = [each for each in described(infos) if not names or each.api in names]
+    sizes = {each.api: kept for each in described(infos) if (kept := measured().get(each.api))}
+    known = {each.api: each for each in described(infos)}
+    chosen = [known[name] for name in names or known]
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with served() as (server, browser):
         pages = [opened(server, browser, nodes2) for nodes2 in (False, True)]
