@@ -1,0 +1,85 @@
+"""Which inputs a node shows, and that what is saved of them stays as it was."""
+
+import json
+from pathlib import Path
+
+from stepwise.tests.e2e.drawn import choose, drawn, unfold
+from stepwise.tests.e2e.test_curve import CANVASES, SCREENSHOTS, add
+
+ROOT = Path(__file__).resolve().parents[2]
+OLD = ROOT / "tests" / "fixtures" / "v0_1_0" / "workflows"
+# The values of every node, in their order, as the page would save them now; and the nodes that are unfolded.
+OPENED = """async workflow => {
+    await app.loadGraphData(workflow)
+    const { nodes } = app.graph.serialize()
+    return nodes.map(({ id, widgets_values, showAdvanced }) => [id, widgets_values ?? [], Boolean(showAdvanced)])
+}"""
+INPUTS = {"step": "step", "sigma": "sigma", "percent": "percent", "hand-over": "boundary", "model calls": "calls"}
+
+
+@CANVASES
+def test_split_sigmas_shows_the_input_of_the_chosen_way(open_editor, nodes2):
+    editor = open_editor(nodes2=nodes2)
+    (split,) = add(editor, "StepwiseSplitSigmas")
+    sockets = {"sigmas", "model", "sampler"}
+    for at, name in INPUTS.items():
+        if at != "step":
+            choose(editor, split, "at", at, nodes2)
+        seen = set(drawn(editor, split, nodes2))
+        assert sockets <= seen
+        # An output is called step too.
+        assert seen & {*INPUTS.values()} == {name, "step"}, at
+        assert drawn(editor, split, nodes2).count("step") == 1 + 2 * (at == "step"), "an input, its choice, an output"
+    editor.screenshot(SCREENSHOTS / f"split-{'nodes2' if nodes2 else 'classic'}.png")
+    assert editor.errors_of_pack() == []
+
+
+@CANVASES
+def test_flow_schedule_shows_what_its_shift_comes_from(open_editor, nodes2):
+    editor = open_editor(nodes2=nodes2)
+    (flow,) = add(editor, "StepwiseFlowSchedule")
+    sizes = {"width", "height"}
+    assert "shift" in drawn(editor, flow, nodes2)
+    assert not sizes & set(drawn(editor, flow, nodes2))
+    choose(editor, flow, "shift_from", "resolution", nodes2)
+    assert "shift" not in drawn(editor, flow, nodes2)
+    assert sizes <= set(drawn(editor, flow, nodes2))
+    assert "base_shift" not in drawn(editor, flow, nodes2)
+    unfold(editor, flow, nodes2)
+    assert {"base_shift", "max_shift", "t_min"} <= set(drawn(editor, flow, nodes2))
+
+
+def is_set(node, info):
+    """Whether a rare input of the node is saved with another value than it has by itself."""
+    rare = []
+    for kind, *rest in {**info["input"]["required"], **info["input"].get("optional", {})}.values():
+        options = rest[0] if rest else {}
+        if kind in ("INT", "FLOAT", "BOOLEAN", "COMBO", "STRING", "CURVE"):
+            usual = options.get("default", (options.get("options") or [None])[0])
+            rare += [(options.get("advanced"), usual)] + [(False, None)] * bool(options.get("control_after_generate"))
+    pairs = zip(rare, node.get("widgets_values") or [], strict=False)
+    return any(is_rare and value != usual for (is_rare, usual), value in pairs)
+
+
+@CANVASES
+def test_saved_workflows_keep_their_values_in_order(open_editor, server, nodes2):
+    """Every example and what 0.1.0 saved: new inputs stand behind; a rare one that is set is in sight."""
+    editor = open_editor(nodes2=nodes2)
+    infos = server.get("/object_info")
+    files = sorted([*OLD.glob("*.json"), *(ROOT / "example_workflows").glob("*.json")])
+    assert len(files) >= 32
+    folded = unfolded = 0
+    for file in files:
+        workflow = json.loads(file.read_text(encoding="utf-8"))
+        opened = {number: rest for number, *rest in editor.page.evaluate(OPENED, workflow)}
+        for node in workflow["nodes"]:
+            values, is_open = opened[node["id"]]
+            saved = node.get("widgets_values") or []
+            assert values[: len(saved)] == saved, (file.stem, node["type"])
+            if file.parent == OLD and node["type"].startswith("Stepwise"):
+                expected = is_set(node, infos[node["type"]])
+                assert is_open == expected, (file.stem, node["type"], saved)
+                unfolded, folded = unfolded + expected, folded + (not expected)
+    assert unfolded >= 10
+    assert folded >= 10
+    assert editor.errors_of_pack() == []
