@@ -83,3 +83,46 @@ def test_saved_workflows_keep_their_values_in_order(open_editor, server, nodes2)
     assert unfolded >= 10
     assert folded >= 10
     assert editor.errors_of_pack() == []
+
+
+# A schedule for flow models, no model wired to it, in the step node of a model that is none.
+MISTAKE = """() => {
+    const add = (type, x, y) => {
+        const node = LiteGraph.createNode(type)
+        node.pos = [x, y]
+        app.graph.add(node)
+        return node
+    }
+    const wire = (from, output, to, input) =>
+        from.connect(output, to, to.inputs.findIndex(each => each.name === input))
+    const [model, digit, noise] = [add("StepwiseDigitsModel", 20, 20), add("StepwiseDigit", 20, 180),
+        add("RandomNoise", 20, 340)]
+    const [latent, flow] = [add("EmptyLatentImage", 20, 500), add("StepwiseFlowSchedule", 340, 260)]
+    const guider = add("StepwiseCFGGuider", 340, 20)
+    const euler = add("StepwiseEuler", 680, 20)
+    const [vae, shown] = [add("VAEDecode", 1010, 20), add("PreviewImage", 1010, 140)]
+    latent.widgets[0].value = latent.widgets[1].value = 64
+    wire(model, 0, guider, "model"); wire(digit, 0, guider, "positive"); wire(digit, 0, guider, "negative")
+    wire(guider, 0, euler, "guider"); wire(noise, 0, euler, "noise"); wire(latent, 0, euler, "latent_image")
+    wire(flow, 0, euler, "sigmas"); wire(euler, 0, vae, "samples"); wire(model, 1, vae, "vae")
+    wire(vae, 0, shown, "images")
+    return euler.id
+}"""
+FACE = """id => {
+    const element = app.graph.getNodeById(id).widgets.find(each => each.name === "stepwise_face")?.element
+    const box = element?.getBoundingClientRect()
+    return element ? [element.textContent, box.height] : ["", 0]
+}"""
+
+
+@CANVASES
+def test_a_flow_schedule_on_another_model_is_said_in_the_step_node(open_editor, nodes2):
+    editor = open_editor(nodes2=nodes2)
+    euler = editor.page.evaluate(MISTAKE)
+    editor.queue().check()
+    editor.page.wait_for_timeout(300)
+    said, height = editor.page.evaluate(FACE, euler)
+    assert "sigmas[0] is 1, far below the model's highest noise level, 14.6" in said
+    assert "Wire the model into the schedule node" in said
+    assert height > 20
+    editor.screenshot(SCREENSHOTS / f"flow-{'nodes2' if nodes2 else 'classic'}.png")
