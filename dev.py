@@ -23,7 +23,7 @@ from tools.environment.process import Failure, Interrupted, call, output, raise_
 from tools.environment.server import Server
 from tools.environment.setup import lock, prepare
 
-EXAMPLE = ROOT / "example_workflows" / "api" / "dpmpp_2m_karras_cfg.json"
+EXAMPLE = ROOT / "example_workflows" / "api" / "ksampler.json"
 PICTURES = DEV / "output"
 ENVIRONMENT = """
 Everything lies in the folder .dev: the packages of ComfyUI and of the tests (.dev/env, about 6 GB), ComfyUI itself

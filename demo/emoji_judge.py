@@ -25,9 +25,9 @@ GROUPS = {
     "Symbols": "symbols",
 }
 NAMES = list(GROUPS.values())
-EPOCHS, BATCH, RATE = 40, 64, 2e-3
-DRAWN, CHUNK = 210, 30
-GUIDANCES = (1.0, 4.0, 7.5, 15.0)
+EPOCHS, BATCH, RATE = 25, 64, 2e-3
+DRAWN, CHUNK = 70, 35
+GUIDANCES = (1.0, 4.0, 7.5)
 
 
 class Classifier(nn.Module):

@@ -73,7 +73,7 @@ export function canPutBack(found) {
 }
 
 /** Puts the values back, and keeps them: what moved by itself is fixed. */
-export function putBack(found) {
+export async function putBack(found) {
     for (const each of found) {
         const widget = widgetOf(each)
         widget.value = each.was
@@ -81,8 +81,14 @@ export function putBack(found) {
         const control = controlOf(widget)
         if (!control) continue
         control.value = "fixed"
-        // Nodes 2.0 reads a control where the node's widgets change.
-        const node = nodeAt(each.id)
-        node.widgets = [...node.widgets]
+        if (LiteGraph.vueNodesMode) await drawnAnew(nodeAt(each.id), widget)
     }
+}
+
+/** Nodes 2.0 looks at a control only when it begins to draw the widget. */
+async function drawnAnew(node, widget) {
+    const all = [...node.widgets]
+    node.widgets = all.filter((each) => each !== widget)
+    await new Promise((resolve) => setTimeout(resolve))
+    node.widgets = all
 }

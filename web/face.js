@@ -98,8 +98,8 @@ class Face {
         this.fit()
     }
 
-    keep() {
-        putBack(this.stale)
+    async keep() {
+        await putBack(this.stale)
         remember()
         compareSoon()
     }
@@ -107,17 +107,14 @@ class Face {
     /** Gives the lines their room in the node, and takes it back where there are none. */
     fit() {
         const { node } = this
-        if (!this.element.childNodes.length) {
-            if (this.widget) node.removeWidget(this.widget)
-            this.widget = null
-            node.setSize([node.size[0], node.size[1] - (this.grown ?? 0)])
-            this.grown = 0
-        } else {
-            this.widget ??= this.add()
-            const height = Math.max(node.size[1], node.computeSize()[1])
-            this.grown = (this.grown ?? 0) + height - node.size[1]
-            node.setSize([node.size[0], height])
-        }
+        const said = this.element.childNodes.length > 0
+        if (said) this.widget ??= this.add()
+        else if (this.widget) node.removeWidget(this.widget)
+        if (!said) this.widget = null
+        const before = node.size[1] - (this.grown ?? 0)
+        const height = said ? Math.max(before, node.computeSize()[1]) : before
+        this.grown = height - before
+        node.setSize([node.size[0], height])
         node.setDirtyCanvas(true, true)
     }
 

@@ -18,7 +18,7 @@ from stepwise.tools.environment.server import Server
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = ROOT / "example_workflows" / "api" / "dpmpp_2m_karras_cfg.json"
 SOLVER, STEPS = "StepwiseDPMpp3MSDE", 200
-AUTOSAVED = "autosave_*_8_*.safetensors"
+AUTOSAVED = "autosave_*8_*.safetensors"
 
 
 def graph(server, **changes):

@@ -132,6 +132,9 @@ def test_what_moved_can_be_put_back_and_the_pause_is_kept(open_editor, nodes2):
     assert editor.page.evaluate(VALUE, [ids["noise"], "noise_seed"]) == 7
     assert lines(found[ids["one"]], "did") == ["stopped at step 10 of 20, seed 7"]
     screenshot(editor, "put-back", nodes2)
+    if nodes2:
+        (mode,) = editor.page.get_by_test_id("value-control").all()
+        assert "fixed" in mode.get_attribute("aria-label").lower(), "the page shows that the seed moves no more"
     ran = len(editor.frames)
     editor.queue().check()
     executing = {frame["data"]["node"] for frame in editor.frames[ran:] if frame["type"] == "executing"}
@@ -211,9 +214,8 @@ KSAMPLER = """ids => {
     return String(two.id)
 }"""
 FIXED = "id => { app.graph.getNodeById(id).widgets[1].value = 'fixed' }"
-VALUES = (
-    """id => app.graph.getNodeById(id).widgets.filter(each => each.name !== "stepwise_face").map(each => each.value)"""
-)
+VALUES = """id => app.graph.getNodeById(id).widgets
+    .filter(each => each.name !== "stepwise_face" && each.serialize !== false).map(each => each.value)"""
 
 
 @CANVASES

@@ -62,7 +62,7 @@ def box_of(node: Node, sizes: Sizes) -> Box:
         return Box(tuple(known["size"]), tuple(known["room"]))
     width, height = node.size or (WIDTH, 0)
     guess = max(height, 40 + 26 * len(node.inputs)) + TITLE
-    return Box((width, height), (200, TITLE) if node.compact else (width, guess))
+    return Box((width, height), (225, TITLE) if node.compact else (width, guess))
 
 
 def laid_out(workflow: Workflow, sizes: Sizes) -> Layout:

@@ -47,13 +47,13 @@ state is what to wire.
 
 With `autosave_every` above 0 the state is written after every so many steps, and on Cancel or an error in the middle,
 to a file in the folder `stepwise` of ComfyUI's output folder: its name is `autosave_`, the workflow, the title of the
-node, its id and the run. After Cancel or an error the node and the log say "saved at step 321 of 1000" and the file's name; **Go on from it** in the
-node, or **Go on from the autosave** in its context menu, places **Load State** with that file and wires it: the
-picture is the one that the run would have made. Each run of a node has a file of its own. The files of its last three
-runs are kept, and any that a Load State of the graph names; the older ones are removed when a new run first saves. A
-run is another one if anything is that it begins with or that leads to its guider: seed, latent, schedule, solver,
-model, prompts, guidance. A file is complete or not there. Whatever goes wrong in saving, the log says so and the run
-goes on.
+node, its id and the run. After Cancel or an error the node and the log say "saved at step 321 of 1000" and the file's
+name; **Go on from it** in the node, or **Go on from the autosave** in its context menu, places **Load State** with
+that file and wires it: the picture is the one that the run would have made. Each run of a node has a file of its own.
+The files of its last three runs are kept, and any that a Load State of the graph names; the older ones are removed
+when a new run first saves. A run is another one if anything is that it begins with or that leads to its guider: seed,
+latent, schedule, solver, model, prompts, guidance. A file is complete or not there. Whatever goes wrong in saving, the
+log says so and the run goes on.
 
 What patches and guiders of other packs remember from step to step is looked for in what Python can reach from them, and
 goes into the state where it is made of numbers, text, lists and tensors of up to eight latents. What changed and cannot

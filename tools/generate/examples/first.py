@@ -60,9 +60,9 @@ def side_by_side() -> Workflow:
     common = {"noise": noise[0], "latent_image": latent[0]}
     runs = [
         w.add("StepwiseDDPM", solvers, guider=guided[0], **common, sigmas=full[0]),
-        w.add("StepwiseDDIM", solvers, guider=guided[0], **common, sigmas=fifty[0]),
+        w.add("StepwiseDDIM", solvers, compact=True, guider=guided[0], **common, sigmas=fifty[0]),
         w.add("StepwiseDPMSolver", solvers, column=1, guider=guided[0], **common, sigmas=ten[0]),
-        w.add("StepwiseLCM", solvers, column=1, guider=plain[0], **common, sigmas=four[0]),
+        w.add("StepwiseLCM", solvers, column=1, compact=True, guider=plain[0], **common, sigmas=four[0]),
     ]
     stacked(w, pictures, [grid(w, pictures, run[0], model, None) for run in runs])
     return w

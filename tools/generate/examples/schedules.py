@@ -52,7 +52,7 @@ def edit_schedule() -> Workflow:
         "## A schedule of your own\nNoise levels from text, cut at a noise level. The upper part is taken in fewer "
         "steps, the lower one in more, and both are joined again. Check Sigmas lets the result through only when a "
         "sampler can run on it. Reverse and Scale are for samplers and models that want it.",
-        ((PROMPTS, "Noise levels from text"), (cut,), (changed, "Steps"), (plot, "The picture")),
+        ((PROMPTS, "Noise levels from text"), (cut,), (changed, "Steps"), (plot,), ("The picture",)),
     )
     model, positive, negative, latent = begin(w, PROMPTS, compact=True)
     text = w.add("StepwiseParseSigmas", "Noise levels from text", size=(290, 120))

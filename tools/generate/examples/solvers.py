@@ -23,7 +23,7 @@ def common(w: Workflow) -> tuple[Node, dict[str, Node], dict[str, Node], Node, N
         "LCM": guider(w, SCHEDULES, "CFG Guider (LCM)", compact=True, model=twin[0], **prompts, cfg=1.0),
     }
     sigmas = {
-        "": w.add("StepwiseKarrasSchedule", SCHEDULES, "8 steps", steps=8, model=model[0]),
+        "": w.add("StepwiseKarrasSchedule", SCHEDULES, "8 steps", compact=True, steps=8, model=model[0]),
         "LCM": w.add("StepwiseLCMSchedule", SCHEDULES, "4 steps (LCM)", compact=True, steps=4, model=twin[0]),
     }
     return model, guiders, sigmas, noise, latent
