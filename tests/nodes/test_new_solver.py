@@ -72,7 +72,7 @@ def test_it_has_its_pages(known):
         assert "Ralston 1962, Runge-Kutta" in text
         assert "- **as it comes**: order 2; model calls a step: 2; in a last step to 0: 1." in text
     assert "## Stop and go on" in steps
-    assert "SamplerCustomAdvanced: sampler" in sampler
+    assert "**SamplerCustomAdvanced** takes" in sampler
 
 
 def test_its_cost_is_counted(known):

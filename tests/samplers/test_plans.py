@@ -383,8 +383,10 @@ def test_ddpm_is_the_posterior(path):
 def test_a_plan_prints_one_line_per_row_and_names_every_model_call(case):
     for name, plan in plans(case):
         head, columns, *lines = str(plan).splitlines()
-        assert f"{plan.steps} steps" in head
-        assert f"{len(plan.stages)} model calls" in head
+        assert head.split(", ")[1:3] == [
+            f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+            for count, thing in ((plan.steps, "step"), (len(plan.stages), "model call"))
+        ]
         assert columns.split() == ["call", "step", "sigma", "rows"]
         assert len(lines) == sum(max(1, len(stage.opening) + len(stage.rows)) for stage in plan.stages), name
         starts = iter(lines)
