@@ -148,9 +148,8 @@ def test_a_file_that_is_missing_or_wrong_is_answered_in_words(server, no_states)
         assert "argument" not in told, told
     (server.output / "model.safetensors").write_bytes(b"\x02" + b"\0" * 7 + b"{}")
     prompt["1"]["inputs"] = {"file": "model.safetensors"}
-    assert (
-        "Load State: file is a safetensors file, but no state" in run_prompt(server, prompt).error["exception_message"]
-    )
+    told = run_prompt(server, prompt).error["exception_message"]
+    assert "Load State: file 'model.safetensors' is a safetensors file, but no state" in told
 
 
 STEPS = 150  # enough for a person to press Cancel in the middle
