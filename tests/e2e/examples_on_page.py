@@ -1,4 +1,9 @@
-"""Every example, as a person finds it: opened, legible, nothing over anything else, and run, in both canvases."""
+"""Every example, as a person finds it: opened, legible, nothing over anything else, and run, in both canvases.
+
+    python3 dev.py test tests/e2e/examples_on_page.py
+
+It takes too long to be run every time: run it after `python -m tools.generate.workflows --measure`.
+"""
 
 import json
 from itertools import combinations
