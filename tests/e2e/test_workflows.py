@@ -1,4 +1,4 @@
-"""What the examples say of themselves is true of their pictures; test_examples.py has how they open and run."""
+"""What the examples say of themselves is true of their pictures; examples_on_page.py has how they open and run."""
 
 import json
 import re
