@@ -52,7 +52,9 @@ def open_editor(server, browser, request):
     editors = []
 
     def open_editor(*, nodes2=False, locale="en"):
-        server.post("/settings", {"Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale})
+        # The panel at the right stays open for the next page where a test left it open.
+        panel = {"Comfy.RightSidePanel.IsOpen": False}
+        server.post("/settings", {"Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale, **panel})
         editor = Editor(browser.new_context(viewport={"width": 1600, "height": 900}).new_page(), server)
         editors.append(editor)
         editor.open()
