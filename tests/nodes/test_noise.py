@@ -263,13 +263,13 @@ def test_a_run_on_a_brownian_path_cut_at_any_step_is_the_uncut_run(solver, param
             assert torch.equal(rest, whole), f"cut at {cut}"
 
 
-def test_a_part_of_another_kind_of_noise_or_other_seeds_is_refused():
+def test_a_part_of_another_kind_of_noise_is_refused_and_other_seeds_by_strict():
     guider, sigmas = guider_of("EPS"), schedule_of("EPS")
     begun = {"guider": guider, "noise": noise_of(seeds="3, 4"), "latent_image": empty(2), "sigmas": sigmas}
     state = call("StepwiseDDPM", **begun, end_step=2)[2]
     go_on = {"guider": guider, "state": state}
     assert "noise_kind = brownian" in refused("StepwiseDDPM", **go_on, noise_kind="brownian")
-    message = refused("StepwiseDDPM", **go_on, noise=noise_of(seeds="3, 9"))
+    message = refused("StepwiseDDPM", **go_on, noise=noise_of(seeds="3, 9"), on_mismatch="strict")
     assert "noise has the seed 3, 9, and the state was made with 3, 4" in message
     assert "3, 4, 0.2 of the way to 6, 7" in str(
         call("StepwiseDDPM", **{**begun, "noise": noise_of(seeds="3, 4", variation_seed=6, variation_strength=0.2)})[
