@@ -1,8 +1,9 @@
 """What the samplers do to the Emoji model: its table in docs/quality.md, and its pictures in docs/images.
 
-    python benchmarks/emoji.py            about a quarter of an hour on two cores; fills what stands between the page's
-                                          marks and draws four pictures
-    python benchmarks/emoji.py --quick    a minute; prints a small table and writes nothing
+    python benchmarks/emoji.py              fills what stands between the page's marks and draws four pictures
+    python benchmarks/emoji.py --table      measures the table alone
+    python benchmarks/emoji.py --pictures   draws the pictures alone
+    python benchmarks/emoji.py --quick      prints a small table and writes nothing
 
 The model that comes with the pack runs in the real ComfyUI, on the CPU, through this pack's own nodes.
 """
