@@ -3,11 +3,13 @@
 import asyncio
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from comfy_api.latest import io
 from stepwise.tools.generate import generated, pages
+from stepwise.tools.generate.markdown import marked
 
 import nodes as host_nodes
 
@@ -219,3 +221,33 @@ def test_the_page_for_users_of_ksampler_draws_the_template_that_it_names(drawn):
     *_, block = links(KSAMPLER)
     ours = [(drawn[source][0], output, drawn[target][0], name) for source, output, target, name in block]
     assert sorted(ours) == sorted(wire(*link[1:5]) for link in template["links"])
+
+
+def cells_of(table):
+    """The rows of a Markdown table, without its head."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
+
+
+def test_settings_by_model_are_those_of_the_templates():
+    """ComfyUI brings the templates with it: sampler, scheduler, steps, cfg, shift and size are read there."""
+    templates = files("comfyui_workflow_templates_json") / "templates"
+    page = KSAMPLER.read_text(encoding="utf-8")
+    samplers, schedulers = (cells_of(marked(name).search(page)[0]) for name in ("samplers", "schedulers"))
+    settings = cells_of(page.partition("a test reads it there.\n\n")[2].partition("\n\n")[0])
+    assert len(settings) == 6
+    for model, template, solver, schedule, steps, cfg, beside in settings:
+        graph = json.loads((templates / f"{template.strip('`')}.json").read_text(encoding="utf-8"))
+        nodes = [*graph["nodes"], *(n for d in graph.get("definitions", {}).get("subgraphs", []) for n in d["nodes"])]
+        values = {node["type"]: node.get("widgets_values") for node in nodes}
+        if "KSamplerAdvanced" in values:
+            _, _, _, *there = next(n["widgets_values"] for n in nodes if n["type"] == "KSamplerAdvanced")
+        else:
+            _, _, *there = values["KSampler"]
+        assert [float(steps), float(cfg)] == pytest.approx(there[:2]), model
+        assert [there[2], f"**{solver}**"] in [[row[0].strip("`"), row[1]] for row in samplers], model
+        assert [there[3], f"**{schedule.split(',')[0]}**"] in [[row[0].strip("`"), row[1]] for row in schedulers], model
+        if "shift" in beside:
+            assert f"shift {values['ModelSamplingSD3'][0]:g} " in beside, model
+        for kind in ("EmptyLatentImage", "EmptySD3LatentImage"):
+            if kind in values:
+                assert "of {} x {}".format(*values[kind][:2]) in beside, model
