@@ -5,7 +5,7 @@
 // sent back with the next questions, as long as nothing changes in what the model comes from.
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
-import { follow, linkOf } from "./shared.js"
+import { MARGIN, drawnWidget, follow, linkOf } from "./shared.js"
 
 const SCHEDULE = /^Stepwise.+Schedule$/
 const WIDGET = "stepwise_curve"
@@ -233,16 +233,8 @@ function drawn(sigmas) {
 
 function addCurve(node) {
     const curve = new Curve(node)
-    const widget = node.addDOMWidget(WIDGET, "stepwise_curve", curve.element, {
-        serialize: false, // nothing in the prompt
-        hideOnZoom: false,
-        margin: 6,
-        getMinHeight: () => HEIGHT + 12,
-        getMaxHeight: () => HEIGHT + 12,
-        getValue: () => "",
-        setValue: () => {},
-    })
-    widget.serialize = false // nothing in the saved workflow
+    const height = () => HEIGHT + 2 * MARGIN
+    const widget = drawnWidget(node, WIDGET, "stepwise_curve", curve.element, height, { getMaxHeight: height })
     for (const each of node.widgets) if (each !== widget) follow(each, "callback", () => curve.refresh())
     follow(node, "onWidgetChanged", () => curve.refresh())
     follow(node, "onConnectionsChange", () => curve.refresh())

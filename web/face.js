@@ -8,10 +8,9 @@ import { api } from "../../scripts/api.js"
 import { canPutBack, changes, inWords, moves, putBack } from "./changes.js"
 import { goOn, note } from "./go_on.js"
 import { button, heightAt, nodeAt, remember, takesSteps } from "./page.js"
-import { follow } from "./shared.js"
+import { MARGIN, drawnWidget, follow } from "./shared.js"
 
 const WIDGET = "stepwise_face"
-const MARGIN = 6
 const PATIENCE = 150 // milliseconds without another change before the page's prompt is compared
 const STYLE = `
 .stepwise-face { box-sizing: border-box; display: flex; flex-direction: column; gap: 4px; width: 100%; padding: 6px 8px;
@@ -126,17 +125,8 @@ class Face {
     }
 
     add() {
-        const widget = this.node.addDOMWidget(WIDGET, "stepwise_face", this.element, {
-            serialize: false, // nothing in the prompt
-            hideOnZoom: false,
-            margin: MARGIN,
-            getMinHeight: () => this.height(),
-            getMaxHeight: () => this.height(),
-            getValue: () => "",
-            setValue: () => {},
-        })
-        widget.serialize = false // nothing in the saved workflow
-        return widget
+        const height = () => this.height()
+        return drawnWidget(this.node, WIDGET, "stepwise_face", this.element, height, { getMaxHeight: height })
     }
 }
 

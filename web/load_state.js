@@ -4,7 +4,7 @@
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 import { button } from "./page.js"
-import { follow } from "./shared.js"
+import { MARGIN, drawnWidget, follow } from "./shared.js"
 
 const LOADER = "StepwiseLoadState"
 const WIDGET = "stepwise_summary"
@@ -167,15 +167,7 @@ function hasFiles(event) {
 function addSummary(node) {
     const summary = new Summary(node)
     summaries.set(node, summary)
-    const widget = node.addDOMWidget(WIDGET, "stepwise_summary", summary.element, {
-        serialize: false, // nothing in the prompt
-        hideOnZoom: false,
-        margin: 6,
-        getMinHeight: () => HEIGHT + 12,
-        getValue: () => "",
-        setValue: () => {},
-    })
-    widget.serialize = false // nothing in the saved workflow
+    drawnWidget(node, WIDGET, "stepwise_summary", summary.element, () => HEIGHT + 2 * MARGIN)
     follow(summary.widget, "callback", () => {
         summary.chosen = true
         summary.show()

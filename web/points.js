@@ -1,6 +1,6 @@
 // A curve is drawn with the mouse in Nodes 2.0 only. On the classic canvas its node says so, and gives its points as text.
 import { app } from "../../scripts/app.js"
-import { follow } from "./shared.js"
+import { MARGIN, drawnWidget, follow } from "./shared.js"
 
 const CURVE = "CURVE"
 const WIDGET = "stepwise_points"
@@ -75,17 +75,11 @@ function addPoints(node, curve) {
     text.addEventListener("wheel", (event) => {
         if (text.scrollHeight > text.clientHeight && !event.ctrlKey) event.stopPropagation()
     })
-    const widget = node.addDOMWidget(WIDGET, WIDGET, element, {
-        serialize: false, // nothing in the prompt
+    const height = () => HEIGHT + 2 * MARGIN
+    const widget = drawnWidget(node, WIDGET, WIDGET, element, height, {
         canvasOnly: true, // nothing in Nodes 2.0, where the curve itself is
-        hideOnZoom: false,
-        margin: 6,
-        getMinHeight: () => HEIGHT + 12,
-        getMaxHeight: () => HEIGHT + 12,
-        getValue: () => "",
-        setValue: () => {},
+        getMaxHeight: height,
     })
-    widget.serialize = false // nothing in the saved workflow
     Object.defineProperty(widget, "hidden", { configurable: true, get: () => LiteGraph.vueNodesMode, set() {} })
     // Behind the values, which are saved by position, and before what is drawn of them.
     const place = node.widgets.findIndex((each) => each.serialize === false)

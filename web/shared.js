@@ -13,3 +13,20 @@ export function follow(object, name, after) {
 export function linkOf(node, input) {
     return input?.link == null ? null : node.graph?.getLink?.(input.link) ?? node.graph?.links?.[input.link] ?? null
 }
+
+export const MARGIN = 6 // around what is drawn in a node
+
+/** A widget that draws `element`, at least as high as `height()` says: nothing of it is saved, and nothing is sent. */
+export function drawnWidget(node, name, type, element, height, options = {}) {
+    const widget = node.addDOMWidget(name, type, element, {
+        serialize: false, // nothing in the prompt
+        hideOnZoom: false,
+        margin: MARGIN,
+        getMinHeight: height,
+        getValue: () => "",
+        setValue: () => {},
+        ...options,
+    })
+    widget.serialize = false // nothing in the saved workflow
+    return widget
+}

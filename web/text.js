@@ -2,6 +2,7 @@
 //
 // What they say comes with their result (`text` in the outputs of a run), from the cache too.
 import { app } from "../../scripts/app.js"
+import { MARGIN, drawnWidget } from "./shared.js"
 
 const SPEAKERS = new Set(["StepwisePlanTable", "StepwiseCheckSigmas", "StepwiseInspectState", "StepwiseSaveState"])
 const WIDGET = "stepwise_text"
@@ -25,15 +26,7 @@ function addText(node) {
     element.addEventListener("wheel", (event) => {
         if (element.scrollHeight > element.clientHeight && !event.ctrlKey) event.stopPropagation()
     })
-    const widget = node.addDOMWidget(WIDGET, "stepwise_text", element, {
-        serialize: false, // nothing in the prompt
-        hideOnZoom: false,
-        margin: 6,
-        getMinHeight: () => HEIGHT + 12,
-        getValue: () => "",
-        setValue: () => {},
-    })
-    widget.serialize = false // nothing in the saved workflow
+    drawnWidget(node, WIDGET, "stepwise_text", element, () => HEIGHT + 2 * MARGIN)
     const executed = node.onExecuted
     node.onExecuted = function (output) {
         executed?.apply(this, arguments)
