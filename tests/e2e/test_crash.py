@@ -28,6 +28,7 @@ def graph(server, **changes):
     schedule, run, decode = (by_kind[kind] for kind in ("StepwiseKarrasSchedule", "StepwiseDPMpp2M", "VAEDecode"))
     assert run == "8"
     prompt[schedule]["inputs"]["steps"] = STEPS
+    prompt[by_kind["EmptyLatentImage"]]["inputs"]["batch_size"] = 2
     sockets = {name: value for name, value in prompt[run]["inputs"].items() if isinstance(value, list)}
     prompt[run] = {"class_type": SOLVER, "inputs": {**defaults(server), **sockets, **changes}}
     prompt["20"] = {"class_type": "SaveLatent", "inputs": {"samples": [run, 0], "filename_prefix": "final"}}

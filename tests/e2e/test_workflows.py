@@ -81,7 +81,7 @@ def test_four_samplers_side_by_side(server):
 
 @pytest.mark.parametrize(("name", "count"), [(PAUSE, 3), (FORK, 4), (HAND_OVER, 2)])
 def test_examples_of_states(server, name, count):
-    """One row of digits for each run: all differ, but that the run gone on is the run in one piece."""
+    """One row of pictures for each run: all differ, but that the run gone on is the run in one piece."""
     rows = rows_of(server, name, count)
     equal = [(i, j) for i in range(count) for j in range(i) if np.array_equal(rows[i], rows[j])]
     assert equal == ([(2, 1)] if name == PAUSE else [])
@@ -108,7 +108,7 @@ def test_inpainting_keeps_what_is_not_masked(server):
     assert apart(before[ROW // 2 :], after[ROW // 2 :]) > 10
 
 
-def test_image_to_image_is_nearer_to_its_beginning_than_other_digits_are(server):
+def test_image_to_image_is_nearer_to_its_beginning_than_other_pictures_are(server):
     before, after = rows_of(server, IMAGE_TO_IMAGE, 2)
     assert 5 < apart(before, after) < apart(before, np.roll(before, ROW + GAP, axis=1))
 

@@ -9,7 +9,8 @@ class DemoModel:
     """A shipped model as an example wants it.
 
     `prompts` are what is drawn, `others` what is drawn instead, one for each picture of the batch; `lines` is how many
-    lines a prompt shows. `cfg` is the guidance scale that suits the model, `high` one that burns it.
+    lines a prompt shows. `cfg` is the guidance scale that suits the model, `high` one that burns it, and `threshold`
+    what Dynamic Thresholding limits its latents to.
     """
 
     loader: str
@@ -25,6 +26,7 @@ class DemoModel:
     columns: int
     cfg: float
     high: float
+    threshold: float
     lines: int = 1
 
 
@@ -42,6 +44,7 @@ DIGITS = DemoModel(
     columns=5,
     cfg=3.0,
     high=15.0,
+    threshold=1.9,
 )
 
 EMOJI = DemoModel(
@@ -58,5 +61,6 @@ EMOJI = DemoModel(
     columns=4,
     cfg=4.0,
     high=15.0,
+    threshold=3.5,
     lines=8,
 )

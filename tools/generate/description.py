@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from .demo_model import DIGITS, DemoModel
+from .demo_model import EMOJI, DemoModel
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Workflow:
     api: str
     note: str
     columns: tuple[tuple[str, ...], ...]
-    demo: DemoModel = DIGITS
+    demo: DemoModel = EMOJI
     runs: bool = True
     nodes: list[Node] = field(default_factory=list)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..demo_model import EMOJI
+from ..demo_model import DIGITS
 from ..description import Node, Workflow
 from .parts import begin, empty, grid, guider, loader, picture, prompt, saved, stacked
 
@@ -13,9 +13,9 @@ def first_picture() -> Workflow:
     w = Workflow(
         "DPM++ 2M Karras with CFG",
         "dpmpp_2m_karras_cfg",
-        "## The recommended default\nDPM++ 2M on the Karras schedule, 20 steps. The model of handwritten digits comes "
-        "with the pack; wire any other MODEL, prompts and VAE in its place, with the guidance that suits it: 7 for "
-        "Stable Diffusion.",
+        "## The recommended default\nDPM++ 2M on the Karras schedule, 20 steps. The model of emoji comes with the "
+        "pack; wire any other MODEL, prompts and VAE in its place, with the guidance that suits it: 7 for Stable "
+        "Diffusion.",
         ((PROMPTS,), (GUIDANCE, SCHEDULE), ("20 steps of DPM++ 2M",), (PICTURE,)),
     )
     model, positive, negative, latent = begin(w, PROMPTS)
@@ -42,6 +42,7 @@ def side_by_side() -> Workflow:
         "## Four ways from the same noise\nFrom top to bottom: DDPM with 1000 steps, DDIM with 50, DPM-Solver of order "
         "2 with 10 steps (19 model calls), LCM with 4 steps on the distilled model.",
         ((prompts, models), (GUIDANCE, schedules), (solvers,), (pictures,)),
+        demo=DIGITS,
     )
     positive = prompt(w, prompts, w.demo.names[0], w.demo.prompts)
     negative = prompt(w, prompts, w.demo.names[1], w.demo.nothing, compact=True)
@@ -99,7 +100,6 @@ def one_node() -> Workflow:
         "show the settings of what you choose. Lower `end_step` to stop there, and wire `state` into a second one to "
         "go on.",
         ((PROMPTS,), ("Sampling",), (PICTURE,)),
-        demo=EMOJI,
     )
     model, positive, negative, latent = begin(w, PROMPTS)
     inputs = {"model": model[0], "positive": positive[0], "negative": negative[0], "latent_image": latent[0]}
@@ -117,7 +117,6 @@ def image_to_image() -> Workflow:
         "run begins at the noise level from which 60 % of the steps are left. Load Image and VAE Encode bring in a "
         "picture of your own.",
         ((PROMPTS,), (first,), (again,), (pictures,)),
-        demo=EMOJI,
     )
     model, positive, negative, latent = begin(w, PROMPTS, compact=True)
     other = prompt(w, PROMPTS, "What to make of it", w.demo.others)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..demo_model import DIGITS
 from ..description import Node, Workflow
 from .parts import begin, begin_on_karras, empty, guider, loader, picture, prompt, rows
 
@@ -83,7 +84,7 @@ def without_burning() -> Workflow:
     model, prompts, begins = begin_on_karras(w, PROMPTS, SCHEDULE)
     apg = w.add("StepwiseAPGGuidance", rules, norm_threshold=0.5 * (w.demo.pixels / 8))
     rescale = w.add("StepwiseRescaleGuidance", rules)
-    threshold = w.add("StepwiseThresholdGuidance", rules, limit=1.9)
+    threshold = w.add("StepwiseThresholdGuidance", rules, limit=w.demo.threshold)
     given = {"model": model[0], **prompts, "cfg": w.demo.high, "compact": True}
     made = [("Plain", guider(w, guiders, "Guidance 15", **given))]
     made += [
@@ -147,6 +148,7 @@ def two_prompts() -> Workflow:
         "difference that the second prompt makes, times 3 at high noise and fading out, where it is no longer "
         "evaluated: the second digit bends the shape, the first one keeps the last word.",
         ((PROMPTS, leaves_group), (formula,), ("Guider and noise levels",), ("Steps", "Report", PICTURE)),
+        demo=DIGITS,
     )
     model = loader(w, PROMPTS)
     first = prompt(w, PROMPTS, "First prompt", w.demo.prompts)
@@ -221,6 +223,7 @@ def apg_by_hand() -> Workflow:
         "15. Middle: the part along the prediction, which raises contrast. Bottom: the part across it, which is "
         "Adaptive Projected Guidance, with its size clamped.",
         ((PROMPTS, SCHEDULE), (parts,), (sums, "Guiders"), (RUNS, "A row of pictures for each")),
+        demo=DIGITS,
     )
     model, prompts, begins = begin_on_karras(w, PROMPTS, SCHEDULE)
     cond, uncond = (

@@ -1,5 +1,6 @@
 """Examples of noise levels and noise: schedules side by side, schedules edited, flow models, Brownian noise."""
 
+from ..demo_model import DIGITS
 from ..description import Workflow
 from .parts import begin, guider, loader, picture, rows
 
@@ -86,6 +87,7 @@ def flow_model() -> Workflow:
         "shift 3 with CFG-Zero*, and Linear-Quadratic with Heun. The Digits model has a flow variant: the same network "
         "in these coordinates.",
         ((PROMPTS, shifted), (solvers,), ("Guidance", RUNS), (ROWS,)),
+        demo=DIGITS,
     )
     model, positive, negative, latent = begin(w, PROMPTS, compact=True, variant="flow")
     noise = w.add("RandomNoise", PROMPTS, compact=True, noise_seed=7)
@@ -122,6 +124,7 @@ def brownian() -> Workflow:
         "independent noise the number of steps changes the picture. Each picture has a seed of its own, so you can "
         "make it again alone.",
         ((PROMPTS, seeds), (schedules, "Guidance"), (solvers,), (ROWS,)),
+        demo=DIGITS,
     )
     model, positive, negative, latent = begin(w, PROMPTS, compact=True)
     listed = ", ".join(str(seed) for seed in (7, 12, 100, 3, 4, 51, 6, 77, 8, 9)[: w.demo.batch])

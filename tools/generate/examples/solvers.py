@@ -1,5 +1,6 @@
 """Examples of every solver: as nodes that take steps, and as SAMPLERs for nodes that take one."""
 
+from ..demo_model import DIGITS
 from ..description import Node, Workflow
 from .parts import begin, guider, loader, saved
 
@@ -45,6 +46,7 @@ def every_solver() -> Workflow:
         "every_solver",
         f"## Seventeen solvers\n{NOTE}",
         ((PROMPTS, SCHEDULES), *((group,) for group in groups), (PICTURE,)),
+        demo=DIGITS,
     )
     model, guiders, sigmas, noise, latent = common(w)
     begins = {"noise": noise[0], "latent_image": latent[0]}
@@ -67,6 +69,7 @@ def every_sampler() -> Workflow:
         "## For nodes that take a SAMPLER\nEach solver as a SAMPLER in ComfyUI's SamplerCustomAdvanced, and the last "
         f"one in Sample (Stepwise), which can also stop and go on. {NOTE}",
         ((PROMPTS, SCHEDULES), *((group,) for group in groups), (PICTURE,)),
+        demo=DIGITS,
     )
     model, guiders, sigmas, noise, latent = common(w)
     begins = {"noise": noise[0], "latent_image": latent[0]}
