@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..samplers import FLOW, VE
 from ..samplers.parameters import InputError
-from .host.levels import read_sigmas
+from .host.levels import below_one, read_sigmas
 from .host.models import path_of, sampling_of
 from .host.sampler import PlanSampler, make_plan
 from .shared.messages import named
@@ -42,5 +42,7 @@ class StepwisePlanTable(io.ComfyNode):
             if not isinstance(sampler, PlanSampler):
                 raise InputError("sampler", "is not one of Stepwise, so it has no plan", "wire a Stepwise Sampler node")
             chosen = {"VE": VE, "FLOW": FLOW}[path] if model is None else path_of(sampling_of(model))
-            text = f"{sampler.solver.name} on {make_plan(sampler.solver, sampler.params, chosen, read_sigmas(sigmas))}"
+            below = 1.0 if model is None else below_one(sampling_of(model))
+            plan = make_plan(sampler.solver, sampler.params, chosen, read_sigmas(sigmas), below=below)
+            text = f"{sampler.solver.name} on {plan}"
         return io.NodeOutput(text, ui=ui.PreviewText(text))

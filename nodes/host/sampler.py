@@ -19,13 +19,14 @@ from ...samplers.parameters import InputError, Value, checked
 from ...samplers.plan import NoiseSource
 from ...samplers.registry import Solver
 from ...samplers.schedules.checks import check_sigmas
+from ...samplers.solvers.first_level import begun
 from ...samplers.solvers.open_end import open_ended
 from ...samplers.solvers.rest import placed, rested
 from .batching import Batching, BatchingWatch
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .guider import PredictionGuider
-from .levels import read_sigmas, snapped
+from .levels import below_one, read_sigmas, snapped
 from .models import path_of, sampling_of
 from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
@@ -39,16 +40,19 @@ def make_plan(
     sigmas: Sequence[float],
     open_end: bool = False,
     snap: bool = True,
+    below: float = 1.0,
 ) -> Plan:
     """The plan, with every input checked first; with an `open_end` it leaves what a longer one would go on with.
 
     A schedule of one level or none is a part of no steps, and so is its plan. Version 0.1.0 did not `snap` the first
-    level.
+    level. `below` is `below_one` of the model, for a solver whose `first_level` is core.
     """
     levels, complete = snapped(path, sigmas) if snap else tuple(sigmas), checked(solver.plan, params)
     check_sigmas(path, levels, fewest=0)
     if len(levels) < 2:
         return Plan(path, levels, ())
+    if below < 1.0 and "first_level" in complete:
+        levels = begun(path, levels, str(complete["first_level"]), below)
     return open_ended(solver.plan, path, levels, complete) if open_end else solver.plan(path, levels, **complete)
 
 
@@ -140,7 +144,8 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         extra_args = extra_args or {}
         sampling = sampling_of(model.inner_model.model_patcher)
         try:
-            plan = make_plan(self.solver, self.params, path_of(sampling), read_sigmas(sigmas))
+            path, levels = path_of(sampling), read_sigmas(sigmas)
+            plan = make_plan(self.solver, self.params, path, levels, below=below_one(sampling))
         except InputError as error:
             raise ValueError(f"{self.solver.name} Sampler: {error}") from None
 

@@ -26,8 +26,9 @@ def resumed(
     start_step: int,
     on_mismatch: str,
     face: Face,
+    below: float = 1.0,
 ) -> tuple[HeldRun, Plan]:
-    """`held`, ready to go on under `sampler`, and the plan of that.
+    """`held`, ready to go on under `sampler`, and the plan of that, on a model of which `below` is `below_one`.
 
     Latent, noise and mask always come from the state. Where solver, parameters or `sigmas` differ from the state's,
     `on_mismatch` decides: error raises InputError, fork goes on from the present x and says what it dropped. The seed
@@ -43,7 +44,7 @@ def resumed(
     if start_step not in (0, held.start_step, held.step):
         problem = f"is {start_step}, and the state stands at step {held.step} of a run from step {held.start_step}"
         raise InputError("start_step", problem, "set it to 0")
-    fork = Fork(on_mismatch, face)
+    fork = Fork(on_mismatch, face, below)
     if held.solver == sampler.solver.name:
         # A parameter that is newer than the state had no other value then.
         defaults = {name: parameter.default for name, parameter in sampler.solver.parameters.items()}
@@ -57,7 +58,8 @@ def resumed(
 class Fork:
     """What does not agree with the state, one thing at a time; `restarts` once the solver's history is of no use."""
 
-    def __init__(self, on_mismatch: str, face: Face):
+    def __init__(self, on_mismatch: str, face: Face, below: float):
+        self.below = below
         self.allowed, self.strict = on_mismatch == "fork", on_mismatch == "strict"
         self.face = face
         self.restarts = False
@@ -138,7 +140,7 @@ class Fork:
         if not self.restarts:
             plan = self.plan_of(held, sampler)
             if held.plan != fingerprint(plan) and plan.sigmas != held.sigmas[held.solver_step :]:
-                plan = plan_of(held, sampler, snap=False)
+                plan = plan_of(held, sampler, self.below, snap=False)
             if held.plan == fingerprint(plan):
                 check_state(plan, held.state)
                 return held, plan
@@ -164,11 +166,11 @@ class Fork:
         """`plan_of`, made once for each schedule."""
         levels = held.sigmas[held.solver_step :]
         if levels not in self.plans:
-            self.plans[levels] = plan_of(held, sampler)
+            self.plans[levels] = plan_of(held, sampler, self.below)
         return self.plans[levels]
 
 
-def plan_of(held: HeldRun, sampler: PlanSampler, snap: bool = True) -> Plan:
+def plan_of(held: HeldRun, sampler: PlanSampler, below: float, snap: bool = True) -> Plan:
     """What the present solver does with its part of the schedule."""
     levels = held.sigmas[held.solver_step :]
-    return make_plan(sampler.solver, sampler.params, held.path, levels, open_end=True, snap=snap)
+    return make_plan(sampler.solver, sampler.params, held.path, levels, open_end=True, snap=snap, below=below)

@@ -15,7 +15,7 @@ from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
 from ...samplers.schedules.checks import FROM_THE_MODEL, beginning, check_sigmas
 from ..host.latents import packed, read_latent, read_noise
-from ..host.levels import read_sigmas, rounding_of, snapped
+from ..host.levels import below_one, read_sigmas, rounding_of, snapped
 from ..host.models import family_of, path_of, sampling_of
 from ..host.plain_values import there
 from ..host.sampler import PlanRun, PlanSampler, state_on
@@ -58,7 +58,8 @@ def sample(
         beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
-        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch, face)
+        below = below_one(sampling_of(guider.model_patcher))
+        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch, face, below)
         beside = held.latent
     output, denoised, held = go(guider, sampler, held, plan, end_step, autosave)
     # What other nodes put into the latent goes on with it, whether a state can hold it or not.
@@ -104,7 +105,7 @@ def fresh(
         face.say(said)
     if not isinstance(sampler, PlanSampler):
         return held, None
-    plan = plan_of(held, sampler)
+    plan = plan_of(held, sampler, below_one(sampling_of(guider.model_patcher)))
     if not sigmas:
         # The host asks no sampler to take no steps, and hands the latent back.
         held = replace(held, state=start(packed(latent["samples"])), denoised=latent["samples"])

@@ -25,6 +25,26 @@ UNIPC_PAPER = (
     "Zhao, Bai, Rao, Zhou and Lu 2023, UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion "
     "Models, arXiv:2302.04867"
 )
+RES_PAPER = (
+    "Zhang, Song and Chen 2023, Improved Order Analysis and Design of Exponential Integrator for Diffusion Models "
+    "Sampling, arXiv:2308.02157"
+)
+EXPONENTIAL_PAPER = (
+    "Hochbruck and Ostermann 2005, Explicit Exponential Runge-Kutta Methods for Semilinear Parabolic Problems, "
+    "SIAM Journal on Numerical Analysis 43(3)"
+)
+SEEDS_PAPER = (
+    "Gonzalez, Fernandez, Tran, Gherbi, Hajri and Masmoudi 2023, SEEDS: Exponential SDE Solvers for Fast High-Quality "
+    "Sampling from Diffusion Models, arXiv:2305.14267"
+)
+ER_SDE_PAPER = (
+    "Cui, Zhang, Bao and Liao 2023, Elucidating the Solution Space of Extended Reverse-Time SDE for Diffusion Models, "
+    "arXiv:2309.06169"
+)
+GRADIENT_PAPER = (
+    "Permenter and Yuan 2024, Interpreting and Improving Diffusion Models from an Optimization Perspective, "
+    "arXiv:2306.04848"
+)
 DEIS_PAPER = "Zhang and Chen 2023, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902"
 RESTART_PAPER = "Xu, Deng, Cheng, Tian, Liu and Jaakkola 2023, Restart Sampling, arXiv:2306.14878"
 SCORE_PAPER = (

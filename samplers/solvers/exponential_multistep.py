@@ -11,9 +11,18 @@ from ..phi import exponential_weights
 from ..plan import Noise, Operand, Stage, planned, row
 from .ancestral import Eta, SNoise
 from .cfg_pp import CfgPP, with_cfg_pp
+from .first_level import FirstLevel, begun
 from .history import FinalOrder, WarmUp, final_limit, finite_steps, history, known_history, opened, opening_order
 from .runge_kutta import runge_kutta_stages
 from .sde import sde_step
+
+Time = Annotated[
+    Literal["half_log_snr", "log_sigma"],
+    Param(
+        "Variable of extrapolation. They differ on flow models only, where ComfyUI's own dpmpp_2m has log_sigma.",
+        rare=True,
+    ),
+]
 
 
 @planned
@@ -21,13 +30,7 @@ def dpmpp_2m(
     path: Path,
     sigmas: Sequence[float],
     *,
-    time: Annotated[
-        Literal["half_log_snr", "log_sigma"],
-        Param(
-            "Variable of extrapolation. They differ on flow models only, where ComfyUI's own dpmpp_2m has log_sigma.",
-            rare=True,
-        ),
-    ] = "half_log_snr",
+    time: Time = "half_log_snr",
     final_order: FinalOrder = "falling",
     cfg_pp: CfgPP = False,
 ) -> list[Stage]:
@@ -64,6 +67,8 @@ def dpmpp_2m_sde(
     s_noise: SNoise = 1.0,
     final_order: FinalOrder = "first",
     cfg_pp: CfgPP = False,
+    time: Time = "half_log_snr",
+    first_level: FirstLevel = "as_given",
 ) -> list[Stage]:
     """DPM-Solver++(2M) SDE   (Lu et al. 2022b, section 5; k-diffusion, sample_dpmpp_2m_sde).
 
@@ -71,17 +76,21 @@ def dpmpp_2m_sde(
     for `heun` the exact integral of the line through both, 1 - (1 - e^-z) / z over 1 - e^-z with z = (1 + eta) h.
 
     One model call a step; on the ODE (eta = 0) order 2. `final_order` = first, the default, makes the last step before
-    0 one of order 1: there the extrapolation over a long step in log-SNR is what goes wrong with few steps.
+    0 one of order 1: there the extrapolation over a long step in log-SNR is what goes wrong with few steps. `time` =
+    log_sigma measures the h of the extrapolation as log(s / t) on FLOW too, where the noise stays that of `sde_step`.
     """
+    sigmas = begun(path, sigmas, first_level)
+    lam = VE.lam if time == "log_sigma" else path.lam
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         carry, gain, up = sde_step(path, s, t, eta)
         extra = 0.0
         if step > 0 and final_limit(final_order, sigmas, step) > 1:
-            h, last = path.lam(t) - path.lam(s), path.lam(s) - path.lam(sigmas[step - 1])
+            h, last = lam(t) - lam(s), lam(s) - lam(sigmas[step - 1])
             if math.isfinite(last):
                 z = (1.0 + eta) * h
-                slope = gain / 2.0 if solver_type == "midpoint" else path.alpha(t) * (1.0 + math.expm1(-z) / z)
+                whole = path.alpha(t) if time == "half_log_snr" else -gain / math.expm1(-z)
+                slope = gain / 2.0 if solver_type == "midpoint" else whole * (1.0 + math.expm1(-z) / z)
                 extra = slope * h / last
         terms = {"denoised": gain + extra, "previous1": -extra, "x": carry, Noise("step", s, t): s_noise * up}
         stages.append(Stage(s, (row("x", terms), *history(1)), step))
@@ -98,13 +107,13 @@ Weights = Annotated[
 
 
 def adams_terms(
-    path: Path, sigmas: Sequence[float], step: int, order: int, eta: float, curvature: float
+    path: Path, sigmas: Sequence[float], step: int, order: int, eta: float, curvature: float, end: float | None = None
 ) -> dict[Operand, float]:
     """The predictions in the exponential Adams step: their polynomial through `order` points, integrated exactly.
 
-    Points at infinite log-SNR are left out.
+    The step goes to the next level, or to an `end` of its own. Points at infinite log-SNR are left out.
     """
-    s, t = sigmas[step], sigmas[step + 1]
+    s, t = sigmas[step], sigmas[step + 1] if end is None else end
     lams = [path.lam(sigmas[step - i]) for i in range(min(order, step + 1))]
     nodes = [lam for lam in lams if math.isfinite(lam)]
     if len(nodes) < 2:
@@ -157,6 +166,7 @@ def dpmpp_3m_sde(
     s_noise: SNoise = 1.0,
     final_order: FinalOrder = "falling",
     cfg_pp: CfgPP = False,
+    first_level: FirstLevel = "as_given",
 ) -> list[Stage]:
     """DPM-Solver++(3M) SDE   (k-diffusion, sample_dpmpp_3m_sde).
 
@@ -164,6 +174,7 @@ def dpmpp_3m_sde(
     model call a step. `weights` as in DPM++ 3M.
     """
     curvature = 1.0 if weights == "exact" else 0.5
+    sigmas = begun(path, sigmas, first_level)
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         carry, _, up = sde_step(path, s, t, eta)

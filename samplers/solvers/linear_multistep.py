@@ -1,4 +1,4 @@
-"""Linear multistep solvers of the slope: LMS and DEIS."""
+"""Linear multistep solvers of the slope: LMS, DEIS, iPNDM and gradient estimation."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -100,3 +100,69 @@ def deis(
     are the flow's own. Order 1 to 3, one model call a step. `warm_up` as in LMS.
     """
     return linear_multistep(path, sigmas, order, warm_up, final_order, vp_time, cfg_pp)
+
+
+# Of Adams and Bashforth's methods of order 1 to 4 on even steps: the weights of the slopes, the newest first.
+EVEN_WEIGHTS = (
+    (1.0,),
+    (3.0 / 2.0, -1.0 / 2.0),
+    (23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0),
+    (55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0),
+)
+
+
+def constant_multistep(
+    path: Path, sigmas: Sequence[float], tables: Sequence[Sequence[float]], cfg_pp: bool
+) -> list[Stage]:
+    """x_t = x + (t - s) sum_j w_j (x_j - denoised_j) / sigma_j, w the table for as many slopes as are known.
+
+    The step to 0 is a plain one.
+    """
+    stages: list[Stage] = []
+    for step, (s, t) in enumerate(pairwise(sigmas)):
+        keep = slope_history(step, len(tables), s)
+        if cfg_pp:
+            known = [f"{SLOPE}{i}" for i in range(min(step, len(tables)))]
+            keep = (*jumped_past(path, sigmas, step, known), *keep)
+        weights = tables[min(step, len(tables) - 1)]
+        last = euler_row(path, s, t)
+        if t > 0.0 and step > 0:
+            slopes = {f"{SLOPE}{i}": (t - s) * w / sigmas[step - i] for i, w in enumerate(weights)}
+            last = row("x", {"x": 1.0, **slopes})
+        stages.append(Stage(s, (*keep, last), step))
+    return stages
+
+
+@planned
+def ipndm(
+    path: Path,
+    sigmas: Sequence[float],
+    *,
+    order: Annotated[int, Param("How many slopes are combined.", 1, 4, 1)] = 4,
+    cfg_pp: CfgPP = False,
+) -> list[Stage]:
+    """iPNDM: Adams-Bashforth with the weights of even steps, on any steps   (Zhang and Chen 2023).
+
+    x_t = x + (t - s) sum_j w_j (x_j - denoised_j) / sigma_j, with w of order 4 (55, -59, 37, -9) / 24, and of the order
+    that there are slopes for in the first steps. One model call a step. On steps that differ in length every order
+    above 1 is of order 2; LMS has the weights for the steps as they are.
+    """
+    return constant_multistep(path, sigmas, EVEN_WEIGHTS[:order], cfg_pp)
+
+
+@planned
+def gradient_estimation(
+    path: Path,
+    sigmas: Sequence[float],
+    *,
+    gamma: Annotated[
+        float, Param("How far the slope is carried on from its last change: 1 is Euler, 2 the paper's.", 1.0, 5.0, 0.01)
+    ] = 2.0,
+    cfg_pp: CfgPP = False,
+) -> list[Stage]:
+    """Gradient estimation   (Permenter and Yuan 2024).
+
+    x_t = x + (t - s) (gamma eps + (1 - gamma) eps_previous), eps = (x - denoised) / s. One model call a step. Order 1;
+    with gamma 1.5, where the weights are those of Adams and Bashforth on even steps, order 2.
+    """
+    return constant_multistep(path, sigmas, ((1.0,), (gamma, 1.0 - gamma)), cfg_pp)

@@ -11,6 +11,7 @@ from ..path import Path
 from ..plan import Noise, Stage, planned, row
 from .ancestral import Eta, SNoise
 from .cfg_pp import CfgPP, with_cfg_pp
+from .first_level import FirstLevel, begun
 from .runge_kutta import KEEP_START, euler_row
 
 
@@ -26,6 +27,21 @@ def sde_step(path: Path, s: float, t: float, eta: float) -> tuple[float, float, 
     log_q = math.log(q) if q > 0.0 else -math.inf
     gain = -path.alpha(t) * math.expm1((1.0 + eta) * log_q)
     return t / s * q**eta, gain, t * math.sqrt(-math.expm1(2.0 * eta * log_q))
+
+
+def noise_along(path: Path, s: float, levels: Sequence[float], eta: float) -> dict[float, dict[Noise, float]]:
+    """The noise that `sde_step` adds from s down to each of `levels`, in the increments between them.
+
+    The step to a lower level carries on what a higher one has: all of it is one path of noise, of the variance that a
+    step straight there has.
+    """
+    found: dict[float, dict[Noise, float]] = {}
+    parts: dict[Noise, float] = {}
+    for t in sorted(set(levels), reverse=True):
+        carry, _, up = sde_step(path, s, t, eta)
+        parts = {**{noise: carry * value for noise, value in parts.items()}, Noise("step", s, t): up}
+        found[t], s = parts, t
+    return found
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,7 @@ def dpmpp_sde(
         float, Param("Where in the step, in half log-SNR, the second model call is made.", 0.1, 0.9, 0.01, rare=True)
     ] = 0.5,
     cfg_pp: CfgPP = False,
+    first_level: FirstLevel = "as_given",
 ) -> list[Stage]:
     """DPM-Solver++ SDE   (k-diffusion, sample_dpmpp_sde; Lu et al. 2022b, section 5 for the SDE).
 
@@ -72,7 +89,7 @@ def dpmpp_sde(
     """
     mix = 1.0 / (2.0 * r)
     stages: list[Stage] = []
-    for step, (s, t) in enumerate(pairwise(sigmas)):
+    for step, (s, t) in enumerate(pairwise(begun(path, sigmas, first_level))):
         if t == 0.0:
             stages.append(Stage(s, (euler_row(path, s, t),), step))
             continue

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 from ..parameters import Param
-from ..path import Path
+from ..path import VE, Path
 from ..phi import phi
 from ..plan import Noise, Operand, Row, Stage, planned, row
 from .ancestral import Eta, SNoise, ancestral_split
@@ -163,17 +163,26 @@ def dpm_solver(
         Literal["1", "2", "3"], Param("Order of accuracy, which is also the number of model calls a step.")
     ] = "2",
     cfg_pp: CfgPP = False,
+    time: Annotated[
+        Literal["half_log_snr", "log_sigma"],
+        Param(
+            "Variable of the step and its inner points. They differ on flow models only, where ComfyUI's own dpm_2 has "
+            "log_sigma.",
+            rare=True,
+        ),
+    ] = "half_log_snr",
 ) -> list[Stage]:
     """DPM-Solver, singlestep: exponential integrators of the noise prediction   (Lu et al. 2022a, algorithms 1, 2).
 
     Order 1 is DDIM without noise. Order 2 takes two model calls a step, the second at the midpoint of the step in half
     log-SNR (r1 = 1/2), and on VE is k-diffusion's dpm_2. Order 3 takes three (r1 = 1/3, r2 = 2/3). The step to 0, where
     h is infinite, is of order 1 with one call. From sigma = 1 on FLOW, where half log-SNR is infinite, that step is
-    a Runge-Kutta step of the same order in sigma.
+    a Runge-Kutta step of the same order in sigma. `time` = log_sigma takes log(1 / sigma) for half log-SNR on FLOW too.
     """
+    clock = VE if time == "log_sigma" else path
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
-        stages += order_stages(int(order), path, s, t, step)
+        stages += order_stages(int(order), clock, s, t, step)
     return with_cfg_pp(path, stages, cfg_pp)
 
 

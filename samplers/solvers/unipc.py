@@ -8,12 +8,16 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ..parameters import Param
-from ..path import Path
+from ..path import VE, Path
 from ..phi import phi
 from ..plan import Operand, Row, Stage, planned, row
 from .cfg_pp import CfgPP, with_cfg_pp
+from .exponential_multistep import Time
 from .history import FinalOrder, WarmUp, final_limit, finite_steps, known_history, opening_order
 from .runge_kutta import euler_row, runge_kutta_stages
+
+# Where ComfyUI's uni_pc ends in place of 0.
+CORE_END = 0.001
 
 
 def solve_linear(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
@@ -64,24 +68,32 @@ def unipc(
     warm_up: WarmUp = "singlestep",
     final_order: FinalOrder = "falling",
     cfg_pp: CfgPP = False,
+    time: Time = "half_log_snr",
+    end: Annotated[
+        Literal["zero", "core"],
+        Param("Where a schedule to 0 ends: zero, or core, at 0.001 by a step of order 1, as in ComfyUI.", rare=True),
+    ] = "zero",
 ) -> list[Stage]:
     """UniPC in the data prediction: UniP steps, each corrected by UniC once the next prediction is known.
 
     See `unipc_terms`   (Zhao, Bai, Rao, Zhou and Lu 2023, algorithms 5 and 6). One model call a step. The corrected
     state keeps the prediction that was made at the uncorrected one. Steps whose log-SNR is infinite are of order 1.
+    `time` = log_sigma has log(1 / sigma) in the place of half log-SNR on FLOW too, and `end` = core leaves noise of
+    0.001: with both it is ComfyUI's uni_pc on flow models.
     """
+    clock = VE if time == "log_sigma" else path
     stages: list[Stage] = []
     made_by = 0
     for step, (s, t) in enumerate(pairwise(sigmas)):
         newest = min(step, order) + 1
-        lams = [path.lam(sigmas[step - i]) for i in range(newest)]
+        lams = [clock.lam(sigmas[step - i]) for i in range(newest)]
         rows: list[Row] = []
         if corrector and made_by:
             known = finite_points([f"previous{i}" for i in range(1, newest)], lams[1:])
-            terms = unipc_terms(path, s, known, "denoised", made_by, variant)
+            terms = unipc_terms(clock, s, known, "denoised", made_by, variant)
             rows.append(row("x", {"base": s / sigmas[step - 1], **terms}))
         reached = order + 1 if corrector else order
-        single = opening_order(warm_up, reached, finite_steps(path, sigmas, step)) if t > 0.0 else 0
+        single = opening_order(warm_up, reached, finite_steps(clock, sigmas, step)) if t > 0.0 else 0
         if single:
             first, *others = runge_kutta_stages(single, path, s, t, step)
             rows += [*first.rows, *known_history(step, order)]
@@ -91,9 +103,9 @@ def unipc(
         used = min(order, final_limit(final_order, sigmas, step))
         known = finite_points(["denoised", *(f"previous{i}" for i in range(1, newest))], lams)
         made_by = min(used, len(known))
-        last = euler_row(path, s, t)
+        last = euler_row(path, s, CORE_END if t == 0.0 and end == "core" else t)
         if made_by > 1:
-            last = row("x", {**unipc_terms(path, t, known, None, made_by, variant), "x": t / s})
+            last = row("x", {**unipc_terms(clock, t, known, None, made_by, variant), "x": t / s})
         rows += [row("base", {"x": 1.0}), last, *known_history(step, order)]
         stages.append(Stage(s, tuple(rows), step))
     return with_cfg_pp(path, stages, cfg_pp)

@@ -1,0 +1,149 @@
+"""ER-SDE: the reverse SDE with a free choice of how much noise each step makes anew."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.polynomial.legendre import leggauss
+from numpy.typing import NDArray
+
+from ..parameters import Param
+from ..path import Path
+from ..phi import QUADRATURE_NODES, lagrange
+from ..plan import Noise, Operand, Stage, planned, row
+from .ancestral import SNoise
+from .cfg_pp import CfgPP, with_cfg_pp
+from .exponential_multistep import Weights
+from .first_level import FirstLevel, begun
+from .history import FinalOrder, WarmUp, final_limit, finite_steps, known_history, opened, opening_order
+from .runge_kutta import euler_row, runge_kutta_stages
+
+Values = NDArray[np.float64]
+# Of log rho: log(phi(rho) / rho), and the derivative of that. It never falls with rho, or no noise would be enough.
+Scaler = Callable[[Values], tuple[Values, Values]]
+
+
+def er_sde_scaler(log_rho: Values) -> tuple[Values, Values]:
+    """phi(rho) = rho (e^(rho^0.3) + 10)."""
+    root = np.exp(0.3 * log_rho)
+    whole = np.logaddexp(root, math.log(10.0))
+    return whole, 0.3 * root * np.exp(root - whole)
+
+
+def scaler_of(name: str, eta: float) -> Scaler:
+    if name == "er_sde":
+        return er_sde_scaler
+    power = eta if name == "reverse_sde" else 0.0
+    return lambda log_rho: (power * log_rho, np.full_like(log_rho, power))
+
+
+@cache
+def rule() -> tuple[Values, Values]:
+    return leggauss(QUADRATURE_NODES)
+
+
+def moments(scaler: Scaler, log_s: float, log_t: float, count: int) -> list[float]:
+    """The integrals from rho_t to rho_s of phi(rho_t) phi'(rho) / phi(rho)^2 tau^k, for each k below `count`.
+
+    tau = (rho - rho_s) / (rho_t - rho_s) is 0 at s and 1 at t. That of k = 0 is 1 - phi(rho_t) / phi(rho_s); the others
+    are summed by Gauss and Legendre's rule in log rho, in which everything is smooth and positive.
+    """
+    ends = scaler(np.array([log_t, log_s]))[0].tolist()
+    found = [-math.expm1(log_t - log_s + ends[0] - ends[1])]
+    points, weights = rule()
+    half = 0.5 * (log_s - log_t)
+    at = log_t + half * (1.0 + points)
+    value, derivative = scaler(at)
+    kernel = np.exp(log_t - at + ends[0] - value) * (1.0 + derivative) * (half * weights)
+    tau = np.expm1(at - log_s) / math.expm1(log_t - log_s)
+    for _ in range(1, count):
+        kernel = kernel * tau
+        found.append(float(kernel.sum()))
+    return found
+
+
+def polynomial_weights(scaled: Sequence[float], integrals: Sequence[float], published: bool) -> list[float]:
+    """The weights of the predictions at `scaled` places, newest (0) first, in a polynomial of these moments.
+
+    As published the first derivative of the third stage is the difference of the last two predictions, which the second
+    derivative is not taken out of, so that it is of order 2.
+    """
+    if not published or len(scaled) < 3:
+        polys = [lagrange(scaled, j) for j in range(len(scaled))]
+        return [math.fsum(c * m for c, m in zip(poly, integrals, strict=True)) for poly in polys]
+    _, r1, r2 = scaled
+    first = [-1.0 / r1, 1.0 / r1, 0.0]
+    before = [0.0, 1.0 / (r1 - r2), -1.0 / (r1 - r2)]
+    bend = [(a - b) / -r2 for a, b in zip(first, before, strict=True)]
+    whole = [integrals[0], 0.0, 0.0]
+    return [w + integrals[1] * a + integrals[2] * b for w, a, b in zip(whole, first, bend, strict=True)]
+
+
+@planned
+def er_sde(
+    path: Path,
+    sigmas: Sequence[float],
+    *,
+    order: Annotated[int, Param("Stages: how many predictions are combined.", 1, 3, 1)] = 3,
+    scaler: Annotated[
+        Literal["er_sde", "reverse_sde", "ode"],
+        Param("How much noise is made anew: er_sde little, reverse_sde all of it with eta 1, ode none."),
+    ] = "er_sde",
+    eta: Annotated[
+        float,
+        Param("Strength of the noise of reverse_sde; 0 is the ODE.", 0.0, 10.0, 0.01, only=("scaler", "reverse_sde")),
+    ] = 1.0,
+    s_noise: SNoise = 1.0,
+    weights: Weights = "exact",
+    warm_up: WarmUp = "singlestep",
+    final_order: FinalOrder = "falling",
+    first_level: FirstLevel = "as_given",
+    cfg_pp: CfgPP = False,
+) -> list[Stage]:
+    """ER-SDE-Solver   (Cui, Zhang, Bao and Liao 2023, algorithm 5).
+
+    With rho = sigma / alpha, phi the noise scaler and r = phi(rho_t) / phi(rho_s):
+    x_t = alpha_t / alpha_s r x + alpha_t sum_j w_j denoised_j + alpha_t sqrt(rho_t^2 - r^2 rho_s^2) noise,
+    w_j the integral of phi(rho_t) phi'(rho) / phi(rho)^2 times the polynomial in rho through the last predictions.
+    phi is rho (e^(rho^0.3) + 10) for er_sde, rho^(1 + eta) for reverse_sde, rho for ode.
+
+    One model call a step. With ode it is of order `order`; `weights` = published has the third stage of the paper,
+    which is of order 2, and `warm_up` = singlestep makes the first step of order 3 by the midpoint rule, one call more.
+    From sigma = 1 on FLOW, where rho is infinite, the first step is of order 1.
+    """
+    levels, phi = begun(path, sigmas, first_level), scaler_of(scaler, eta)
+    still = scaler == "ode" or (scaler == "reverse_sde" and eta == 0.0)
+    logs = [-path.lam(sigma) for sigma in levels]
+    stages: list[Stage] = []
+    for step, (s, t) in enumerate(pairwise(levels)):
+        single = opening_order(warm_up, order, finite_steps(path, levels, step)) if still and t > 0.0 else 0
+        if single:
+            stages += opened(runge_kutta_stages(single, path, s, t, step), known_history(step, order - 1))
+            continue
+        if t == 0.0 or (still and math.isinf(logs[step])):
+            last = euler_row(path, s, t)
+        elif math.isinf(logs[step]):
+            last = row("x", {"denoised": path.alpha(t), Noise("step", s, t): s_noise * t})
+        else:
+            used = min(order, step + 1, final_limit(final_order, levels, step))
+            known = [log for log in reversed(logs[step + 1 - used : step + 1]) if math.isfinite(log)]
+            terms = predictions(phi, known, logs[step + 1], path.alpha(t), weights == "published")
+            kept = math.fsum(phi(np.array([logs[step + 1], logs[step]]))[0] * (1.0, -1.0))
+            fresh = {Noise("step", s, t): s_noise * t * math.sqrt(-math.expm1(2.0 * kept))}
+            last = row("x", {**terms, "x": t / s * math.exp(kept), **fresh})
+        stages.append(Stage(s, (last, *known_history(step, order - 1)), step))
+    return with_cfg_pp(path, stages, cfg_pp)
+
+
+def predictions(
+    phi: Scaler, known: Sequence[float], log_t: float, alpha_t: float, published: bool
+) -> dict[Operand, float]:
+    """The predictions in a step to rho_t, from those known at the log rhos `known`, the newest first."""
+    whole = math.expm1(log_t - known[0])
+    scaled = [math.expm1(log - known[0]) / whole for log in known]
+    weights = polynomial_weights(scaled, moments(phi, known[0], log_t, len(known)), published)
+    names: list[Operand] = ["denoised", *(f"previous{i}" for i in range(1, len(known)))]
+    return {name: alpha_t * weight for name, weight in zip(names, weights, strict=True)}
