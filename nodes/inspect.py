@@ -4,8 +4,8 @@ from comfy_api.latest import io, ui
 
 from ..samplers import FLOW, VE
 from ..samplers.parameters import InputError
-from .host.levels import below_one, read_sigmas
-from .host.models import path_of, sampling_of
+from .host.levels import read_sigmas
+from .host.models import below_one, path_of, sampling_of
 from .host.sampler import PlanSampler, make_plan
 from .shared.messages import named
 

@@ -2,12 +2,27 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
+import numpy as np
 from numpy.polynomial.legendre import leggauss
+from numpy.typing import NDArray
 
 SERIES_BELOW = 1.0
 SERIES_TERMS = 20
 QUADRATURE_NODES = 32
+
+
+@cache
+def _series(k: int) -> tuple[float, ...]:
+    """The coefficients of phi_k's Taylor series, the highest power first."""
+    return tuple(1.0 / math.factorial(j + k) for j in reversed(range(SERIES_TERMS)))
+
+
+@cache
+def legendre() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The points and weights of Gauss and Legendre's rule on [-1, 1]."""
+    return leggauss(QUADRATURE_NODES)
 
 
 def phi(k: int, h: float) -> float:
@@ -22,7 +37,10 @@ def phi(k: int, h: float) -> float:
     if k == 0:
         return math.exp(h)
     if abs(h) < SERIES_BELOW:
-        return math.fsum(h**j / math.factorial(j + k) for j in range(SERIES_TERMS))
+        total = 0.0
+        for coefficient in _series(k):
+            total = total * h + coefficient
+        return total
     value = math.expm1(h) / h
     for j in range(2, k + 1):
         value = (value - 1.0 / math.factorial(j - 1)) / h
@@ -35,8 +53,10 @@ def lagrange(nodes: Sequence[float], j: int) -> list[float]:
     for k, node in enumerate(nodes):
         if k != j:
             scale = 1.0 / (nodes[j] - node)
-            shifted, lowered = [0.0, *poly], [*poly, 0.0]
-            poly = [(a - node * b) * scale for a, b in zip(shifted, lowered, strict=True)]
+            poly.append(0.0)
+            for i in range(len(poly) - 1, 0, -1):
+                poly[i] = (poly[i - 1] - node * poly[i]) * scale
+            poly[0] *= -node * scale
     return poly
 
 
@@ -59,21 +79,28 @@ def exponential_weights(
     ]
 
 
-def adams_weights(nodes: Sequence[float], s: float, t: float, time: Callable[[float], float]) -> list[float]:
-    """The integral over sigma in [s, t] of L_j(time(sigma)), for each of `nodes`, by Gauss-Legendre quadrature.
+def adams_weights(
+    nodes: Sequence[float], s: float, t: float, time: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
+) -> list[float]:
+    """The integral over sigma in [s, t] of L_j(time(sigma)), for each of `nodes`.
 
-    With time(sigma) = sigma these are the weights of the Adams-Bashforth method on an uneven grid, exactly. The rule is
-    applied in log sigma, in which the polynomials of every time in use are smooth.
+    Without a `time` it is sigma itself: these are the weights of the Adams-Bashforth method on an uneven grid, exactly.
+    Another is integrated by Gauss and Legendre's rule in log sigma, in which polynomials of those in use are smooth.
     """
-    times = [time(node) for node in nodes]
-    polys = [lagrange([(value - times[0]) for value in times], j) for j in range(len(nodes))]
-    low, high = math.log(s), math.log(t)
-    points, weights = leggauss(QUADRATURE_NODES)
-    totals = [0.0] * len(nodes)
-    for point, weight in zip(points.tolist(), weights.tolist(), strict=True):
-        sigma = math.exp(0.5 * (low + high) + 0.5 * (high - low) * point)
-        u = time(sigma) - times[0]
-        for j, poly in enumerate(polys):
-            value = math.fsum(c * u**k for k, c in enumerate(poly))
-            totals[j] += 0.5 * (high - low) * weight * sigma * value
-    return totals
+    count, moments = len(nodes), list[float]()
+    if time is None:
+        scaled = [(node - nodes[0]) / (t - s) for node in nodes]
+        low, high = (s - nodes[0]) / (t - s), (t - nodes[0]) / (t - s)
+        moments = [(t - s) * (high**k - low**k) / k for k in range(1, count + 1)]
+    else:
+        points, weights = legendre()
+        half = 0.5 * math.log(t / s)
+        sigma = s * np.exp(half * (1.0 + points))
+        places = time(np.array([*nodes, *sigma]))
+        places = (places - places[0]) / (places[-1] - places[0])
+        scaled, u, powers = places[:count].tolist(), places[count:], half * weights * sigma
+        for _ in range(count):
+            moments.append(float(powers.sum()))
+            powers = powers * u
+    polys = [lagrange(scaled, j) for j in range(count)]
+    return [math.fsum(c * moment for c, moment in zip(poly, moments, strict=True)) for poly in polys]

@@ -9,7 +9,7 @@ waits for the device.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import Concatenate, NamedTuple, ParamSpec
 
@@ -72,14 +72,13 @@ class Row:
     target: str
     terms: tuple[tuple[Operand, float], ...]
     weight: float = 1.0
+    reads: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    draws: tuple[Noise, ...] = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def reads(self) -> tuple[str, ...]:
-        return tuple(operand for operand, _ in self.terms if isinstance(operand, str))
-
-    @cached_property
-    def draws(self) -> tuple[Noise, ...]:
-        return tuple(operand for operand, _ in self.terms if isinstance(operand, Noise))
+    def __post_init__(self) -> None:
+        operands = [operand for operand, _ in self.terms]
+        object.__setattr__(self, "reads", tuple(each for each in operands if isinstance(each, str)))
+        object.__setattr__(self, "draws", tuple(each for each in operands if isinstance(each, Noise)))
 
     def __str__(self) -> str:
         return f"{self.target} = " + " ".join(f"{value:+.6g} {operand}" for operand, value in self.terms)
@@ -127,7 +126,8 @@ class Plan:
         object.__setattr__(self, "stages", pruned(self.stages, self.leaves))
         weights = {"x": 1.0}
         for index, stage in enumerate(self.stages):
-            weights = _checked(weights, stage.opening, f"opening of model call {index}")
+            if stage.opening:
+                weights = _checked(weights, stage.opening, f"opening of model call {index}")
             after = _checked(weights | dict.fromkeys(PREDICTED, 1.0), stage.rows, f"model call {index}")
             weights = {name: after[name] for name in stage.keeps if name in after}
 
@@ -176,7 +176,7 @@ def pruned(stages: Sequence[Stage], leaves: Iterable[str]) -> tuple[Stage, ...]:
         keeps = tuple(sorted(live))
         rows, live = _live(stage.rows, live)
         opening, live = _live(stage.opening, live.difference(PREDICTED) | {"x"})
-        result.append(replace(stage, rows=rows, opening=opening, keeps=keeps))
+        result.append(Stage(stage.sigma, rows, stage.step, opening, keeps))
     return tuple(reversed(result))
 
 
@@ -199,9 +199,10 @@ def _checked(weights: Mapping[str, float], rows: Sequence[Row], where: str) -> d
             raise PlanError(f"{where}: '{r}' reads {', '.join(missing)}, which is not set")
         if not all(math.isfinite(value) for _, value in r.terms):
             raise PlanError(f"{where}: '{r}' has a coefficient that is not finite")
-        summed = [value * known[operand] for operand, value in r.terms if isinstance(operand, str)]
-        if not r.draws and abs(total(summed) - r.weight) > 1e-9 * (1.0 + sum(map(abs, summed))):
-            raise PlanError(f"{where}: '{r}' sums to {total(summed)!r}, must be {r.weight!r}")
+        if not r.draws:
+            summed = [value * known[operand] for operand, value in r.terms if isinstance(operand, str)]
+            if abs(total(summed) - r.weight) > 1e-9 * (1.0 + sum(map(abs, summed))):
+                raise PlanError(f"{where}: '{r}' sums to {total(summed)!r}, must be {r.weight!r}")
         known[r.target] = r.weight
     return known
 

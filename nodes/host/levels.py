@@ -9,8 +9,6 @@ import torch
 from ...samplers import FLOW, Path
 from ...samplers.parameters import InputError
 from ...samplers.schedules import checks
-from ...samplers.solvers.first_level import PERCENT
-from .models import path_of
 
 FROM_A_SCHEDULE = "wire the SIGMAS of a schedule node"
 # ComfyUI's tables of shifted flow models are float32, and their last level is 1 but for a rounding or two of it.
@@ -59,10 +57,3 @@ def snapped(path: Path, levels: Sequence[float]) -> tuple[float, ...]:
     if path is FLOW and levels and abs(levels[0] - 1.0) <= ROUNDING:
         return (1.0, *levels[1:])
     return tuple(levels)
-
-
-def below_one(model_sampling: Any) -> float:
-    """The level at which ComfyUI's samplers for a finite log-SNR begin on a flow model whose schedule begins at 1."""
-    if path_of(model_sampling) is not FLOW:
-        return 1.0
-    return torch.tensor(float(model_sampling.percent_to_sigma(PERCENT))).item()

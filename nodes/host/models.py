@@ -5,10 +5,12 @@ from typing import Any
 
 import comfy.model_sampling
 import comfy.samplers
+import torch
 
 from ...samplers import FLOW, VE, Path
 from ...samplers.parameters import InputError, Value
 from ...samplers.schedules.tables import Trained
+from ...samplers.solvers.first_level import PERCENT
 from .levels import snapped
 
 
@@ -50,3 +52,10 @@ def trained_of(model_sampling: Any) -> Trained:
     # Ascending here, and the highest level of a flow model is 1 as in a plan.
     levels = snapped(path_of(model_sampling), table.tolist()[::-1])[::-1]
     return Trained(path_of(model_sampling), levels, shift)
+
+
+def below_one(model_sampling: Any) -> float:
+    """The level at which ComfyUI's samplers for a finite log-SNR begin on a flow model whose schedule begins at 1."""
+    if path_of(model_sampling) is not FLOW:
+        return 1.0
+    return torch.tensor(float(model_sampling.percent_to_sigma(PERCENT))).item()

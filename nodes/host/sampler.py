@@ -26,8 +26,8 @@ from .batching import Batching, BatchingWatch
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .guider import PredictionGuider
-from .levels import below_one, read_sigmas, snapped
-from .models import path_of, sampling_of
+from .levels import read_sigmas, snapped
+from .models import below_one, path_of, sampling_of
 from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
 from .seeds import ImageSeeds, in_sampler_noise, packed_sizes

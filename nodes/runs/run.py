@@ -15,8 +15,8 @@ from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
 from ...samplers.schedules.checks import FROM_THE_MODEL, beginning, check_sigmas
 from ..host.latents import packed, read_latent, read_noise
-from ..host.levels import below_one, read_sigmas, rounding_of, snapped
-from ..host.models import family_of, path_of, sampling_of
+from ..host.levels import read_sigmas, rounding_of, snapped
+from ..host.models import below_one, family_of, path_of, sampling_of
 from ..host.plain_values import there
 from ..host.sampler import PlanRun, PlanSampler, state_on
 from ..host.seeds import component_sizes, components_of, image_seeds, seed_of

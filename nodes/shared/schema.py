@@ -64,13 +64,25 @@ def from_socket(name: str) -> dict[str, Any]:
 
 
 def widgets(function: Callable[..., Any], names: Iterable[str] | None = None) -> list[io.Input]:
-    """The widgets of a function's declared parameters, in the order of its signature."""
-    return [widget(p) for p in parameters(function).values() if names is None or p.name in names]
+    """The widgets of a function's declared parameters, in the order of its signature.
+
+    What stands behind cfg_pp there came later still.
+    """
+    declared = parameters(function)
+    behind = list(declared)[list(declared).index("cfg_pp") + 1 :] if "cfg_pp" in declared else ()
+    wanted = (p for p in declared.values() if names is None or p.name in names)
+    return [widget(p, True if p.name in behind else None) for p in wanted]
 
 
 def later_last(inputs: Iterable[io.Input]) -> list[io.Input]:
     """The inputs in the order that saved workflows know."""
-    return sorted(inputs, key=lambda each: LATER.index(each.id) if each.id in LATER else -1)
+
+    def place(each: io.Input) -> int:
+        if each.id in LATER:
+            return LATER.index(each.id)
+        return len(LATER) if isinstance(each, io.WidgetInput) and each.optional else -1
+
+    return sorted(inputs, key=place)
 
 
 def description(summary: str, advice: str, papers: Iterable[str] = ()) -> str:

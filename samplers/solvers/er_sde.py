@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
 
 from ..parameters import Param
 from ..path import Path
-from ..phi import QUADRATURE_NODES, lagrange
+from ..phi import lagrange, legendre
 from ..plan import Noise, Operand, Stage, planned, row
 from .ancestral import SNoise
 from .cfg_pp import CfgPP, with_cfg_pp
@@ -40,11 +38,6 @@ def scaler_of(name: str, eta: float) -> Scaler:
     return lambda log_rho: (power * log_rho, np.full_like(log_rho, power))
 
 
-@cache
-def rule() -> tuple[Values, Values]:
-    return leggauss(QUADRATURE_NODES)
-
-
 def moments(scaler: Scaler, log_s: float, log_t: float, count: int) -> list[float]:
     """The integrals from rho_t to rho_s of phi(rho_t) phi'(rho) / phi(rho)^2 tau^k, for each k below `count`.
 
@@ -53,7 +46,7 @@ def moments(scaler: Scaler, log_s: float, log_t: float, count: int) -> list[floa
     """
     ends = scaler(np.array([log_t, log_s]))[0].tolist()
     found = [-math.expm1(log_t - log_s + ends[0] - ends[1])]
-    points, weights = rule()
+    points, weights = legendre()
     half = 0.5 * (log_s - log_t)
     at = log_t + half * (1.0 + points)
     value, derivative = scaler(at)

@@ -1,9 +1,11 @@
 """Linear multistep solvers of the slope: LMS, DEIS, iPNDM and gradient estimation."""
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..parameters import Param
 from ..path import Path
@@ -30,10 +32,11 @@ def linear_multistep(
     order: int,
     warm_up: str,
     final_order: str,
-    time: Callable[[float], float],
+    time: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None,
     cfg_pp: bool,
 ) -> list[Stage]:
-    """x_t = x + sum_j C_j (x_j - denoised_j) / sigma_j, C_j the integral of the Lagrange polynomial in `time`."""
+    """x_t = x + sum_j C_j (x_j - denoised_j) / sigma_j, C_j the integral of the Lagrange polynomial in `time`, or in
+    sigma without one."""
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         keep = slope_history(step, order, s)
@@ -71,15 +74,15 @@ def lms(
     The weights are the integrals of the Lagrange polynomials in sigma, exactly. Order 1 to 4, one model call a step.
     `warm_up` = singlestep makes the first order - 2 steps by a Runge-Kutta method of order - 1, which keeps the order.
     """
-    return linear_multistep(path, sigmas, order, warm_up, final_order, lambda sigma: sigma, cfg_pp)
+    return linear_multistep(path, sigmas, order, warm_up, final_order, None, cfg_pp)
 
 
 BETA_D, BETA_MIN = 19.9, 0.1
 
 
-def vp_time(sigma: float) -> float:
+def vp_time(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
     """The time at which the VP process with beta from 0.1 to 20 has this noise level   (Song et al. 2021, app. C)."""
-    root = math.sqrt(BETA_MIN**2 + 2.0 * BETA_D * math.log1p(sigma * sigma))
+    root = np.sqrt(BETA_MIN**2 + 2.0 * BETA_D * np.log1p(sigma * sigma))
     return (root - BETA_MIN) / BETA_D
 
 
@@ -126,7 +129,7 @@ def constant_multistep(
             keep = (*jumped_past(path, sigmas, step, known), *keep)
         weights = tables[min(step, len(tables) - 1)]
         last = euler_row(path, s, t)
-        if t > 0.0 and step > 0:
+        if t > 0.0 and any(weights[1:]):
             slopes = {f"{SLOPE}{i}": (t - s) * w / sigmas[step - i] for i, w in enumerate(weights)}
             last = row("x", {"x": 1.0, **slopes})
         stages.append(Stage(s, (*keep, last), step))

@@ -37,8 +37,8 @@ def res_multistep(
     b_2 = phi_2(-h) / c_2 and b_1 = phi_1(-h) - b_2, with c_2 = (lam_previous - lam_s) / h.
 
     Order 2 or 3, one model call a step. With eta each step goes to the level `down` of `ancestral_split` and adds noise
-    back up to t. `time` = log_sigma has log(1 / sigma) in the place of lam and 1 in that of alpha, which on VE they are;
-    on FLOW it is what ComfyUI's res_multistep does. `warm_up` is for order 3 without eta.
+    back up to t. `time` = log_sigma has log(1 / sigma) in the place of lam and 1 in that of alpha, which they are on
+    VE; on FLOW it is what ComfyUI's res_multistep does. `warm_up` is for order 3 without eta.
     """
     clock = VE if time == "log_sigma" else path
     stages: list[Stage] = []

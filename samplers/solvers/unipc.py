@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
-import numpy as np
-
 from ..parameters import Param
 from ..path import VE, Path
-from ..phi import phi
+from ..phi import lagrange, phi
 from ..plan import Operand, Row, Stage, planned, row
 from .cfg_pp import CfgPP, with_cfg_pp
 from .exponential_multistep import Time
@@ -20,9 +18,11 @@ from .runge_kutta import euler_row, runge_kutta_stages
 CORE_END = 0.001
 
 
-def solve_linear(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
-    """The solution of a small square system, in float64."""
-    return np.linalg.solve(np.array(matrix), np.array(right)).tolist()
+def vandermonde_solution(nodes: Sequence[float], right: Sequence[float]) -> list[float]:
+    """The a with sum_i a_i nodes_i^k = right_k for each k from 0 on: `right` against the Lagrange polynomials."""
+    return [
+        math.fsum(c * moment for c, moment in zip(lagrange(nodes, j), right, strict=True)) for j in range(len(nodes))
+    ]
 
 
 def unipc_terms(
@@ -43,7 +43,7 @@ def unipc_terms(
     right = [math.factorial(k) * -h * phi(k + 1, -h) / b_of_h for k in range(1, len(points) + 1)]
     solution = [0.5] * len(points)
     if len(points) > 1:
-        solution = solve_linear([[r**k for _, r in points] for k in range(len(points))], right)
+        solution = vandermonde_solution([r for _, r in points], right)
     terms: dict[Operand, float] = {first: -path.alpha(t) * math.expm1(-h)}
     for (name, ratio), a in zip(points, solution, strict=True):
         share = -path.alpha(t) * b_of_h * a / ratio
@@ -103,12 +103,19 @@ def unipc(
         used = min(order, final_limit(final_order, sigmas, step))
         known = finite_points(["denoised", *(f"previous{i}" for i in range(1, newest))], lams)
         made_by = min(used, len(known))
-        last = euler_row(path, s, CORE_END if t == 0.0 and end == "core" else t)
+        last = to_core_end(path, s) if t == 0.0 and end == "core" else euler_row(path, s, t)
         if made_by > 1:
             last = row("x", {**unipc_terms(clock, t, known, None, made_by, variant), "x": t / s})
         rows += [row("base", {"x": 1.0}), last, *known_history(step, order)]
         stages.append(Stage(s, tuple(rows), step))
     return with_cfg_pp(path, stages, cfg_pp)
+
+
+def to_core_end(path: Path, s: float) -> Row:
+    """The step of order 1 to CORE_END. ComfyUI divides a picture that ends there by its alpha."""
+    alpha = path.alpha(CORE_END)
+    terms = {"denoised": path.gain(s, CORE_END) / alpha, "x": CORE_END / s / alpha}
+    return row("x", terms, weight=1.0 / alpha)
 
 
 def finite_points(names: Sequence[str], lams: Sequence[float]) -> list[tuple[str, float]]:

@@ -133,17 +133,15 @@ def test_every_input_says_what_it_is_for(nodes):
 
 def test_what_came_later_stands_last_and_may_be_missing(nodes):
     """Workflows saved before know widgets by position, and prompts saved before do not have it."""
-    from stepwise.nodes.shared.schema import LATER
-
     known = json.loads((ROOT / "tests" / "fixtures" / "v0_1_0" / "interface.json").read_text())
     for node in nodes:
         if node.GET_SCHEMA().node_id not in known:
             continue
         declared = node.GET_SCHEMA().inputs
         widgets = [each for each in declared if isinstance(each, io.WidgetInput)]
-        later = [each.id in LATER for each in widgets]
-        assert later == sorted(later), node
-        assert all(each.optional for each in widgets if each.id in LATER), node
+        first = [name for name in known[node.GET_SCHEMA().node_id]["inputs"] if name in {each.id for each in widgets}]
+        assert [each.id for each in widgets][: len(first)] == first, node
+        assert all(each.optional for each in widgets[len(first) :]), node
 
 
 def test_every_input_and_output_says_what_it_is(made):

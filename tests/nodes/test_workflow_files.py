@@ -29,10 +29,15 @@ def test_every_node_occurs_in_an_example():
     assert {node.GET_SCHEMA().node_id for node in all_nodes()} - used == set()
 
 
+# Version 0.1.0 had one small model; where another draws now, its nodes stand in the same places.
+DRAWN_NOW = {"StepwiseEmojiModel": "StepwiseDigitsModel", "StepwiseEmojiPrompt": "StepwiseDigit"}
+
+
 @pytest.mark.parametrize("name", FIRST)
 def test_nodes_keep_the_ids_that_they_had_in_0_1_0(name):
     now = {str(node["id"]): node["type"] for node in workflow(ROOT / "example_workflows" / f"{name}.json")["nodes"]}
-    assert {number: now.get(number) for number in FIRST[name]} == FIRST[name]
+    found = {number: now.get(number) for number in FIRST[name]}
+    assert {number: DRAWN_NOW.get(kind, kind) for number, kind in found.items()} == FIRST[name]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

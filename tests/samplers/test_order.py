@@ -73,8 +73,12 @@ def with_beginnings(cases, flow=(0.999, 1.0)):
 
 
 def measured(case, top, orders):
-    """The order from a cold start and from exact values; high orders need small steps to show."""
-    counts = COUNTS if case.setting.order < 3 else HIGH_COUNTS
+    """The order from a cold start and from exact values.
+
+    High orders need small steps to show, and so does an order below what the memory would allow on even steps.
+    """
+    memory = max(len(stage.keeps) for stage in case.plan(grid(case.path, top, 10)).stages)
+    counts = COUNTS if max(case.setting.order, memory) < 3 else HIGH_COUNTS
     cold, warm = (slope([error(case, top, steps, warm) for steps in counts]) for warm in (False, True))
     orders(str(case.setting.order), case, f"from {top:g}", cold=cold, warm=warm)
     return cold, warm

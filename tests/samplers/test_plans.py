@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cases import CASES, FLOW, TABLE, VE, each_case, flow_line, plans, schedules, solver
+from cases import CASES, FLOW, TABLE, VE, assert_same, each_case, everywhere, flow_line, plans, schedules, solver
 from follow import CONSTANT, START, draws_of, follow_constant, noise_variance
 from stepwise.samplers import Noise, Path, Plan, PlanError, Row, Stage, row
 from stepwise.samplers.schedules import karras, timestep
@@ -298,24 +298,6 @@ def test_a_solver_is_called_stochastic_when_one_of_its_settings_is(entry):
 
 
 # (e) Identities
-
-
-def assert_same(one: Plan, other: Plan):
-    """Equal stages and rows, coefficients to 1e-12 relative."""
-    assert (one.path, one.sigmas, len(one.stages)) == (other.path, other.sigmas, len(other.stages))
-    for a, b in zip(one.stages, other.stages, strict=True):
-        assert (a.sigma, a.step, a.keeps) == (b.sigma, b.step, b.keeps)
-        for rows, others in ((a.opening, b.opening), (a.rows, b.rows)):
-            assert len(rows) == len(others)
-            for r, q in zip(rows, others, strict=True):
-                assert (r.target, r.weight) == (q.target, q.weight)
-                assert dict(r.terms) == pytest.approx(dict(q.terms), rel=1e-12, abs=0.0)
-
-
-def everywhere(*paths):
-    return [
-        pytest.param(path, sigmas, id=f"{path!r}-{name}") for path in paths for name, sigmas in schedules(path).items()
-    ]
 
 
 @pytest.mark.parametrize(("path", "sigmas"), everywhere(VE, FLOW))

@@ -13,10 +13,8 @@ STEPS = 12
 
 
 def schedule(model):
-    """A schedule of the host; on flow models begun at the level to which the host's SDE family moves a first 1."""
-    sampling = model.get_model_object("model_sampling")
-    sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", STEPS)
-    return host_sampling.offset_first_sigma_for_snr(sigmas, sampling)
+    """A schedule of the host; on flow models it begins at 1."""
+    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", STEPS)
 
 
 def key(s, t):
@@ -48,9 +46,11 @@ def guider_of(model, cfg):
 
 def core_run(name, model, sigmas, options, cfg, noise_sampler):
     latent = torch.zeros(2, 4, 8, 8)
-    takes_noise = "noise_sampler" in inspect.signature(getattr(host_sampling, f"sample_{name}")).parameters
+    function = getattr(host_sampling, f"sample_{name}", None)
+    takes_noise = function is not None and "noise_sampler" in inspect.signature(function).parameters
     given = {"noise_sampler": noise_sampler(latent)} if takes_noise else {}
-    sampler = comfy.samplers.ksampler(name, {**options, **given})
+    extra = {**options, **given}
+    sampler = comfy.samplers.ksampler(name, extra) if extra else comfy.samplers.sampler_object(name)
     return guider_of(model, cfg).sample(Start().generate_noise({"samples": latent}), latent, sampler, sigmas, seed=7)
 
 

@@ -47,8 +47,8 @@ OF_COMFYUI = """\
 Largest relative difference 1e-5, guidance included, where the note says nothing else. `_gpu` draws the noise on the
 device.
 
-On flow models the comparison begins at the level, a little below 1, to which ComfyUI moves the first one for its
-stochastic samplers.
+On flow models ComfyUI moves the first level of samplers that need a finite log-SNR a little below 1; `first_level` core
+does the same.
 
 The names in the last column are functions of k-diffusion, in the copy that ComfyUI carries; they are meant for models
 other than flow.

@@ -262,6 +262,12 @@ NOT_DIFFUSERS: tuple[Single, ...] = (
     ),
 )
 
+# ComfyUI moves the first level of a flow model away from 1 for the samplers that need a finite log-SNR.
+MOVED = {"first_level": "core"}
+IN_LOG_SIGMA = {"time": "log_sigma"}
+PUBLISHED_SDE = {"weights": "published", **FULL, **MOVED}
+UNIPC_NOTE = "To {bound:g}: ComfyUI computes its step lengths in float32; in float64 the difference is below 1e-12."
+
 COMFYUI: tuple[Twin, ...] = (
     Twin("euler", {}, "Euler"),
     Twin("ddim", {}, "DDIM", test="tests/nodes/test_parity.py::test_same_seed_same_picture_as_core"),
@@ -269,24 +275,40 @@ COMFYUI: tuple[Twin, ...] = (
     Twin("ddpm", {}, "DDPM", {}, VE),
     Twin("heun", {}, "Heun"),
     Twin("dpm_2", {}, "DPMSolver", {}, VE),
-    Twin("dpmpp_2s_ancestral", {}, "DPMpp2S", {"eta": 1.0}),
+    Twin("dpm_2", {}, "DPMSolver", IN_LOG_SIGMA, FLOW),
+    Twin("dpmpp_2s_ancestral", {}, "DPMpp2S", {"eta": 1.0}, VE),
+    Twin(
+        "dpmpp_2s_ancestral",
+        {},
+        "DPMpp2S",
+        {"eta": 1.0},
+        FLOW,
+        "To 1e-4: ComfyUI has the inner point of a first step from 1 at 0.9999.",
+        bound=1e-4,
+    ),
     *(
         Twin(
             name,
             {},
             "DPMppSDE",
+            MOVED,
             note="Given our composition of the noise over the two parts of a step.",
             test=HOST + "test_dpmpp_sde_equals_the_hosts_when_its_two_draws_are_composed_as_ours",
         )
-        for name in ("dpmpp_sde",)
+        for name in ("dpmpp_sde", "dpmpp_sde_gpu")
     ),
     Twin("dpmpp_2m", {}, "DPMpp2M", {}, VE),
-    Twin("dpmpp_2m", {}, "DPMpp2M", {"time": "log_sigma"}, FLOW),
-    *(Twin(f"dpmpp_2m_sde{gpu}", {}, "DPMpp2MSDE", FULL) for gpu in ("", "_gpu")),
-    *(Twin(f"dpmpp_2m_sde_heun{gpu}", {}, "DPMpp2MSDE", {"solver_type": "heun", **FULL}) for gpu in ("", "_gpu")),
-    *(Twin(f"dpmpp_3m_sde{gpu}", {}, "DPMpp3MSDE", {"weights": "published", **FULL}) for gpu in ("", "_gpu")),
-    Twin("dpmpp_3m_sde", {"eta": 0.0}, "DPMpp3M", {**PUBLISHED, **FULL}),
+    Twin("dpmpp_2m", {}, "DPMpp2M", IN_LOG_SIGMA, FLOW),
+    *(Twin(f"dpmpp_2m_sde{gpu}", {}, "DPMpp2MSDE", {**FULL, **MOVED}) for gpu in ("", "_gpu")),
+    *(
+        Twin(f"dpmpp_2m_sde_heun{gpu}", {}, "DPMpp2MSDE", {"solver_type": "heun", **FULL, **MOVED})
+        for gpu in ("", "_gpu")
+    ),
+    *(Twin(f"dpmpp_3m_sde{gpu}", {}, "DPMpp3MSDE", PUBLISHED_SDE) for gpu in ("", "_gpu")),
+    Twin("dpmpp_3m_sde", {"eta": 0.0}, "DPMpp3MSDE", {"eta": 0.0, **PUBLISHED_SDE}),
+    Twin("dpmpp_3m_sde", {"eta": 0.0}, "DPMpp3M", {**PUBLISHED, **FULL}, VE),
     Twin("lms", {}, "LMS", {**COLD, **FULL}),
+    Twin("ipndm", {}, "IPNDM"),
     Twin(
         "deis",
         {},
@@ -296,6 +318,37 @@ COMFYUI: tuple[Twin, ...] = (
         "To 2e-4: ComfyUI sums its integrals over 10000 points.",
         bound=2e-4,
     ),
+    *(
+        Twin(
+            name,
+            {},
+            "UniPC",
+            {"variant": variant, **COLD, **time, "end": "core"},
+            paths,
+            UNIPC_NOTE.format(bound=bound),
+            bound=bound,
+        )
+        for name, variant, time, paths, bound in (
+            ("uni_pc", "bh1", {}, VE, 1e-4),
+            ("uni_pc", "bh1", IN_LOG_SIGMA, FLOW, 3e-4),
+            ("uni_pc_bh2", "bh2", {}, VE, 1e-4),
+            ("uni_pc_bh2", "bh2", IN_LOG_SIGMA, FLOW, 1e-4),
+        )
+    ),
+    Twin("res_multistep", {}, "RESMultistep", {}, VE),
+    Twin("res_multistep", {}, "RESMultistep", IN_LOG_SIGMA, FLOW),
+    Twin("exp_heun_2_x0", {}, "RESSinglestep", {"c2": 1.0, **MOVED}),
+    Twin("exp_heun_2_x0_sde", {}, "RESSinglestep", {"c2": 1.0, "eta": 1.0, **MOVED}),
+    Twin("seeds_2", {}, "RESSinglestep", {"eta": 1.0, "solver_type": "phi_1", **MOVED}),
+    Twin(
+        "er_sde",
+        {},
+        "ERSDE",
+        {"weights": "published", **COLD, **FULL, **MOVED},
+        note="To 1e-3: ComfyUI sums its integrals over 200 points.",
+        bound=1e-3,
+    ),
+    Twin("gradient_estimation", {}, "GradientEstimation"),
     Twin("lcm", {}, "LCM"),
     Twin("euler_cfg_pp", {}, "Euler", {"cfg_pp": True}),
     Twin("euler_ancestral_cfg_pp", {}, "DDIM", {"eta": 1.0, "cfg_pp": True}),
@@ -303,19 +356,25 @@ COMFYUI: tuple[Twin, ...] = (
 )
 
 NOT_COMFYUI: tuple[Single, ...] = (
-    Single(
-        ("uni_pc", "uni_pc_bh2"),
-        "Our UniPC with `variant` bh1 or bh2 and `warm_up` multistep is the same method, but ComfyUI ends at 0.001 in "
-        "place of 0 and writes that into the schedule it was given: 4e-4 apart in a run of 12 steps, on flow models "
-        "1e-2 and 4e-3.",
-    ),
-    Single(("dpmpp_sde_gpu",), "`dpmpp_sde` with the noise drawn on the device; not compared."),
     Single(("heunpp2",), "Wrong there: order 1 at three model calls a step."),
+    Single(("ipndm_v",), "Wrong there: of order 1 to 1.6, where 4 is meant. The method as it is meant is LMS."),
+    Single(("dpm_2_ancestral", "dpm_fast", "dpm_adaptive", "seeds_3", "sa_solver", "sa_solver_pece"), "Not built."),
     Single(
-        ("ipndm", "ipndm_v"),
-        "Wrong there on uneven schedules: order 2, and 1 to 1.6, where 4 is meant. Take LMS.",
+        ("res_multistep_ancestral",),
+        "Wrong there: on flow models it adds noise as on others, so that a constant 2 comes out of the step from 0.8 "
+        "to 0.6 as 1.10 where 0.80 is right; and it measures the last change of the prediction over the step that "
+        "noise was added to. Take RES Multistep with `eta` 1.",
     ),
-    Single(("dpm_2_ancestral", "dpm_fast", "dpm_adaptive"), "Not built."),
+    Single(
+        ("res_multistep_cfg_pp", "res_multistep_ancestral_cfg_pp"),
+        "Wrong there: where both predictions stay what they are, it misses the guided image by their difference times "
+        "1 - e^-h in every step. Take RES Multistep with `cfg_pp`.",
+    ),
+    Single(
+        ("gradient_estimation_cfg_pp",),
+        "Wrong there: it takes guidance for a change of the slope, and so misses the guided image even where nothing "
+        "changes. Take Gradient Estimation with `cfg_pp`.",
+    ),
     Single(
         ("dpmpp_2m_cfg_pp",),
         "Wrong there: it takes guidance for a change from step to step, and so misses the guided image even where "
@@ -325,24 +384,6 @@ NOT_COMFYUI: tuple[Single, ...] = (
         ("dpmpp_2s_ancestral_cfg_pp",),
         "It takes the guided prediction from a step's first call and the unconditional one from its second; DPM++ 2S "
         "with `cfg_pp` takes both from the first.",
-    ),
-    Single(
-        (
-            "res_multistep_cfg_pp",
-            "res_multistep_ancestral_cfg_pp",
-            "gradient_estimation_cfg_pp",
-            "exp_heun_2_x0",
-            "exp_heun_2_x0_sde",
-            "res_multistep",
-            "res_multistep_ancestral",
-            "gradient_estimation",
-            "er_sde",
-            "seeds_2",
-            "seeds_3",
-            "sa_solver",
-            "sa_solver_pece",
-        ),
-        "Not built.",
     ),
 )
 

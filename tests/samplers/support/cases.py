@@ -112,6 +112,24 @@ def plans(case: Case, steps: tuple[int, ...] = (1, 2, 3, 20), to_zero: bool = Fa
         yield name, plan
 
 
+def assert_same(one: Plan, other: Plan, rel: float = 1e-12):
+    """Equal stages and rows, coefficients to `rel`."""
+    assert (one.path, one.sigmas, len(one.stages)) == (other.path, other.sigmas, len(other.stages))
+    for a, b in zip(one.stages, other.stages, strict=True):
+        assert (a.sigma, a.step, a.keeps) == (b.sigma, b.step, b.keeps)
+        for rows, others in ((a.opening, b.opening), (a.rows, b.rows)):
+            assert len(rows) == len(others)
+            for r, q in zip(rows, others, strict=True):
+                assert (r.target, r.weight) == (q.target, q.weight)
+                assert dict(r.terms) == pytest.approx(dict(q.terms), rel=rel, abs=0.0)
+
+
+def everywhere(*paths):
+    return [
+        pytest.param(path, sigmas, id=f"{path!r}-{name}") for path in paths for name, sigmas in schedules(path).items()
+    ]
+
+
 __all__ = [
     "CASES",
     "FLOW",
@@ -120,7 +138,9 @@ __all__ = [
     "TABLE",
     "VE",
     "Case",
+    "assert_same",
     "each_case",
+    "everywhere",
     "flow_line",
     "plans",
     "schedules",

@@ -5,8 +5,13 @@ from ..description import Node, Workflow
 from .parts import begin, guider, loader, saved
 
 PROMPTS, SCHEDULES, PICTURE = "Model and prompts", "Noise levels and guidance", "A row for each"
-PLAIN = ("Euler", "Heun", "DPMSolver", "DPMpp2M", "DPMpp3M", "UniPC", "DEIS", "LMS")
-NOISY = ("DDPM", "DDIM", "EulerAncestral", "DPMpp2S", "DPMppSDE", "DPMpp2MSDE", "DPMpp3MSDE", "Restart", "LCM")
+PLAIN = (
+    *("Euler", "Heun", "DPMSolver", "DPMpp2M", "DPMpp3M", "UniPC", "DEIS", "LMS"),
+    *("RESMultistep", "RESSinglestep", "GradientEstimation", "IPNDM"),
+)
+NOISY = (
+    *("DDPM", "DDIM", "EulerAncestral", "DPMpp2S", "DPMppSDE", "DPMpp2MSDE", "DPMpp3MSDE", "ERSDE", "Restart", "LCM"),
+)
 NOTE = (
     "All on one noise, in 8 steps, LCM in 4 on the distilled model. The rows of the picture, from top to bottom: "
     "those that add no noise, and below them those that do. Unfold a node (at its title) to see its settings."
@@ -44,7 +49,7 @@ def every_solver() -> Workflow:
     w = Workflow(
         "Every solver from one noise",
         "every_solver",
-        f"## Seventeen solvers\n{NOTE}",
+        f"## Twenty-two solvers\n{NOTE}",
         ((PROMPTS, SCHEDULES), *((group,) for group in groups), (PICTURE,)),
         demo=DIGITS,
     )
