@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..samplers.registry import SCHEDULES, Schedule
 from .host.latents import positions
 from .host.models import sampling_of, trained_of
-from .host.schedulers import NAMES, NONE, WITHOUT_PENULTIMATE, named_sigmas
+from .host.schedulers import NAMES, NONE, OTHER, WITHOUT_PENULTIMATE, named_sigmas
 from .shared.inputs import schedule_widgets
 from .shared.messages import named
 from .shared.preview import NAMED, preview, schedule_values
@@ -98,9 +98,9 @@ class StepwiseNamedSchedule(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "for_sampler",
-                    options=[NONE, *WITHOUT_PENULTIMATE],
-                    tooltip="The sampler of the run, if it is one of these: KSampler leaves the level before the last "
-                    "out for them. none is Basic Scheduler's.",
+                    options=[NONE, *WITHOUT_PENULTIMATE, OTHER],
+                    tooltip="none: as Basic Scheduler. A sampler: as KSampler with it, which leaves the level before "
+                    "the last out. other: as KSampler with any other, which differs with ddim_uniform alone.",
                 ),
             ],
             outputs=[io.Sigmas.Output("sigmas", tooltip="The noise levels of the steps, descending.")],

@@ -23,26 +23,30 @@ ADDED: dict[str, Levels] = {
 NAMES = (*OF_THE_HOST, *ADDED)
 # The samplers for which KSampler takes one step more and leaves the level before the last out.
 WITHOUT_PENULTIMATE = ("dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2")
-NONE = "none"
+# Basic Scheduler's, and KSampler's with any other sampler.
+NONE, OTHER = "none", "other"
 
 
 def named_sigmas(sampling: Any, name: str, steps: int, denoise: float, for_sampler: str = NONE) -> torch.Tensor:
     """What BasicScheduler gives, or KSampler with the sampler `for_sampler`.
 
-    The last steps of a schedule of int(steps / denoise), as many of them as the host's scheduler gives.
+    The last steps of a schedule of int(steps / denoise). Where the host's scheduler gives more than it was asked for
+    (ddim_uniform), BasicScheduler leaves the first ones out, and KSampler does so only with a denoise below 1.
 
     Raises:
         InputError: a schedule with a level that is no number, as kl_optimal at one step.
     """
     if denoise <= 0.0:
         return torch.FloatTensor([])
-    dropped = 0 if for_sampler == NONE else 1
-    total = int(steps / denoise) + dropped if denoise < 1.0 else steps + dropped
+    dropped = 1 if for_sampler in WITHOUT_PENULTIMATE else 0
+    whole = denoise >= 1.0 or (for_sampler != NONE and denoise > 0.9999)
+    total = dropped + (steps if whole else int(steps / denoise))
     made = ADDED[name](sampling, total) if name in ADDED else comfy.samplers.calculate_sigmas(sampling, name, total)
     made = made.cpu()
     if dropped:
         made = torch.cat([made[:-2], made[-1:]])
-    made = made[-(steps + 1) :]
+    if not whole or for_sampler == NONE:
+        made = made[-(steps + 1) :]
     if not torch.isfinite(made).all():
         problem = f"is {steps}, and ComfyUI's {name} gives levels there that are no numbers"
         raise InputError("steps", problem, "take more steps, or the schedule node of that kind")
