@@ -11,7 +11,7 @@ from .plot import StepwisePlotSigmas
 from .predictions import prediction_nodes
 from .runs.listing import serve_states
 from .samplers import solver_nodes
-from .schedules import schedule_nodes
+from .schedules import StepwiseNamedSchedule, schedule_nodes
 from .shared.preview import serve_previews
 from .shared.sockets import with_checked_inputs
 
@@ -21,6 +21,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *solver_nodes(),
         StepwiseKSampler,
         *schedule_nodes(),
+        StepwiseNamedSchedule,
         *sigmas.NODES,
         StepwiseCFGGuider,
         StepwiseNoise,

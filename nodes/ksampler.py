@@ -11,6 +11,7 @@ from ..samplers.parameters import InputError
 from ..samplers.registry import SCHEDULES, SOLVERS, Schedule, Solver
 from ..samplers.schedules.tables import Trained
 from .host.guider import GuidedGuider, PredictionGuider
+from .host.latents import positions
 from .host.models import sampling_of, trained_of
 from .host.sampler import PlanSampler
 from .host.seeds import SEEDS, ZeroNoise
@@ -55,8 +56,8 @@ def solver_option(solver: Solver) -> io.DynamicCombo.Option:
 
 
 def schedule_option(schedule: Schedule) -> io.DynamicCombo.Option:
-    """The schedule's own parameters: not those of the node, nor what the model answers, which is always wired here."""
-    shown = [each for each in schedule_widgets(schedule) if each.id not in {*OWN, *schedule.answered}]
+    """The schedule's own parameters: not those of the node, nor what model and latent answer, which are wired here."""
+    shown = [each for each in schedule_widgets(schedule) if each.id not in {*OWN, *schedule.answered, schedule.counts}]
     return io.DynamicCombo.Option(schedule.name, shown)
 
 
@@ -181,6 +182,9 @@ class StepwiseKSampler(io.ComfyNode):
                 cure = "wire what the picture should not be, an empty prompt, or turn solver.cfg_pp off"
                 raise InputError("negative", "is not wired, and solver.cfg_pp needs its prediction", cure)
         with named(NAME, settings_of("schedule", schedule_option(kind))):
+            latent = latent_image if state is None else state.latent
+            if kind.counts and latent is not None:
+                settings[kind.counts] = positions(latent)
             sigmas = levels(trained_of(sampling_of(model)), kind, settings, steps, denoise)
         cure = "choose other settings of schedule, or other steps" if state is None else AS_BEFORE
         with named(NAME, {**settings_of("solver", solver_option(entry)), "sigmas": ("schedule", cure)}):

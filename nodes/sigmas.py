@@ -21,6 +21,7 @@ from ..samplers.schedules.editing import (
     scaled,
     split_at,
     step_of_calls,
+    with_first,
 )
 from .host.levels import read_sigmas, rounding_of, snapped
 from .host.models import path_of, sampling_of, trained_of
@@ -246,6 +247,38 @@ class StepwiseScaleSigmas(io.ComfyNode):
             return io.NodeOutput(torch.tensor(scaled(given(sigmas), factor)))
 
 
+class StepwiseSetFirstSigma(io.ComfyNode):
+    """A schedule that begins at another level."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StepwiseSetFirstSigma",
+            display_name="Set First Sigma (Stepwise)",
+            category=CATEGORY,
+            description="Puts another noise level in the place of the first; all others stay.",
+            search_aliases=["first sigma", "start sigma", "sigma max", "stepwise"],
+            inputs=[
+                io.Sigmas.Input("sigmas", tooltip=SIGMAS),
+                io.Float.Input(
+                    "sigma",
+                    default=136.0,
+                    min=0.0,
+                    max=20000.0,
+                    step=0.001,
+                    round=False,
+                    tooltip="Where the run begins, above the level that its first step goes to.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output("sigmas", tooltip="The same noise levels, the first one as set.")],
+        )
+
+    @classmethod
+    def execute(cls, sigmas, sigma) -> io.NodeOutput:
+        with named("Set First Sigma (Stepwise)"):
+            return io.NodeOutput(torch.tensor(with_first(given(sigmas), sigma)))
+
+
 class StepwiseResampleSigmas(io.ComfyNode):
     """The same range in another number of steps."""
 
@@ -382,6 +415,7 @@ NODES = [
     StepwiseJoinSigmas,
     StepwiseReverseSigmas,
     StepwiseScaleSigmas,
+    StepwiseSetFirstSigma,
     StepwiseResampleSigmas,
     StepwiseParseSigmas,
     StepwiseCheckSigmas,

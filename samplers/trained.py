@@ -1,6 +1,6 @@
 """Moved to schedules/tables."""
 
 from .renamed import renamed
-from .schedules import tables
+from .schedules import published, tables
 
-__getattr__ = renamed(__name__, tables)
+__getattr__ = renamed(__name__, tables, published)

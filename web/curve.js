@@ -8,6 +8,7 @@ import { api } from "../../scripts/api.js"
 import { MARGIN, drawnWidget, follow, linkOf } from "./shared.js"
 
 const SCHEDULE = /^Stepwise.+Schedule$/
+const NAMED = "StepwiseNamedSchedule" // whose levels only a run knows
 const WIDGET = "stepwise_curve"
 const HEIGHT = 84
 const PATIENCE = 60 // milliseconds without another change before the pack is asked
@@ -57,16 +58,24 @@ function modelOf(node) {
     return JSON.stringify([tell(node.graph, link), told])
 }
 
-/** The names of widgets that take their value from a wire, which only a run knows. */
+/** What is declared of a node's inputs, by name. */
+function specsOf(node) {
+    const { required, optional } = node.constructor.nodeData.input
+    return { ...required, ...optional }
+}
+
+/** The names of widgets that take their value from a wire, which only a run knows: their own, or that of a socket other
+ * than the model which answers them. */
 function wired(node) {
-    const inputs = (node.inputs ?? []).filter((input) => input.widget && linkOf(node, input))
-    return inputs.map((input) => input.name)
+    const inputs = (node.inputs ?? []).filter((input) => linkOf(node, input))
+    const sockets = new Set(inputs.map((input) => input.name).filter((name) => name !== "model"))
+    const answered = Object.entries(specsOf(node)).filter(([, spec]) => sockets.has(spec[1]?.stepwise_from))
+    return [...inputs.filter((input) => input.widget).map((input) => input.name), ...answered.map(([name]) => name)]
 }
 
 /** The widgets' values, without those that the wired model answers: a run does not look at them. */
 function valuesOf(node, model) {
-    const { required, optional } = node.constructor.nodeData.input
-    const specs = { ...required, ...optional }
+    const specs = specsOf(node)
     const counts = (name) => name in specs && !(model !== null && specs[name][1]?.stepwise_from === "model")
     const ours = node.widgets.filter((widget) => counts(widget.name))
     return Object.fromEntries(ours.map((widget) => [widget.name, widget.value]))
@@ -189,7 +198,7 @@ class Curve {
         this.count++
         this.show(output.stepwise_sigmas, "")
         // A widget may have changed while the run was on its way. Where wires bring values, only a run has them.
-        if (wired(this.node).length) {
+        if (wired(this.node).length || this.node.comfyClass === NAMED) {
             const known = model !== null && models.has(model)
             this.asked = JSON.stringify([valuesOf(this.node, model), model, known, wired(this.node)])
         } else this.refresh()

@@ -1,5 +1,6 @@
 """The LATENT and the NOISE that links carry, looked over before a model sees them."""
 
+import math
 from collections.abc import Mapping
 from operator import index
 from typing import Any
@@ -41,6 +42,16 @@ def read_latent(model_patcher: Any, latent_image: Any) -> dict[str, Any]:
 
 def is_latent(samples: Any) -> bool:
     return isinstance(samples, torch.Tensor) or bool(getattr(samples, "is_nested", False))
+
+
+def positions(latent: Any) -> int:
+    """How many positions a LATENT has, channels and images apart; of a nested one those of its first component.
+
+    Raises InputError for what is none.
+    """
+    if not is_latent(samples := latent.get("samples")):
+        raise InputError("latent", "is not a LATENT", LATENT_CURE)
+    return math.prod(components_of(samples)[0].shape[2:])
 
 
 def packed(samples: Any) -> torch.Tensor:

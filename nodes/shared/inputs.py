@@ -95,4 +95,6 @@ def schedule_widgets(schedule: Schedule) -> list[io.Input]:
     for each in made:
         if each.id in schedule.answered:
             each.extra_dict |= from_socket("model")
+        if each.id == schedule.counts:
+            each.extra_dict |= from_socket("latent")
     return later_last(made)

@@ -17,7 +17,7 @@ from aiohttp import web
 from server import PromptServer
 
 from ...samplers import Path
-from ...samplers.parameters import InputError, checked, parameters
+from ...samplers.parameters import InputError, checked, parameters, quoted
 from ...samplers.registry import SCHEDULES, Schedule
 from ...samplers.schedules import trained_sigmas
 from ...samplers.schedules.tables import Trained
@@ -32,11 +32,18 @@ MOST_WORK = 100_000
 # One question after the other, beside the event loop: a server that draws curves does everything else meanwhile.
 WORKER = ThreadPoolExecutor(1, "stepwise-curves")
 
+# Its levels are the host's, made of the model itself.
+NAMED = "StepwiseNamedSchedule"
 OTHERS = {
     "VE": "take one of the schedules Karras, Exponential and Timestep instead",
     "FLOW": "take the schedule Flow instead",
 }
 
+# Of a schedule that is bound to a list of levels.
+EXACT_CURE = {
+    ("FLOW",): "set it to tail, or take the schedule Flow",
+    ("VE", "FLOW"): "set it to tail, or take the schedule Timestep",
+}
 
 # What a node says that no model is wired to, since it cannot be held against one.
 MADE_FOR = {("FLOW",): "for flow models: SD3, Flux, Wan", ("VE",): "not for flow models"}
@@ -47,7 +54,12 @@ def schedule_values(schedule: Schedule, trained: Trained | None, values: Mapping
 
     Raises InputError for values that cannot be used, and for a model that the schedule makes no sense on.
     """
-    ours = {name: value for name, value in values.items() if name in parameters(schedule.function)}
+    known = parameters(schedule.function)
+    if "denoise_mode" not in known and values.get("denoise_mode", "tail") != "tail":
+        problem = f"is {quoted(values['denoise_mode'])}, and {schedule.name} has no levels between those of its list"
+        raise InputError("denoise_mode", problem, EXACT_CURE[schedule.paths])
+    values = {name: value for name, value in values.items() if name != "denoise_mode" or name in known}
+    ours = {name: value for name, value in values.items() if name in known}
     rest = {name: value for name, value in values.items() if name not in ours}
     given = {**checked(schedule.function, ours)}
     if "curve" in rest:
@@ -98,6 +110,8 @@ def trained_from(data: Mapping[str, Any]) -> Trained:
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     """The noise levels of the schedule node that `question` describes, or what its error would say, or why it has to be
     run to be seen."""
+    if question["node"] == NAMED:
+        return {"note": "drawn after a run, of the model"}
     schedule = next(each for each in SCHEDULES if f"Stepwise{each.id}Schedule" == question["node"])
     trained = trained_from(question["trained"]) if question.get("trained") else None
     if work(question["values"]) > MOST_WORK:

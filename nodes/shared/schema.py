@@ -22,6 +22,8 @@ LATER = (
     "on_mismatch",
     "cfg_pp",
     "zero_steps",
+    "denoise_mode",
+    "t_min_from",
 )
 
 

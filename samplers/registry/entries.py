@@ -75,6 +75,7 @@ class Schedule:
     """`takes` names what the function is given of a wired model, attributes of `Trained`; `paths` where it makes sense.
 
     A function that takes the `table` has no other way to get it; without a model it comes from `trained_sigmas`.
+    `counts` names the parameter that a wired latent answers, with the number of its positions.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Schedule:
     papers: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     paths: tuple[str, ...] = ("VE", "FLOW")
+    counts: str = ""
 
     @property
     def answered(self) -> frozenset[str]:

@@ -62,6 +62,9 @@ SD3_PAPER = (
 )
 MOVIE_PAPER = "Polyak et al. 2024, Movie Gen: A Cast of Media Foundation Models, arXiv:2410.13720"
 FLUX = "Black Forest Labs 2024, FLUX, github.com/black-forest-labs/flux"
+FLUX2 = "Black Forest Labs 2025, FLUX.2, github.com/black-forest-labs/flux2"
+OPTIMAL_PAPER = "Pei, Hu and Gu 2025, Optimal Stepsize for Diffusion Sampling, arXiv:2503.21774"
+LTX_PAPER = "HaCohen and others 2024, LTX-Video: Realtime Video Latent Diffusion, arXiv:2501.00103"
 KDIFFUSION = "Crowson 2022, k-diffusion, github.com/crowsonkb/k-diffusion"
 INTERVAL_PAPER = (
     "Kynkäänniemi, Aittala, Karras, Laine, Aila and Lehtinen 2024, Applying Guidance in a Limited Interval Improves "

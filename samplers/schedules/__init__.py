@@ -3,16 +3,19 @@
 Each takes `denoise`, the part of the schedule that is run, and `last_sigma`, how it ends; see `finished`.
 """
 
-from .flow import flow, flux_shift, linear_quadratic
+from .flow import flow, flux2, flux_shift, linear_quadratic, ltxv
+from .published import align_your_steps, bong_tangent, optimal_steps
 from .ranges import curve, exponential, karras, kl_optimal, laplace, polyexponential, vp
-from .tables import align_your_steps, beta, lcm, lcm_timesteps, timestep, timesteps, trained_sigmas
+from .tables import beta, lcm, lcm_timesteps, timestep, timesteps, trained_sigmas
 
 __all__ = [
     "align_your_steps",
     "beta",
+    "bong_tangent",
     "curve",
     "exponential",
     "flow",
+    "flux2",
     "flux_shift",
     "karras",
     "kl_optimal",
@@ -20,6 +23,8 @@ __all__ = [
     "lcm",
     "lcm_timesteps",
     "linear_quadratic",
+    "ltxv",
+    "optimal_steps",
     "polyexponential",
     "timestep",
     "timesteps",

@@ -81,6 +81,19 @@ def scaled(sigmas: Sigmas, factor: float) -> tuple[float, ...]:
     return tuple(sigma * factor for sigma in sigmas)
 
 
+def with_first(sigmas: Sigmas, sigma: float) -> tuple[float, ...]:
+    """`sigmas` with another first level.
+
+    Raises:
+        InputError: the first step would go nowhere, or the other way.
+    """
+    if (sigma > sigmas[1]) != (sigmas[0] > sigmas[1]) or sigma == sigmas[1]:
+        side = "above" if sigmas[0] > sigmas[1] else "below"
+        problem = f"is {sigma:g}, not {side} the level that the first step goes to, {sigmas[1]:g}"
+        raise InputError("sigma", problem, f"give a value {side} {sigmas[1]:g}")
+    return (sigma, *sigmas[1:])
+
+
 def resampled(sigmas: Sigmas, steps: int) -> tuple[float, ...]:
     """`steps` steps over the same range: log sigma linear in between, the ends the same, and 0 where there was one.
 

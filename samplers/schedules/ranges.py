@@ -6,7 +6,19 @@ from typing import Annotated
 
 from ..parameters import InputError, Param
 from ..path import VE, Path
-from .ends import Denoise, LastSigma, SigmaMax, SigmaMin, Steps, check_range, finished, fractions, pinned
+from .ends import (
+    Denoise,
+    DenoiseMode,
+    LastSigma,
+    SigmaMax,
+    SigmaMin,
+    Steps,
+    check_range,
+    finished_part,
+    fractions,
+    pinned,
+    sampled,
+)
 
 # Stable Diffusion 1.5's and SDXL's range.
 SIGMA_MIN, SIGMA_MAX = 0.0291675, 14.614642
@@ -22,6 +34,7 @@ def karras(
     rho: Annotated[float, Param("Curvature: larger values put more steps at low noise.", 1.0, 100.0, 0.1)] = 7.0,
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
+    denoise_mode: DenoiseMode = "tail",
 ) -> tuple[float, ...]:
     """sigma_i = (max^(1/rho) + i / (n - 1) (min^(1/rho) - max^(1/rho)))^rho, then 0   (Karras et al. 2022, eq. 5).
 
@@ -30,10 +43,11 @@ def karras(
     check_range(sigma_min, sigma_max)
     high, low = sigma_max ** (1.0 / rho), sigma_min ** (1.0 / rho)
 
-    def levels(n: int) -> tuple[float, ...]:
-        return pinned([(high + u * (low - high)) ** rho for u in fractions(n)], sigma_min, sigma_max)
+    def level(u: float) -> float:
+        return (high + u * (low - high)) ** rho
 
-    return finished(levels, steps, denoise, last_sigma)
+    levels = sampled(pinned(level, sigma_min, sigma_max))
+    return finished_part(levels, steps, denoise, last_sigma, denoise_mode)
 
 
 def exponential(
@@ -43,13 +57,20 @@ def exponential(
     sigma_max: SigmaMax = SIGMA_MAX,
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
+    denoise_mode: DenoiseMode = "tail",
 ) -> tuple[float, ...]:
     """sigma_i = max (min / max)^(i / (n - 1)), then 0: equal steps in log sigma   (Lu et al. 2022a, section 3.3).
 
     Where alpha is 1 these are equal steps in log-SNR, the spacing that others call "lu".
     """
     return polyexponential(
-        steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=1.0, denoise=denoise, last_sigma=last_sigma
+        steps,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        rho=1.0,
+        denoise=denoise,
+        last_sigma=last_sigma,
+        denoise_mode=denoise_mode,
     )
 
 
@@ -63,6 +84,7 @@ def polyexponential(
     ] = 1.0,
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
+    denoise_mode: DenoiseMode = "tail",
 ) -> tuple[float, ...]:
     """sigma_i = min (max / min)^(u^rho) with u = 1 - i / (n - 1), then 0   (k-diffusion).
 
@@ -71,10 +93,11 @@ def polyexponential(
     check_range(sigma_min, sigma_max)
     low, width = math.log(sigma_min), math.log(sigma_max / sigma_min)
 
-    def levels(n: int) -> tuple[float, ...]:
-        return pinned([math.exp(low + width * (1.0 - u) ** rho) for u in fractions(n)], sigma_min, sigma_max)
+    def level(u: float) -> float:
+        return math.exp(low + width * (1.0 - u) ** rho)
 
-    return finished(levels, steps, denoise, last_sigma)
+    levels = sampled(pinned(level, sigma_min, sigma_max))
+    return finished_part(levels, steps, denoise, last_sigma, denoise_mode)
 
 
 def laplace(
@@ -88,6 +111,7 @@ def laplace(
     ] = 0.5,
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
+    denoise_mode: DenoiseMode = "tail",
     path: Path = VE,
 ) -> tuple[float, ...]:
     """Noise levels at equal quantiles of a Laplace distribution of log-SNR, then 0   (Hang et al. 2024, table 1).
@@ -109,11 +133,8 @@ def laplace(
         offset = -math.log(2.0 * upper) if upper < 0.5 else math.log(2.0 * lower)
         return path.sigma(-(mu + beta * offset))
 
-    def levels(n: int) -> tuple[float, ...]:
-        inner = [level(u) for u in fractions(n)[1:-1]]
-        return pinned([sigma_max, *inner, sigma_min][:n], sigma_min, sigma_max)
-
-    return finished(levels, steps, denoise, last_sigma)
+    levels = sampled(pinned(level, sigma_min, sigma_max))
+    return finished_part(levels, steps, denoise, last_sigma, denoise_mode)
 
 
 def _tails(place: float, mu: float, beta: float) -> tuple[float, float]:
@@ -135,6 +156,7 @@ def kl_optimal(
     ] = 1.0,
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
+    denoise_mode: DenoiseMode = "tail",
 ) -> tuple[float, ...]:
     """sigma_i = c tan(u atan(min / c) + (1 - u) atan(max / c)), then 0   (Sabour et al. 2024, theorem 3.1).
 
@@ -144,10 +166,11 @@ def kl_optimal(
     check_range(sigma_min, sigma_max)
     high, low = math.atan(sigma_max / data_std), math.atan(sigma_min / data_std)
 
-    def levels(n: int) -> tuple[float, ...]:
-        return pinned([data_std * math.tan(high + u * (low - high)) for u in fractions(n)], sigma_min, sigma_max)
+    def level(u: float) -> float:
+        return data_std * math.tan(high + u * (low - high))
 
-    return finished(levels, steps, denoise, last_sigma)
+    levels = sampled(pinned(level, sigma_min, sigma_max))
+    return finished_part(levels, steps, denoise, last_sigma, denoise_mode)
 
 
 def vp(
@@ -160,6 +183,7 @@ def vp(
     ] = 0.001,
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
+    denoise_mode: DenoiseMode = "tail",
     sigma_min: float | None = None,
     sigma_max: float | None = None,
 ) -> tuple[float, ...]:
@@ -173,7 +197,7 @@ def vp(
         root = math.sqrt(beta_min**2 + 2.0 * beta_d * math.log1p(sigma**2))
         return 2.0 * math.log1p(sigma**2) / (root + beta_min)
 
-    def level(t: float) -> float:
+    def level_at(t: float) -> float:
         return math.sqrt(math.expm1(beta_d * t**2 / 2.0 + beta_min * t))
 
     if sigma_min is None or sigma_max is None:
@@ -182,15 +206,16 @@ def vp(
             problem = f"is {beta_d:g}, and the first noise level, e^{exponent / 2.0:g}, is more than float32 holds"
             cure = f"give at most {2.0 * (LARGEST - beta_min):g}" if beta_min < LARGEST else "lower it and beta_min"
             raise InputError("beta_d", problem, cure)
-        sigma_min, sigma_max = level(eps_s), level(1.0)
+        sigma_min, sigma_max = level_at(eps_s), level_at(1.0)
     else:
         check_range(sigma_min, sigma_max)
         first, last = time(sigma_max), time(sigma_min)
 
-    def levels(n: int) -> tuple[float, ...]:
-        return pinned([level(first + u * (last - first)) for u in fractions(n)], sigma_min, sigma_max)
+    def level(u: float) -> float:
+        return level_at(first + u * (last - first))
 
-    return finished(levels, steps, denoise, last_sigma)
+    levels = sampled(pinned(level, sigma_min, sigma_max))
+    return finished_part(levels, steps, denoise, last_sigma, denoise_mode)
 
 
 def falling_line(u: float) -> float:
@@ -204,6 +229,7 @@ def curve(
     sigma_max: SigmaMax = SIGMA_MAX,
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
+    denoise_mode: DenoiseMode = "tail",
     shape: Callable[[float], float] = falling_line,
 ) -> tuple[float, ...]:
     """sigma_i = min (max / min)^y(i / (n - 1)), then 0, for a drawn curve y: log sigma over the step.
@@ -216,8 +242,8 @@ def curve(
     check_range(sigma_min, sigma_max)
     low, width = math.log(sigma_min), math.log(sigma_max / sigma_min)
 
-    def levels(n: int) -> list[float]:
-        heights = [shape(u) for u in fractions(n)]
+    def levels(n: int, part: float) -> list[float]:
+        heights = [shape(u) for u in fractions(n, 1.0 - part)]
         for index, y in enumerate(heights):
             if not -1e-9 <= y <= 1.0 + 1e-9:
                 raise InputError("curve", f"is {y:.4g} at step {index + 1} of {n}", "keep it between 0 and 1")
@@ -226,4 +252,4 @@ def curve(
                 raise InputError("curve", problem, "draw it downwards everywhere, from left to right")
         return [math.exp(low + width * y) for y in heights]
 
-    return finished(levels, steps, denoise, last_sigma)
+    return finished_part(levels, steps, denoise, last_sigma, denoise_mode)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from ..parameters import InputError, Param, counted
 from ..path import Path
-from .ends import Denoise, LastSigma, Steps, finished, fractions
+from .ends import Denoise, DenoiseMode, LastSigma, Steps, finished, finished_part, fractions
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,30 @@ def timestep(
     interpolation: Interpolation = "none",
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
+    denoise_mode: DenoiseMode = "tail",
 ) -> tuple[float, ...]:
     """The noise levels of `steps` trained timesteps, then 0: the schedule of DDPM and DDIM.
 
     With steps = the table's length it is DDPM's full run. `table` holds the sigma of each trained timestep, ascending;
     from `trained_sigmas` or from the model. See `timesteps` for the spacings. There are at most as many steps as
     table's length times denoise; interpolated ones may be more.
+
+    With denoise_mode = exact timesteps are not rounded: they run evenly from d (T - 1) to 0 with linspace, from
+    steps_offset + d (T - 1 - steps_offset) to steps_offset with leading, and from d T - 1 to d T / n - 1, or 0, with
+    trailing and simple, where d is denoise. Between trained timesteps log sigma is linear, or sigma with linear.
     """
     size = len(table)
     between = interpolation != "none" and spacing in ("linspace", "trailing")
+
+    def part_of_it(n: int, part: float) -> Sequence[float]:
+        first, last = part * (size - 1), 0.0
+        if spacing == "leading":
+            if steps_offset >= size:
+                raise InputError("steps_offset", f"is {steps_offset}, of timesteps 0 to {size - 1}", "lower it")
+            first, last = steps_offset + part * (size - 1 - steps_offset), float(steps_offset)
+        elif spacing != "linspace":
+            first, last = part * size - 1.0, max(part * size / n - 1.0, 0.0)
+        return [first + u * (last - first) for u in fractions(n)]
 
     def place(n: int) -> Sequence[float]:
         if not between:
@@ -151,16 +166,25 @@ def timestep(
         return [size - 1 - i * size / n for i in range(n)]
 
     def level(t: float) -> float:
-        t = max(t, 0.0)
-        low, weight = int(t), t - int(t)
-        if weight == 0.0:
-            return table[low]
-        if interpolation == "linear":
-            return table[low] + weight * (table[low + 1] - table[low])
-        return math.exp(math.log(table[low]) + weight * math.log(table[low + 1] / table[low]))
+        return between_timesteps(table, t, interpolation)
 
+    if denoise_mode == "exact":
+        return finished_part(
+            lambda n, part: [level(t) for t in part_of_it(n, part)], steps, denoise, last_sigma, denoise_mode
+        )
     largest = None if between else size
     return finished(lambda n: [level(t) for t in place(n)], steps, denoise, last_sigma, largest)
+
+
+def between_timesteps(table: Sequence[float], t: float, interpolation: str = "log_linear") -> float:
+    """The level of the timestep t, which may lie between two trained ones; below 0 it is that of 0."""
+    t = max(t, 0.0)
+    low, weight = int(t), t - int(t)
+    if weight == 0.0:
+        return table[low]
+    if interpolation == "linear":
+        return table[low] + weight * (table[low + 1] - table[low])
+    return math.exp(math.log(table[low]) + weight * math.log(table[low + 1] / table[low]))
 
 
 def lcm_timesteps(
@@ -235,68 +259,33 @@ def beta(
     ] = "timesteps",
     denoise: Denoise = 1.0,
     last_sigma: LastSigma = "zero",
+    denoise_mode: DenoiseMode = "tail",
 ) -> tuple[float, ...]:
     """Steps at equal quantiles of a Beta distribution, dense at both ends, then 0   (Lee et al. 2024).
 
     With B the quantile function of Beta(alpha, beta), timesteps: t_i = round((T - 1) B(1 - i / n)); sigmas:
     sigma_i = min + (max - min) B(1 - i / (n - 1)). There are only as many steps over timesteps as these stay distinct,
     138 of 1000 timesteps with alpha = beta = 0.6.
+
+    With denoise_mode = exact the argument of B is times denoise, and timesteps are not rounded: log sigma is linear
+    between them.
     """
     from scipy.special import betaincinv  # pyright: ignore[reportMissingTypeStubs]
 
-    def quantiles(n: int, of: int) -> list[float]:
-        return [float(value) for value in betaincinv(alpha, beta, [1.0 - i / of for i in range(n)])]
+    def quantiles(n: int, of: int, part: float = 1.0) -> list[float]:
+        return [float(value) for value in betaincinv(alpha, beta, [part * (1.0 - i / of) for i in range(n)])]
 
     def indices(n: int) -> list[int]:
         return [round((len(table) - 1) * value) for value in quantiles(n, n)]
 
-    def levels(n: int) -> list[float]:
+    def levels(n: int, part: float) -> list[float]:
         if over == "timesteps":
-            return [table[t] for t in indices(n)]
+            return [between_timesteps(table, (len(table) - 1) * value) for value in quantiles(n, n, part)]
         low, high = table[0], table[-1]
-        return [low + (high - low) * value for value in quantiles(n, max(n - 1, 1))]
+        return [low + (high - low) * value for value in quantiles(n, max(n - 1, 1), part)]
 
-    largest = None
-    if over == "timesteps":
+    if over == "timesteps" and denoise_mode == "tail":
         sizes = range(1, len(table) + 1)
         largest = bisect_left(sizes, True, key=lambda n: len(set(indices(n))) < n)
-    return finished(levels, steps, denoise, last_sigma, largest)
-
-
-SVD = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
-ALIGNED = {
-    "SD1": (999, 850, 736, 645, 545, 455, 343, 233, 124, 24, 0),
-    "SDXL": (999, 845, 730, 587, 443, 310, 193, 116, 53, 13, 0),
-}
-
-
-def align_your_steps(
-    steps: Steps = 10,
-    *,
-    model_type: Annotated[
-        Literal["SD1", "SDXL", "SVD"], Param("The model family that the levels were optimised for.")
-    ] = "SD1",
-    denoise: Denoise = 1.0,
-    last_sigma: LastSigma = "drop_penultimate",
-) -> tuple[float, ...]:
-    """Eleven published noise levels of a model family, and log-linear interpolation between them (Sabour et al. 2024).
-
-    Ten steps with last_sigma = sigma_min go from level to level. As they are used, 0 stands in the place of the last
-    level, which is drop_penultimate. SD1 and SDXL were published as trained timesteps of Stable Diffusion, SVD as noise
-    levels from 700 down.
-    """
-    if model_type == "SVD":
-        published = SVD
-    else:
-        table = trained_sigmas()
-        published = [table[t] for t in ALIGNED[model_type]]
-    logs = [math.log(sigma) for sigma in published]
-
-    def levels(n: int) -> list[float]:
-        places = [u * (len(logs) - 1) for u in fractions(n)]
-        indices = [min(int(place), len(logs) - 2) for place in places]
-        return [
-            math.exp(logs[i] + (place - i) * (logs[i + 1] - logs[i])) for i, place in zip(indices, places, strict=True)
-        ]
-
-    return finished(levels, steps, denoise, last_sigma)
+        return finished(lambda n: [table[t] for t in indices(n)], steps, denoise, last_sigma, largest)
+    return finished_part(levels, steps, denoise, last_sigma, denoise_mode)

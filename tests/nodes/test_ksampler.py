@@ -44,10 +44,43 @@ def test_every_solver_is_that_of_its_own_node(solver):
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.id)
 def test_every_schedule_is_that_of_its_own_node(schedule):
     model = toy_model("EPS" if "VE" in schedule.paths else "FLOW")
-    (sigmas,) = call(f"Stepwise{schedule.id}Schedule", model=model, steps=6, denoise=0.8)
+    latent = {"latent": {"samples": torch.zeros(2, 4, 8, 8)}} if schedule.counts else {}
+    (sigmas,) = call(f"Stepwise{schedule.id}Schedule", model=model, steps=6, denoise=0.8, **latent)
     made = call("StepwiseKSampler", **inputs(model, schedule={"schedule": schedule.name}, denoise=0.8))
     assert equal(made, separate(model, "DPMpp2M", sigmas))
     assert made[2].sigmas == tuple(sigmas.tolist())
+
+
+@pytest.mark.parametrize("denoise", [0.07, 0.33, 0.77])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.id)
+def test_exact_denoise_belongs_to_the_schedule(schedule, denoise):
+    """It is a setting of the schedule, and `denoise` stays the node's own; a schedule that has none says what to do."""
+    model = toy_model("EPS" if "VE" in schedule.paths else "FLOW")
+    chosen = {"schedule": schedule.name, "denoise_mode": "exact"}
+    given = inputs(model, schedule=chosen, denoise=denoise)
+    if schedule.id in ("LCM", "OptimalSteps"):
+        said = refused("StepwiseKSampler", **given).removeprefix("KSampler (Stepwise): ")
+        assert said.startswith(f"denoise_mode is 'exact', and {schedule.name} has no levels between those of its list.")
+        assert re.search(r"Set it to tail, or take the schedule (Flow|Timestep)\.$", said)
+        return
+    latent = {"latent": {"samples": torch.zeros(2, 4, 8, 8)}} if schedule.counts else {}
+    wanted = {"model": model, "steps": 6, "denoise": denoise, "denoise_mode": "exact", **latent}
+    (sigmas,) = call(f"Stepwise{schedule.id}Schedule", **wanted)
+    made = call("StepwiseKSampler", **given)
+    assert made[2].sigmas == tuple(sigmas.tolist())
+    assert equal(made, separate(model, "DPMpp2M", sigmas))
+
+
+def test_the_latent_answers_how_many_tokens_there_are():
+    """Also that of a state, which goes on with no other wired."""
+    model = toy_model("FLOW")
+    given = {"schedule": {"schedule": "LTXV"}, "latent_image": {"samples": torch.zeros(2, 4, 16, 24)}}
+    whole = call("StepwiseKSampler", **inputs(model, **given))
+    (sigmas,) = call("StepwiseLTXVSchedule", model=model, steps=6, tokens=16 * 24)
+    assert whole[2].sigmas == tuple(sigmas.tolist())
+    state = call("StepwiseKSampler", **inputs(model, **given, end_step=3))[2]
+    rest = {**inputs(model, **given), "latent_image": None}
+    assert equal(call("StepwiseKSampler", **rest, state=state), whole)
 
 
 def test_settings_of_the_choices_arrive():
@@ -232,8 +265,9 @@ def test_what_stands_first_and_what_the_model_answers():
     *_, solver, schedule = node.GET_SCHEMA().inputs
     assert (solver.options[0].key, schedule.options[0].key) == ("DPM++ 2M", "Karras")
     shown = {option.key: {each.id for each in option.inputs} for option in schedule.options}
-    assert shown["Karras"] == {"rho", "last_sigma"}
-    assert not any({"steps", "denoise", "sigma_min", "sigma_max", "beta_start"} & names for names in shown.values())
+    assert shown["Karras"] == {"rho", "last_sigma", "denoise_mode"}
+    answered = {"steps", "denoise", "sigma_min", "sigma_max", "beta_start", "tokens"}
+    assert not any(answered & names for names in shown.values())
 
 
 def nodes_of():

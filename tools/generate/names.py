@@ -138,7 +138,7 @@ def ksampler_schedulers() -> str:
         (
             f"`{twin.name}`",
             f"**{names[twin.ours]}**",
-            settings(twin.params).replace("sigma_min", "the model's lowest level, 0.001 for most"),
+            settings(twin.params),
             FAMILIES.get(twin.models, "all"),
             twin.note,
         )

@@ -406,7 +406,7 @@ K_DIFFUSION = (
 class Levels:
     """A scheduler of ComfyUI, and the schedule of ours that gives the same noise levels with the model wired.
 
-    models: of which of the host's families. params: what is set on our node; `sigma_min` is the model's.
+    models: of which of the host's families. params: what is set on our node.
     """
 
     name: str
@@ -418,7 +418,7 @@ class Levels:
 
 DISCRETE, EDM, FLOWS = ("EPS", "V_PREDICTION"), ("EDM",), ("FLOW", "FLUX")
 LINSPACE = {"spacing": "linspace", "interpolation": "log_linear"}
-TO_SIGMA_MIN = {"t_min": "sigma_min"}
+TO_SIGMA_MIN = {"t_min_from": "sigma_min"}
 DROP = {"last_sigma": "drop_penultimate"}
 
 SCHEDULERS: tuple[Levels, ...] = (

@@ -21,27 +21,28 @@ COMPARED = (
 
 
 def compare_schedules() -> Workflow:
-    plot, look = "Drawn side by side", "Looked over before a run"
+    schedules, plot, look = "Ten schedules", "Drawn side by side", "Looked over before a run"
     w = Workflow(
         "Compare schedules before a run",
         "compare_schedules",
-        "## Noise levels, seen\nNine schedules of 20 steps in one plot; unfold one (at its title) to change it. Check "
+        "## Noise levels, seen\nTen schedules of 20 steps in one plot; unfold one (at its title) to change it. Check "
         "Sigmas says what is wrong with a schedule, from any pack; Plan Table lists what a sampler does at each step, "
         "without a model call.",
-        (("Nine schedules",), (plot,), (look,), ("The plan of DPM++ 2M",)),
+        ((schedules,), (plot,), (look,), ("The plan of DPM++ 2M",)),
     )
-    model = loader(w, "Nine schedules", compact=True)
-    made = [
-        w.add(f"Stepwise{name}Schedule", "Nine schedules", compact=True, steps=20, model=model[0]) for name in COMPARED
-    ]
+    model = loader(w, schedules, compact=True)
+    made = [w.add(f"Stepwise{name}Schedule", schedules, compact=True, steps=20, model=model[0]) for name in COMPARED]
     wired = {f"sigmas.sigmas_{i}": each[0] for i, each in enumerate(made, 1)}
-    names = "\n".join(COMPARED)
-    w.add("StepwisePlotSigmas", plot, size=(520, 800), **wired, names=names, model=model[0])
+    names = "\n".join((*COMPARED, "beta57"))
+    drawn = w.add("StepwisePlotSigmas", plot, size=(520, 800), **wired, names=names, model=model[0])
     sampler = w.add("StepwiseDPMpp2MSampler", look)
     given = {"sigmas": made[0][0], "model": model[0], "sampler": sampler[0]}
     checked = w.add("StepwiseCheckSigmas", look, size=(380, 200), **given)
     given = {"sampler": sampler[0], "sigmas": checked[0], "model": model[0]}
     w.add("StepwisePlanTable", "The plan of DPM++ 2M", size=(420, 640), **given)
+    by_name = {"scheduler": "beta57", "steps": 20, "model": model[0]}
+    named = w.add("StepwiseNamedSchedule", schedules, "Schedule by Name: beta57", compact=True, **by_name)
+    drawn.inputs[f"sigmas.sigmas_{len(made) + 1}"] = named[0]
     return w
 
 
@@ -52,7 +53,7 @@ def edit_schedule() -> Workflow:
         "edit_schedule",
         "## A schedule of your own\nNoise levels from text, cut at a noise level. The upper part is taken in fewer "
         "steps, the lower one in more, and both are joined again. Check Sigmas lets the result through only when a "
-        "sampler can run on it. Reverse and Scale are for samplers and models that want it.",
+        "sampler can run on it. Reverse, Scale and Set First Sigma are for samplers and models that want it.",
         ((PROMPTS, "Noise levels from text"), (cut,), (changed, "Steps"), (plot,), ("The picture",)),
     )
     model, positive, negative, latent = begin(w, PROMPTS, compact=True)
@@ -67,26 +68,30 @@ def edit_schedule() -> Workflow:
     wired = [("from text", text[0]), ("cut and joined", checked[0]), ("half", scaled[0]), ("upwards", upward[0])]
     sockets = {f"sigmas.sigmas_{i}": link for i, (_, link) in enumerate(wired, 1)}
     names = "\n".join(name for name, _ in wired)
-    w.add("StepwisePlotSigmas", plot, size=(360, 520), **sockets, names=names)
+    drawn = w.add("StepwisePlotSigmas", plot, size=(360, 520), **sockets, names=names)
     inputs = {"positive": positive[0], "negative": negative[0]}
     guided = guider(w, "Steps", compact=True, model=model[0], **inputs)
     noise = w.add("RandomNoise", "Steps", compact=True, noise_seed=7)
     begins = {"noise": noise[0], "latent_image": latent[0], "sigmas": checked[0]}
     run = w.add("StepwiseLMS", "Steps", compact=True, guider=guided[0], **begins)
     picture(w, "The picture", run, model)
+    first = {"sigmas": text[0], "sigma": 20.0, "compact": True}
+    higher = w.add("StepwiseSetFirstSigma", changed, "Set First Sigma: from 20", **first)
+    drawn.inputs |= {f"sigmas.sigmas_{len(wired) + 1}": higher[0], "names": f"{names}\nfrom 20"}
     return w
 
 
 def flow_model() -> Workflow:
     shifted, solvers = "The shift: more steps at high noise", "Noise levels and guidance"
+    others, plot = "Made for one family", "All of these, drawn"
     w = Workflow(
         "A flow model and its shift",
         "flow_model",
         "## Models of the family of SD3, Flux and Wan\nTheir time runs from 1, noise, to 0, the picture. "
         "ModelSamplingSD3 sets the shift and Flow Schedule follows the model. From top to bottom: shift 1, shift 3, "
-        "shift 3 with CFG-Zero*, and Linear-Quadratic with Heun. The Digits model has a flow variant: the same network "
-        "in these coordinates.",
-        ((PROMPTS, shifted), (solvers,), ("Guidance", RUNS), (ROWS,)),
+        "shift 3 with CFG-Zero*, and Linear-Quadratic with Heun. Below are the levels made for Flux, Flux.2 and "
+        "LTX-Video. The Digits model has a flow variant: the same network in these coordinates.",
+        ((PROMPTS, shifted), (solvers, others), ("Guidance", RUNS), (ROWS, plot)),
         demo=DIGITS,
     )
     model, positive, negative, latent = begin(w, PROMPTS, compact=True, variant="flow")
@@ -111,6 +116,12 @@ def flow_model() -> Workflow:
         (title, w.add(kind, RUNS, title, guider=one[0], sigmas=each[0], **begins)) for title, kind, one, each in ways
     ]
     rows(w, ROWS, model, [(title, run[0]) for title, run in made])
+    families = [
+        w.add(f"Stepwise{name}Schedule", others, compact=True, steps=10) for name in ("OptimalSteps", "Flux2", "LTXV")
+    ]
+    drawn = {f"sigmas.sigmas_{i}": each[0] for i, each in enumerate((one, three, bent, *families), 1)}
+    names = "shift 1\nshift 3\nLinear-Quadratic\nOptimal Steps, Flux\nFlux.2\nLTXV"
+    w.add("StepwisePlotSigmas", plot, size=(400, 360), **drawn, names=names)
     return w
 
 
