@@ -25,7 +25,8 @@ DenoiseMode = Annotated[
     Literal["tail", "exact"],
     Param(
         "What denoise means. tail: the last steps of a longer schedule, as in ComfyUI, so the run begins at one of its "
-        "levels. exact: the run begins at the very level that denoise names."
+        "levels. exact: the run begins at the very level that denoise names.",
+        rare=True,
     ),
 ]
 Levels = Callable[[int], Sequence[float]]
