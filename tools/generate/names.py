@@ -7,7 +7,7 @@ python -m tools.generate.names --check    fails when the committed file differs
 from collections.abc import Mapping, Sequence
 
 from ..environment.folders import ROOT
-from . import generated
+from . import generated, templates
 from .generated import Files
 from .markdown import filled, table
 from .twins import (
@@ -21,6 +21,7 @@ from .twins import (
     K_DIFFUSION,
     NOT_COMFYUI,
     NOT_DIFFUSERS,
+    RES4LYF,
     SCHEDULERS,
     VE,
     Single,
@@ -60,6 +61,15 @@ After every model call of a run the difference is below 1e-9 with diffusers comp
 as it is, in float32. The schedule is the scheduler's own or given to both.
 """
 WITHOUT = "### Without a twin\n"
+OF_RES4LYF = """\
+## RES4LYF
+
+Its samplers have many settings; the rows are for those that its examples use. They are compared with the formulas,
+written out a second time in tests/samplers/test_exponential.py, not with its code.
+"""
+TEMPLATES = """\
+### In the templates that come with it
+"""
 
 
 def settings(values: Mapping[str, object]) -> str:
@@ -106,12 +116,17 @@ def page() -> str:
         )
         for twin in DIFFUSERS
     ]
+    res4lyf = [(f"`{name}`", f"**{ours}**", settings(params), note) for name, ours, params, note in RES4LYF]
     parts = [
         INTRODUCTION,
         OF_COMFYUI,
         table(("ComfyUI", "Stepwise", "Settings", "Models", "Note", "k-diffusion"), hosts),
         WITHOUT,
         without(NOT_COMFYUI),
+        TEMPLATES,
+        templates.section(),
+        OF_RES4LYF,
+        table(("RES4LYF", "Stepwise", "Settings", "Note"), res4lyf),
         OF_DIFFUSERS,
         table(("Scheduler", "Its options", "Stepwise", "Settings", "Models", "Note"), theirs),
         WITHOUT,

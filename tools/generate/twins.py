@@ -387,6 +387,26 @@ NOT_COMFYUI: tuple[Single, ...] = (
     ),
 )
 
+# Name there, name here, settings here, and what there is to say.
+RES4LYF: tuple[tuple[str, str, Mapping[str, object], str], ...] = (
+    ("res_2m", "RES Multistep", {}, "On flow models with `time` log_sigma."),
+    (
+        "res_3m",
+        "RES Multistep",
+        {"order": 3},
+        "Wrong there: it has the cube of c_3 where a square belongs, and is of order 2. Here it is of order 3.",
+    ),
+    ("res_2s", "RES Singlestep", {}, ""),
+    (
+        "res_3s",
+        "RES Singlestep",
+        {"order": 3},
+        "At `c3` 1 a cube is a square. Wrong there at others: order 2 at `c2` 1/3 and `c3` 2/3, where 3 is right.",
+    ),
+    ("beta57", "Schedule by Name", {"scheduler": "beta57"}, "Beta Schedule with `alpha` 0.5 and `beta` 0.7."),
+    ("bong_tangent", "Schedule by Name", {"scheduler": "bong_tangent"}, ""),
+)
+
 # The functions of k-diffusion that ComfyUI carries under the same name, where they take the same steps.
 K_DIFFUSION = (
     "euler",
