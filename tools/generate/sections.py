@@ -143,6 +143,8 @@ def calls(setting: Any) -> str:
         where = "the first step" if steps == 1 else f"the first {steps} steps"
         later = "; one such step more where a flow schedule begins at 1" if setting.log_snr else ""
         parts.append(f"{each} in {where}{later}")
+    elif setting.log_snr:
+        parts.append(f"{each} in the first step where a flow schedule begins at 1")
     if setting.extra_calls:
         parts.append(f"{setting.extra_calls} more over the run")
     return ", ".join(parts)

@@ -31,7 +31,7 @@ class Case:
     def calls(self, sigmas: Sequence[float]) -> list[int]:
         """The model calls of each step that the setting declares, on a schedule that it does not run part of again."""
         steps, each = self.setting.opening
-        steps += 1 if steps and self.setting.log_snr and self.path.alpha(sigmas[0]) == 0.0 else 0
+        steps += 1 if self.setting.log_snr and self.path.alpha(sigmas[0]) == 0.0 else 0
         return [
             self.setting.calls_to_zero if t == 0.0 else each if step < steps else self.setting.calls
             for step, t in enumerate(sigmas[1:])
