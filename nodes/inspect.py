@@ -6,7 +6,7 @@ from ..samplers import FLOW, VE
 from ..samplers.parameters import InputError
 from .host.levels import read_sigmas
 from .host.models import path_of, sampling_of
-from .host.sampler import PlanSampler, make_plan
+from .host.sampler import OWN_LIMITS, Limits, PlanSampler, make_plan
 from .shared.messages import named
 
 
@@ -41,6 +41,9 @@ class StepwisePlanTable(io.ComfyNode):
         with named("Plan Table"):
             if not isinstance(sampler, PlanSampler):
                 raise InputError("sampler", "is not one of Stepwise, so it has no plan", "wire a Stepwise Sampler node")
-            chosen = {"VE": VE, "FLOW": FLOW}[path] if model is None else path_of(sampling_of(model))
-            text = f"{sampler.solver.name} on {make_plan(sampler.solver, sampler.params, chosen, read_sigmas(sigmas))}"
+            chosen, limits = {"VE": VE, "FLOW": FLOW}[path], OWN_LIMITS
+            if model is not None:
+                chosen, limits = path_of(sampling_of(model)), Limits.of(sampling_of(model))
+            plan = make_plan(sampler.solver, sampler.params, chosen, read_sigmas(sigmas), limits=limits)
+            text = f"{sampler.solver.name} on {plan}"
         return io.NodeOutput(text, ui=ui.PreviewText(text))

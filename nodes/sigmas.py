@@ -24,7 +24,7 @@ from ..samplers.schedules.editing import (
 )
 from .host.levels import read_sigmas, rounding_of, snapped
 from .host.models import path_of, sampling_of, trained_of
-from .host.sampler import PlanSampler, make_plan
+from .host.sampler import OWN_LIMITS, Limits, PlanSampler, make_plan
 from .shared.messages import named
 from .shared.schema import only
 
@@ -147,8 +147,9 @@ def known_plan(sampler: Any, sigmas: tuple[float, ...], model: Any) -> Plan:
     if not isinstance(sampler, PlanSampler):
         cure = "wire a Stepwise Sampler node"
         raise InputError("sampler", "is not one of Stepwise, so its model calls are not known", cure)
-    path = VE if model is None else path_of(sampling_of(model))
-    return make_plan(sampler.solver, sampler.params, path, sigmas)
+    sampling = None if model is None else sampling_of(model)
+    path, limits = (VE, OWN_LIMITS) if sampling is None else (path_of(sampling), Limits.of(sampling))
+    return make_plan(sampler.solver, sampler.params, path, sigmas, limits=limits)
 
 
 class StepwiseJoinSigmas(io.ComfyNode):

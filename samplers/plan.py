@@ -136,6 +136,11 @@ class Plan:
         return max(len(self.sigmas) - 1, 0)
 
     @cached_property
+    def adds_noise(self) -> bool:
+        """Whether a run of it draws noise on the way."""
+        return any(r.draws for stage in self.stages for r in (*stage.opening, *stage.rows))
+
+    @cached_property
     def reads_uncond(self) -> bool:
         """Whether it needs the unconditional prediction too (CFG++)."""
         return any("uncond" in r.reads for stage in self.stages for r in stage.rows)

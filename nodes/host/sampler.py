@@ -5,9 +5,11 @@ draws previews and carries Cancel, as for the host's own samplers.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.model_sampling
 import comfy.samplers
@@ -29,7 +31,25 @@ from .levels import read_sigmas, snapped
 from .models import path_of, sampling_of
 from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
-from .seeds import ImageSeeds, in_sampler_noise, packed_sizes
+from .seeds import AT_NOTHING, UNSEEDED, ImageSeeds, in_sampler_noise, packed_sizes
+
+
+class Limits(NamedTuple):
+    """What noise added on the way does not go above: the `highest` level of the model, and where the run `began`, which
+    is where its plan begins by default."""
+
+    highest: float = math.inf
+    began: float | None = None
+
+    @staticmethod
+    def of(model_sampling: Any) -> "Limits":
+        return Limits(float(model_sampling.sigma_max))
+
+
+# Those of a plan that is the whole run, of a model that is not known.
+OWN_LIMITS = Limits()
+# Version 0.1.0 looked at neither.
+NO_LIMITS = Limits(math.inf, math.inf)
 
 
 def make_plan(
@@ -39,6 +59,7 @@ def make_plan(
     sigmas: Sequence[float],
     open_end: bool = False,
     snap: bool = True,
+    limits: Limits = OWN_LIMITS,
 ) -> Plan:
     """The plan, with every input checked first; with an `open_end` it leaves what a longer one would go on with.
 
@@ -49,6 +70,8 @@ def make_plan(
     check_sigmas(path, levels, fewest=0)
     if len(levels) < 2:
         return Plan(path, levels, ())
+    known = signature(solver.plan).parameters
+    complete |= {name: limit for name, limit in limits._asdict().items() if name in known}
     return open_ended(solver.plan, path, levels, complete) if open_end else solver.plan(path, levels, **complete)
 
 
@@ -89,8 +112,7 @@ def resting_steps(guider: Any, plan: Plan, before: int = 0) -> int:
 
 def warn_of_two_shifts(name: str, plan: Plan, model: Any) -> None:
     """MiniMax-H3 shifts the time of its sound otherwise than that of its picture, and a plan knows one noise level."""
-    draws = any(each.draws for stage in plan.stages for each in (*stage.opening, *stage.rows))
-    if draws and type(getattr(model.inner_model, "inner_model", None)).__name__ == "MiniMaxH3":
+    if plan.adds_noise and type(getattr(model.inner_model, "inner_model", None)).__name__ == "MiniMaxH3":
         logging.warning(
             "Stepwise: %s adds noise on the way, and the sound of MiniMax-H3 has another noise level than its picture: "
             "it gets up to 55 %% too much or too little. Take a solver that adds none, such as DPM++ 2M.",
@@ -127,10 +149,27 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         scale = float(getattr(model_sampling, "noise_scale", 1.0)) if path is FLOW else 1.0
         return in_sampler_noise(self.noise_kind, path, seeds, place, scale, components)
 
-    def rested(self, plan: Plan, steps: int) -> Plan:
-        """`plan`, made by this sampler, but that its first steps leave x as it is."""
+    def rested(self, plan: Plan, steps: int, limits: Limits = OWN_LIMITS) -> Plan:
+        """`plan`, made by this sampler under these limits, but that its first steps leave x as it is."""
         open_end = plan.leaves != ("x",)
-        return rested(plan, steps, lambda sigmas: make_plan(self.solver, self.params, plan.path, sigmas, open_end))
+        if limits.began is None and plan.sigmas:
+            limits = limits._replace(began=plan.sigmas[0])
+
+        def make(sigmas: Sequence[float]) -> Plan:
+            return make_plan(self.solver, self.params, plan.path, sigmas, open_end, limits=limits)
+
+        return rested(plan, steps, make)
+
+    def warn_of_no_noise(self, plan: Plan, model: Any, seed: int | None) -> None:
+        """Under the host's nodes no more than a number is known of the NOISE: 0 and no starting noise is Disable
+        Noise."""
+        noise, first = getattr(model, "noise", None), plan.path.is_noise(plan.sigmas[0]) if plan.sigmas else False
+        if noise is None or not (first or (plan.adds_noise and not seed)) or bool(noise.any()):
+            return
+        for holds, (problem, cure) in ((plan.adds_noise and not seed, UNSEEDED), (first, AT_NOTHING)):
+            if holds:
+                said = InputError("noise", problem.format(self.solver.name), cure)
+                logging.warning("Stepwise: %s: %s", self.solver.name, said)
 
     @torch.no_grad()
     def integrate(
@@ -140,7 +179,8 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         extra_args = extra_args or {}
         sampling = sampling_of(model.inner_model.model_patcher)
         try:
-            plan = make_plan(self.solver, self.params, path_of(sampling), read_sigmas(sigmas))
+            limits = Limits.of(sampling)
+            plan = make_plan(self.solver, self.params, path_of(sampling), read_sigmas(sigmas), limits=limits)
         except InputError as error:
             raise ValueError(f"{self.solver.name} Sampler: {error}") from None
 
@@ -149,10 +189,11 @@ class PlanSampler(comfy.samplers.KSAMPLER):
                 sigma = sigmas[step]
                 callback({"i": step, "x": state.x, "denoised": state.denoised, "sigma": sigma, "sigma_hat": sigma})
 
+        self.warn_of_no_noise(plan, model, extra_args.get("seed"))
         seeds = ImageSeeds.counted(extra_args.get("seed") or 0, len(x))
         noise = self.noise(seeds, x, sampling, packed_sizes(model.inner_model))
         rests = resting_steps(model.inner_model, plan)
-        run = (self.solver.name, self.rested(plan, rests), model, start(x), noise, extra_args, report)
+        run = (self.solver.name, self.rested(plan, rests, limits), model, start(x), noise, extra_args, report)
         return solve(*run, rests=rests, disable=disable).x
 
 
@@ -180,10 +221,11 @@ class PlanRun(comfy.samplers.Sampler):
         batching: Batching = (),
         patches: Mapping[str, Any] = MappingProxyType({}),
         turn: Callable[[], None] | None = None,
+        limits: Limits = OWN_LIMITS,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
         self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
-        self.seeds, self.components = seeds, components
+        self.seeds, self.components, self.limits = seeds, components, limits
         self.step, self.patches = 0, patches
         self.remembered, self.forgotten = Remembered(), ()
 
@@ -206,7 +248,7 @@ class PlanRun(comfy.samplers.Sampler):
         carried = PatchMemory(extra_args["model_options"], foreign(guider, PredictionGuider), room)
 
         rests = resting_steps(guider, self.plan, self.before)
-        plan = self.sampler.rested(self.plan, rests)
+        plan = self.sampler.rested(self.plan, rests, self.limits)
 
         def known(state: State, plan: Plan, step: int) -> State:
             return placed(state, plan, step) if rests else state

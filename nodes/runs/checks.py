@@ -71,7 +71,7 @@ def check_plan(held: HeldRun, solver: Solver) -> None:
             raise InputError(name, f"is {value!r}", DAMAGED)
     params = {name: value for name, value in held.params.items() if name in solver.parameters}
     try:
-        plan = make_plan(solver, params, held.path, held.sigmas[held.solver_step :], open_end=True)
+        plan = make_plan(solver, params, held.path, held.sigmas[held.solver_step :], True, limits=held.limits)
     except InputError:
         raise
     except (ArithmeticError, IndexError, ValueError) as error:
@@ -173,4 +173,8 @@ FIELDS: Mapping[str, tuple[Check, str]] = {
     "batching": (all_of(all_of(is_within(0, 2**31))), "groups of numbers"),
     "patches": (named_by(is_sound), "numbers, text and tensors by name"),
     "forgotten": (all_of(is_of(str)), "names"),
+    "highest": (
+        lambda value: is_of(float)(value) and math.isfinite(value) and value >= 0.0,
+        "a noise level, or 0",
+    ),
 }

@@ -9,6 +9,8 @@ from torch import Tensor
 from ...samplers import Path, State
 from ...samplers.parameters import InputError, Value, counted
 from ..host.batching import Batching
+from ..host.levels import snapped
+from ..host.sampler import NO_LIMITS, Limits
 from ..host.seeds import ImageSeeds
 
 
@@ -30,6 +32,7 @@ class HeldRun:
     batching: which prompts the host evaluated together in the last model call: by free memory, and with it change the
         last bits of a prediction.
     seeds, variation_seeds, variation_strength: those of `ImageSeeds`.
+    highest: the highest noise level of the model that the run began with; 0 where version 0.1.0 did not note it.
     """
 
     solver: str
@@ -53,6 +56,15 @@ class HeldRun:
     variation_seeds: tuple[int, ...] = ()
     variation_strength: float = 0.0
     forgotten: tuple[str, ...] = ()
+    highest: float = 0.0
+
+    @property
+    def limits(self) -> Limits:
+        """What the plan of this run does not go above."""
+        if self.highest == 0.0:
+            return NO_LIMITS
+        began = snapped(self.path, self.sigmas[self.start_step :])
+        return Limits(self.highest, began[0] if began else None)
 
     @property
     def image_seeds(self) -> ImageSeeds:

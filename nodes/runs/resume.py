@@ -171,4 +171,4 @@ class Fork:
 def plan_of(held: HeldRun, sampler: PlanSampler, snap: bool = True) -> Plan:
     """What the present solver does with its part of the schedule."""
     levels = held.sigmas[held.solver_step :]
-    return make_plan(sampler.solver, sampler.params, held.path, levels, open_end=True, snap=snap)
+    return make_plan(sampler.solver, sampler.params, held.path, levels, True, snap, held.limits)

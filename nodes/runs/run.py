@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import comfy.model_management
-import comfy.nested_tensor
 import comfy.utils
 import latent_preview
 import torch
@@ -13,17 +12,18 @@ import torch
 from ...samplers import Plan, start
 from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
-from ...samplers.schedules.checks import FROM_THE_MODEL, beginning, check_sigmas
-from ..host.latents import packed, read_latent, read_noise
+from ...samplers.schedules.checks import check_sigmas
+from ..host.latents import packed, read_latent, read_noise, unpacked
 from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import family_of, path_of, sampling_of
 from ..host.plain_values import there
 from ..host.sampler import PlanRun, PlanSampler, state_on
-from ..host.seeds import component_sizes, components_of, image_seeds, seed_of
+from ..host.seeds import component_sizes, image_seeds, seed_of
 from .autosave import Autosave
 from .face import Face
 from .files import kept
 from .held import HeldRun, check_family
+from .remarks import is_noisy, remark_on_noise, remark_on_start
 from .resume import plan_of, resumed
 from .unfinished import marked, remark, unmarked
 
@@ -55,6 +55,7 @@ def sample(
     if state is None:
         held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step, face)
         remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), rounding_of(sigmas), face)
+        remark_on_noise(held, plan, noise, face)
         beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
@@ -98,6 +99,7 @@ def fresh(
         solver_step=start_step,
         step=start_step,
         model=family_of(guider.model_patcher),
+        highest=float(sampling_of(guider.model_patcher).sigma_max),
         **asdict(image_seeds(noise, latent)),
     )
     if start_step < held.steps and (said := remark(latent_image, is_noisy(made), sigmas[start_step])):
@@ -109,28 +111,6 @@ def fresh(
         # The host asks no sampler to take no steps, and hands the latent back.
         held = replace(held, state=start(packed(latent["samples"])), denoised=latent["samples"])
     return replace(held, plan=fingerprint(plan)), plan
-
-
-def is_noisy(noise: Any) -> bool:
-    return any(bool(part.any()) for part in components_of(noise))
-
-
-def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, face: Face) -> None:
-    """What only a node with model, schedule and latent can know.
-
-    A level far below the model's highest is where a run begins from a picture; from nothing it makes a pale one.
-    """
-    if not held.steps > held.start_step:
-        return
-    name, other = face.words.get("sigmas", ("sigmas", None))
-    empty = not any(part.any() for part in components_of(held.latent["samples"]))
-    for found in beginning(held.sigmas, sigma_max, held.start_step, rounding):
-        problem, cure = found.problem, other or found.cure
-        if not found.fatal:
-            problem = f"{problem}, and latent_image is empty"
-            cure = f"{other or FROM_THE_MODEL}, or begin from a picture"
-        if found.fatal or empty:
-            face.say(str(InputError(name, problem, cure, found.index)))
 
 
 def go(
@@ -165,6 +145,7 @@ def go(
         batching=held.batching,
         patches=held.patches,
         turn=None if autosave is None else turn,
+        limits=held.limits,
     )
     try:
         levels = snapped(held.path, held.sigmas[held.start_step :])
@@ -228,11 +209,3 @@ def begun(held: HeldRun, run: PlanRun) -> HeldRun:
 def as_latent(guider: Any, x0: Any) -> Any:
     """A prediction as a LATENT has it."""
     return guider.model_patcher.model.process_latent_out(x0.cpu())
-
-
-def unpacked(x0: torch.Tensor, like: Any) -> Any:
-    """A prediction in the shape of the latent: the host packs nested latents into one row for its samplers."""
-    if not like.is_nested:
-        return x0
-    shapes = [part.shape for part in like.unbind()]
-    return comfy.nested_tensor.NestedTensor(comfy.utils.unpack_latents(x0, shapes))
