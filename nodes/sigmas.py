@@ -194,11 +194,12 @@ class StepwiseReverseSigmas(io.ComfyNode):
                 io.Float.Input(
                     "lowest",
                     default=0.0001,
-                    min=0.000001,
+                    min=0.0,
                     max=1.0,
                     step=0.0001,
                     round=False,
-                    tooltip="Stands in the place of 0, where no sampler can begin.",
+                    tooltip="Stands in the place of 0, where samplers of other packs cannot begin. 0 leaves it as it is, "
+                    "for those of Stepwise.",
                 ),
             ],
             outputs=[io.Sigmas.Output("sigmas", tooltip="The noise levels in ascending order.")],
@@ -372,7 +373,7 @@ def looked_over(sigmas: Any, model: Any) -> tuple[tuple[float, ...], list[Findin
         return (), [Finding(error.index, error.problem, error.cure)]
     path = VE if model is None else path_of(sampling_of(model))
     values = snapped(path, values)
-    if found := list(faults(path, values, fewest=0)):
+    if found := list(faults(path, values, fewest=0, upwards=True)):
         return values, found
     trained = None if model is None else trained_of(sampling_of(model))
     return values, list(remarks(values, trained, rounding_of(sigmas)))

@@ -7,6 +7,7 @@ draws previews and carries Cancel, as for the host's own samplers.
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from inspect import signature
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,9 +17,9 @@ import comfy.samplers
 import torch
 from tqdm.auto import trange
 
-from ...samplers import FLOW, Path, Plan, State, run, start
+from ...samplers import FLOW, VE, Path, Plan, State, run, start
 from ...samplers.parameters import InputError, Value, checked
-from ...samplers.plan import NoiseSource
+from ...samplers.plan import NoiseSource, ascends
 from ...samplers.registry import Solver
 from ...samplers.schedules.checks import check_sigmas
 from ...samplers.solvers.open_end import open_ended
@@ -67,12 +68,34 @@ def make_plan(
     level.
     """
     levels, complete = snapped(path, sigmas) if snap else tuple(sigmas), checked(solver.plan, params)
-    check_sigmas(path, levels, fewest=0)
+    check_sigmas(path, levels, fewest=0, upwards=True)
     if len(levels) < 2:
         return Plan(path, levels, ())
+    if ascends(levels):
+        check_going_up(solver, complete, path, levels)
     known = signature(solver.plan).parameters
     complete |= {name: limit for name, limit in limits._asdict().items() if name in known}
     return open_ended(solver.plan, path, levels, complete) if open_end else solver.plan(path, levels, **complete)
+
+
+def check_going_up(solver: Solver, params: Mapping[str, Value], path: Path, levels: Sequence[float]) -> None:
+    """Raises InputError where a run upwards would add noise, with the setting that does not."""
+    change = solver.for_going_up(path, levels, params)
+    if change == {}:
+        return
+    problem = f"go up, to unsample a picture, and {solver.name} adds noise on the way, which cannot be undone"
+    cure = "take a solver without noise, such as DPM++ 2M or Heun"
+    if change:
+        ((name, value),) = change.items()
+        cure = f"set {name} to {value if isinstance(value, str) else format(value, 'g')}, or {cure}"
+    raise InputError("sigmas", problem, cure)
+
+
+MASKED = (
+    "has a noise_mask, and unsampling takes the whole picture to its noise: under a mask the rest would be noise of "
+    "another kind"
+)
+UNMASK = "leave the mask out here, and set it for the run down again"
 
 
 def solve(
@@ -104,8 +127,9 @@ def solve(
 
 
 def resting_steps(guider: Any, plan: Plan, before: int = 0) -> int:
-    """How many steps of `plan`, from its first on, a guider leaves x as it is; `before` have gone before."""
-    rests = getattr(guider, "rests", None)
+    """How many steps of `plan`, from its first on, a guider leaves x as it is; `before` have gone before. Upwards none:
+    what rests is the beginning of a picture."""
+    rests = None if ascends(plan.sigmas) else getattr(guider, "rests", None)
     levels = enumerate(plan.sigmas[:-1])
     return next((i for i, level in levels if rests is None or not rests(level, before + i, plan.path)), plan.steps)
 
@@ -171,6 +195,17 @@ class PlanSampler(comfy.samplers.KSAMPLER):
                 said = InputError("noise", problem.format(self.solver.name), cure)
                 logging.warning("Stepwise: %s: %s", self.solver.name, said)
 
+    def sample(self, model_wrap: Any, sigmas: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As the host does; but to level 1 on a flow model, where it would divide by alpha, the result is the noise."""
+        levels = snapped(path_of(model_wrap.inner_model.model_sampling), read_sigmas(sigmas))
+        if not ascends(levels) or not FLOW.is_noise(levels[-1]) or path_of(model_wrap.inner_model.model_sampling) is VE:
+            return super().sample(model_wrap, sigmas, *args, **kwargs)
+        reached: list[torch.Tensor] = []
+        alone = copy(self)
+        alone.sampler_function = lambda *given, **named: reached.append(self.integrate(*given, **named)) or reached[0]
+        comfy.samplers.KSAMPLER.sample(alone, model_wrap, sigmas, *args, **kwargs)
+        return reached[0]
+
     @torch.no_grad()
     def integrate(
         self, model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback=None, disable=None
@@ -189,6 +224,8 @@ class PlanSampler(comfy.samplers.KSAMPLER):
                 sigma = sigmas[step]
                 callback({"i": step, "x": state.x, "denoised": state.denoised, "sigma": sigma, "sigma_hat": sigma})
 
+        if ascends(plan.sigmas) and extra_args.get("denoise_mask") is not None:
+            raise ValueError(f"{self.solver.name} Sampler: {InputError('latent_image', MASKED, UNMASK)}")
         self.warn_of_no_noise(plan, model, extra_args.get("seed"))
         seeds = ImageSeeds.counted(extra_args.get("seed") or 0, len(x))
         noise = self.noise(seeds, x, sampling, packed_sizes(model.inner_model))

@@ -33,7 +33,7 @@ def check_run(held: HeldRun) -> None:
         if not good(value := getattr(held, name)):
             shown = quoted(value) if is_value(value) else f"of the type {type(value).__name__}"
             raise InputError(name, f"is {shown}, not {wanted}", DAMAGED)
-    check_sigmas(held.path, held.sigmas, fewest=0)
+    check_sigmas(held.path, held.sigmas, fewest=0, upwards=True)
     solver = next((solver for solver in SOLVERS if solver.name == held.solver), None)
     if solver is None:
         raise InputError("solver", f"is {held.solver}, which this Stepwise does not have", DAMAGED)

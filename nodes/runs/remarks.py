@@ -4,6 +4,7 @@ from typing import Any
 
 from ...samplers import Plan
 from ...samplers.parameters import InputError
+from ...samplers.plan import ascends
 from ...samplers.schedules.checks import FROM_THE_MODEL, beginning
 from ..host.levels import snapped
 from ..host.seeds import AT_NOTHING, UNSEEDED, LatentNoise, components_of, has_seeds
@@ -23,6 +24,9 @@ def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, face: Face
     if not held.steps > held.start_step:
         return
     name, other = face.words.get("sigmas", ("sigmas", None))
+    if ascends(held.sigmas):
+        upwards(held, sigma_max, rounding, face)
+        return
     empty = not any(part.any() for part in components_of(held.latent["samples"]))
     for found in beginning(held.sigmas, sigma_max, held.start_step, rounding):
         problem, cure = found.problem, other or found.cure
@@ -31,6 +35,17 @@ def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, face: Face
             cure = f"{other or FROM_THE_MODEL}, or begin from a picture"
         if found.fatal or empty:
             face.say(str(InputError(name, problem, cure, found.index)))
+
+
+def upwards(held: HeldRun, sigma_max: float, rounding: float, face: Face) -> None:
+    for found in beginning(held.sigmas, sigma_max, held.steps, rounding):
+        if found.fatal:
+            face.say(str(InputError("sigmas", found.problem, found.cure, found.index)))
+    if held.state is None and held.solver == "other" and held.sigmas[held.start_step] == 0.0:
+        problem = "is 0, and most samplers divide by the level where they begin"
+        face.say(
+            str(InputError("sigmas", problem, "give a value above 0 to lowest in Reverse Sigmas", held.start_step))
+        )
 
 
 def remark_on_noise(held: HeldRun, plan: Plan | None, noise: Any, face: Face) -> None:

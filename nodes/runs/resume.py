@@ -7,6 +7,7 @@ from typing import Any
 from ...samplers import Plan, State
 from ...samplers.checkpoint import check_state, fingerprint
 from ...samplers.parameters import InputError, Value
+from ...samplers.plan import ascends
 from ...samplers.schedules.checks import check_sigmas
 from ...samplers.solvers.open_end import carried_over
 from ..host.levels import snapped
@@ -100,7 +101,7 @@ class Fork:
         """The state's schedule, the wired one below the present level, or both parts of one that was split there."""
         if sigmas is None or snapped(held.path, sigmas) == snapped(held.path, held.sigmas):
             return held
-        check_sigmas(held.path, snapped(held.path, sigmas), fewest=0)
+        check_sigmas(held.path, snapped(held.path, sigmas), fewest=0, upwards=True)
         level, split = held.level, held.step == held.steps and sigmas[:1] == held.sigmas[-1:]
         if held.step == held.steps and sigmas in ((), (level,)):
             # A part of no steps leaves the picture as it is.
@@ -108,13 +109,25 @@ class Fork:
         if level is None:
             problem = "has steps, and the state was made on an empty schedule: it has no noise level to go on from"
             raise InputError("sigmas", problem, "leave state unwired to begin a run, or leave sigmas unwired")
+        up = ascends(held.sigmas if held.steps else sigmas)
+        if held.steps and ascends(sigmas) != up:
+            way, other = ("up", "down") if up else ("down", "up")
+            problem = f"go {other}, and the state was made going {way}: it cannot turn round"
+            cure = (
+                "leave state unwired and wire the output of its node into latent_image, with Noise (Stepwise) at start "
+                "none; from level 1 of a flow model wire it through Noise from Latent"
+            )
+            raise InputError("sigmas", problem, cure)
         # Two float32 schedules may round one level differently: that is no step.
-        below = tuple(sigma for sigma in sigmas if sigma < level * (1.0 - 1e-6))
+        below = tuple(
+            sigma for sigma in sigmas if (sigma > level * (1.0 + 1e-6) if up else sigma < level * (1.0 - 1e-6))
+        )
         joined = replace(held, sigmas=(*held.sigmas[: held.step + 1], *below))
         kept = None if self.restarts or not below else self.kept_history(held, joined, sampler)
         if split and kept is not None:
             return kept
-        instead = f"the run goes on with the levels of the new schedule below the present one, {level:.6g}"
+        where = "above" if up else "below"
+        instead = f"the run goes on with the levels of the new schedule {where} the present one, {level:.6g}"
         if split and not self.restarts:
             problem = (
                 f"goes on where the state's schedule ends, and {held.solver} plans by the end or the length of all"
@@ -128,7 +141,7 @@ class Fork:
             cure = "wire the full schedule of the first part, or leave sigmas unwired"
             self.refuse("sigmas", "is not the schedule that the state was made on", cure, instead)
         if not below:
-            problem = f"has no level below the present one, {level:.6g}"
+            problem = f"has no level {where} the present one, {level:.6g}"
             raise InputError("sigmas", problem, "wire a schedule that goes on from there")
         self.restarts = self.restarts or kept is None
         return kept or joined

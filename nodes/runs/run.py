@@ -12,12 +12,13 @@ import torch
 from ...samplers import Plan, start
 from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
+from ...samplers.plan import ascends
 from ...samplers.schedules.checks import check_sigmas
 from ..host.latents import packed, read_latent, read_noise, unpacked
 from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import family_of, path_of, sampling_of
 from ..host.plain_values import there
-from ..host.sampler import PlanRun, PlanSampler, state_on
+from ..host.sampler import MASKED, UNMASK, PlanRun, PlanSampler, state_on
 from ..host.seeds import component_sizes, image_seeds, seed_of
 from .autosave import Autosave
 from .face import Face
@@ -81,12 +82,14 @@ def fresh(
         if value is None:
             raise InputError(name, "is not wired", "wire it, or wire a state to go on from")
     path = path_of(sampling_of(guider.model_patcher))
-    check_sigmas(path, snapped(path, sigmas), fewest=0)
+    check_sigmas(path, snapped(path, sigmas), fewest=0, upwards=True)
     if start_step and start_step >= len(sigmas):
         there = f"the steps 0 to {len(sigmas) - 2}" if len(sigmas) > 1 else "no step"
         problem = f"is {start_step}, and the schedule has {there}"
         raise InputError("start_step", problem, "lower it, or take a schedule of more steps")
     latent = unmarked(read_latent(guider.model_patcher, latent_image))
+    if ascends(sigmas) and latent.get("noise_mask") is not None:
+        raise InputError("latent_image", MASKED, UNMASK)
     made = read_noise(noise, latent)
     held = HeldRun(
         *("other", {}) if not isinstance(sampler, PlanSampler) else (sampler.solver.name, sampler.settings),
@@ -176,7 +179,13 @@ def hosted(guider: Any, sampler: Any, held: HeldRun, sigmas: torch.Tensor) -> tu
 
 
 def foreign(guider: Any, sampler: Any, held: HeldRun, end: int) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
-    """A SAMPLER that is not ours runs on its part of the schedule alone, as in the host."""
+    """A SAMPLER that is not ours runs on its part of the schedule alone, as in the host.
+
+    Raises InputError where that ends at level 1 of a flow model, as the host divides by 1 - sigma.
+    """
+    if ascends(held.sigmas) and end > held.start_step and held.path.is_noise(held.sigmas[end]):
+        problem = f"end at {held.sigmas[end]:g}, where ComfyUI divides the result of a SAMPLER of others by 0"
+        raise InputError("sigmas", problem, "let them end at .9999, or take a SAMPLER of Stepwise, which goes to 1")
     samples, seen = hosted(guider, sampler, held, torch.tensor(held.sigmas[held.start_step : end + 1]))
     output = {**held.latent, "samples": samples}
     if seen.get("x0") is None:

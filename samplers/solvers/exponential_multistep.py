@@ -41,9 +41,9 @@ def dpmpp_2m(
 
     `time` = log_sigma measures h as log(s / t) on FLOW too; on VE that is the half log-SNR itself.
     """
-    lam = VE.lam if time == "log_sigma" else path.lam
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
+        lam = VE.lam if time == "log_sigma" else path.towards(s, t).lam
         gain, extra = path.gain(s, t), 0.0
         if step > 0 and final_limit(final_order, sigmas, step) > 1:
             extra = gain * (lam(t) - lam(s)) / (2.0 * (lam(s) - lam(sigmas[step - 1])))
@@ -78,10 +78,11 @@ def dpmpp_2m_sde(
         carry, gain, up = sde_step(path, s, t, eta)
         extra = 0.0
         if step > 0 and final_limit(final_order, sigmas, step) > 1:
-            h, last = path.lam(t) - path.lam(s), path.lam(s) - path.lam(sigmas[step - 1])
+            scale = path.towards(s, t)
+            h, last = scale.lam(t) - scale.lam(s), scale.lam(s) - scale.lam(sigmas[step - 1])
             if math.isfinite(last):
                 z = (1.0 + eta) * h
-                slope = gain / 2.0 if solver_type == "midpoint" else path.alpha(t) * (1.0 + math.expm1(-z) / z)
+                slope = gain / 2.0 if solver_type == "midpoint" else scale.alpha(t) * (1.0 + math.expm1(-z) / z)
                 extra = slope * h / last
         terms = {"denoised": gain + extra, "previous1": -extra, "x": carry, Noise("step", s, t): s_noise * up}
         stages.append(Stage(s, (row("x", terms), *history(1)), step))
@@ -105,6 +106,7 @@ def adams_terms(
     Points at infinite log-SNR are left out.
     """
     s, t = sigmas[step], sigmas[step + 1]
+    path = path.towards(s, t)
     lams = [path.lam(sigmas[step - i]) for i in range(min(order, step + 1))]
     nodes = [lam for lam in lams if math.isfinite(lam)]
     if len(nodes) < 2:

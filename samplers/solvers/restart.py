@@ -7,7 +7,7 @@ from typing import Annotated
 
 from ..parameters import InputError, Param
 from ..path import Path
-from ..plan import Noise, Stage, planned
+from ..plan import Noise, Stage, ascends, planned
 from .single_step import heun_stages, noised
 
 
@@ -47,7 +47,7 @@ def restart(
     began = sigmas[0] if began is None else began
     low, high = path.sigma(-math.log(t_min)), min(path.sigma(-math.log(t_max)), began)
     reached = max((i for i, sigma in enumerate(sigmas) if sigma >= low), default=0)
-    if sigmas[-1] > low and began < math.inf:
+    if ascends(sigmas) or (sigmas[-1] > low and began < math.inf):
         restarts = 0
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):

@@ -154,10 +154,10 @@ def third_order_stages(path: Path, s: float, t: float, step: int) -> list[Stage]
 
 
 def order_stages(order: int, path: Path, s: float, t: float, step: int) -> list[Stage]:
-    """One step of DPM-Solver of the given order, 1 to 3; of order 1 where it goes to 0, in sigma from alpha_s = 0."""
+    """One step of DPM-Solver of the given order, 1 to 3; of order 1 to 0, in sigma from or to alpha = 0."""
     if order == 1 or t == 0.0:
         return [Stage(s, (euler_row(path, s, t),), step)]
-    if path.is_noise(s):
+    if path.is_noise(s) or path.is_noise(t):
         return runge_kutta_stages(order, path, s, t, step)
     return second_order_stages(path, s, t, step) if order == 2 else third_order_stages(path, s, t, step)
 

@@ -89,11 +89,14 @@ def unipc(
             made_by = 0
             continue
         used = min(order, final_limit(final_order, sigmas, step))
+        scale = path.towards(s, t)
+        if scale is not path:
+            lams = [scale.lam(sigmas[step - i]) for i in range(newest)]
         known = finite_points(["denoised", *(f"previous{i}" for i in range(1, newest))], lams)
         made_by = min(used, len(known))
         last = euler_row(path, s, t)
         if made_by > 1:
-            last = row("x", {**unipc_terms(path, t, known, None, made_by, variant), "x": t / s})
+            last = row("x", {**unipc_terms(scale, t, known, None, made_by, variant), "x": t / s})
         rows += [row("base", {"x": 1.0}), last, *known_history(step, order)]
         stages.append(Stage(s, tuple(rows), step))
     return with_cfg_pp(path, stages, cfg_pp)
