@@ -198,7 +198,7 @@ class StepwiseReverseSigmas(io.ComfyNode):
                     max=1.0,
                     step=0.0001,
                     round=False,
-                    tooltip="Stands in the place of 0, where samplers of other packs cannot begin. 0 leaves it as it is, "
+                    tooltip="Stands in the place of 0, where samplers of other packs cannot begin. 0 leaves it, "
                     "for those of Stepwise.",
                 ),
             ],

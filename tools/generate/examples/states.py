@@ -5,8 +5,8 @@ from typing import Any
 from ..description import Workflow
 from .parts import begin, begin_on_karras, guider, loader, prompt, rows
 
-# Of the edit: half of the way up, where the picture still has its shape.
-DENOISE = 0.5
+# Of the edit: more than half of the way up, where the picture still has its composition.
+DENOISE = 0.6
 PROMPTS, SCHEDULE, GUIDANCE = "Model and prompts", "Noise and noise levels", "Guidance"
 
 
@@ -67,7 +67,7 @@ def edit_a_picture() -> Workflow:
     picture, up, edited = "A picture, and its way up", "Unsample: up to its noise", "Down again: as it was, and edited"
     pictures = "Before, back, edited, from its noise"
     w = Workflow(
-        "Edit a picture: unsample, change the prompt, sample",
+        "Edit a picture - unsample, change the prompt, sample",
         "edit_a_picture",
         "## Up to the noise, and down with another prompt\nHeun takes the picture up the reversed schedule with the "
         "prompt that describes it, at guidance 1. Down again with that prompt it is the picture (second row); with "
