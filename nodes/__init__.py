@@ -6,7 +6,7 @@ from . import demo, emoji, sigmas, state
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
 from .ksampler import StepwiseKSampler
-from .noise import StepwiseNoise
+from .noise import StepwiseNoise, StepwiseNoiseFromLatent
 from .plot import StepwisePlotSigmas
 from .predictions import prediction_nodes
 from .runs.listing import serve_states
@@ -25,6 +25,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *sigmas.NODES,
         StepwiseCFGGuider,
         StepwiseNoise,
+        StepwiseNoiseFromLatent,
         *rule_nodes(),
         *prediction_nodes(),
         StepwisePlanTable,

@@ -4,10 +4,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..samplers.guidance import Chain
+from ..samplers.guidance.expressions import Leaf
 from ..samplers.parameters import InputError
 from ..samplers.registry import GUIDANCE, Guidance
 from .host.cfg_patches import not_applied
-from .host.guider import GuidedGuider
+from .host.guider import GuidedGuider, PredictionGuider
 from .shared.curves import curve_of
 from .shared.messages import named, show_text
 from .shared.schema import GuidanceType, description, later_last, widgets
@@ -28,7 +30,12 @@ class StepwiseCFGGuider(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model, with whatever patches it carries."),
                 io.Conditioning.Input("positive", tooltip="What the picture should be."),
-                io.Conditioning.Input("negative", tooltip="What it should not be, or an empty prompt."),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="What it should not be, or an empty prompt. Not needed with cfg 1, as for Flux and "
+                    "distilled models.",
+                ),
                 *widgets(rule.function),
                 GuidanceType.Input("rule", optional=True, tooltip="Rules that change how the guidance acts."),
             ],
@@ -37,7 +44,10 @@ class StepwiseCFGGuider(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, cfg, rule=()) -> io.NodeOutput:
+    def execute(cls, model, positive, cfg, negative=None, rule=()) -> io.NodeOutput:
+        if negative is None:
+            with named("CFG Guider (Stepwise)"):
+                return io.NodeOutput(of_one_prompt(model, positive, cfg, rule or ()))
         guider = GuidedGuider(model)
         guider.set_rules(rule or ())
         guider.set_cfg(cfg)
@@ -46,6 +56,20 @@ class StepwiseCFGGuider(io.ComfyNode):
         if dropped:
             show_text(cls, "\n".join(dropped))
         return io.NodeOutput(guider, ui=ui.PreviewText("\n".join(dropped)) if dropped else None)
+
+
+def of_one_prompt(model: Any, positive: Any, cfg: float, rules: Chain) -> PredictionGuider:
+    """The guider of the positive prompt alone. Raises InputError for what acts on guidance, which needs two."""
+    cure = "wire what the picture should not be, or an empty prompt, into negative"
+    if cfg != 1.0:
+        raise InputError(
+            "cfg", f"is {cfg:g}, and there is no negative prompt to guide away from", f"set it to 1, or {cure}"
+        )
+    if rules:
+        raise InputError("rule", "changes guidance, and there is no negative prompt to guide away from", cure)
+    guider = PredictionGuider(model)
+    guider.set_prediction(Leaf(positive))
+    return guider
 
 
 # No guidance at the ends, the guider's own scale in the middle.

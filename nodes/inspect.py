@@ -5,8 +5,8 @@ from comfy_api.latest import io, ui
 from ..samplers import FLOW, VE
 from ..samplers.parameters import InputError
 from .host.levels import read_sigmas
-from .host.models import below_one, path_of, sampling_of
-from .host.sampler import PlanSampler, make_plan
+from .host.models import path_of, sampling_of
+from .host.sampler import OWN_LIMITS, Limits, PlanSampler, make_plan
 from .shared.messages import named
 
 
@@ -41,8 +41,9 @@ class StepwisePlanTable(io.ComfyNode):
         with named("Plan Table"):
             if not isinstance(sampler, PlanSampler):
                 raise InputError("sampler", "is not one of Stepwise, so it has no plan", "wire a Stepwise Sampler node")
-            chosen = {"VE": VE, "FLOW": FLOW}[path] if model is None else path_of(sampling_of(model))
-            below = 1.0 if model is None else below_one(sampling_of(model))
-            plan = make_plan(sampler.solver, sampler.params, chosen, read_sigmas(sigmas), below=below)
+            chosen, limits = {"VE": VE, "FLOW": FLOW}[path], OWN_LIMITS
+            if model is not None:
+                chosen, limits = path_of(sampling_of(model)), Limits.of(sampling_of(model))
+            plan = make_plan(sampler.solver, sampler.params, chosen, read_sigmas(sigmas), limits=limits)
             text = f"{sampler.solver.name} on {plan}"
         return io.NodeOutput(text, ui=ui.PreviewText(text))

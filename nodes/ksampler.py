@@ -41,8 +41,11 @@ AS_BEFORE = (
     "choose schedule, its settings, steps and denoise as in the node that made the state, with "
     "return_with_leftover_noise at enable there, or set on_mismatch to fork"
 )
-# Of a run that begins with too little noise.
-LOGGED: Words = {"sigmas": ("schedule", "set denoise to 1 and start_step to 0")}
+# Of a run that begins with too little noise, or none.
+LOGGED: Words = {
+    "sigmas": ("schedule", "set denoise to 1 and start_step to 0"),
+    "noise": ("add_noise", "set add_noise to enable, or denoise below 1"),
+}
 
 
 def first(entries: tuple[Any, ...]) -> list[Any]:

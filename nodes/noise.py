@@ -1,12 +1,16 @@
 """The node that makes a NOISE."""
 
 import re
+from typing import Any
 
 from comfy_api.latest import io
 
+from ..samplers import FLOW
 from ..samplers.noise import SEEDS
 from ..samplers.parameters import InputError
-from .host.seeds import SeededNoise
+from .host.latents import LATENT_CURE, check_finite, is_latent, packed, unpacked
+from .host.models import path_of, sampling_of
+from .host.seeds import NOISE_FROM_LATENT, LatentNoise, SeededNoise, components_of, nested
 from .shared.messages import named
 
 
@@ -67,12 +71,93 @@ class StepwiseNoise(io.ComfyNode):
                     tooltip="0 is the image of its own seed, 1 that of the variation seed; between them the noise "
                     "turns from one to the other.",
                 ),
+                io.Combo.Input(
+                    "start",
+                    options=["noise", "none"],
+                    optional=True,
+                    advanced=True,
+                    tooltip="none: no starting noise, for the second part of a run, whose latent has noise already. "
+                    "What the sampler adds on the way keeps these seeds.",
+                ),
             ],
             outputs=[io.Noise.Output("noise", tooltip="Starting noise, for any node that takes a NOISE.")],
         )
 
     @classmethod
-    def execute(cls, seed, seed_step, seeds, variation_seed, variation_strength) -> io.NodeOutput:
+    def execute(cls, seed, seed_step, seeds, variation_seed, variation_strength, start="noise") -> io.NodeOutput:
         with named("Noise (Stepwise)"):
             listed = listed_seeds(seeds)
-        return io.NodeOutput(SeededNoise(seed, seed_step, listed, variation_seed, float(variation_strength)))
+        numbers = (seed, seed_step, listed, variation_seed, float(variation_strength))
+        return io.NodeOutput(SeededNoise(*numbers, starts=start == "noise"))
+
+
+class StepwiseNoiseFromLatent(io.ComfyNode):
+    """A latent as starting noise."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StepwiseNoiseFromLatent",
+            display_name=NOISE_FROM_LATENT,
+            category="stepwise/noise",
+            description="Takes a latent for the starting noise: a picture unsampled to noise, or noise of your own.",
+            search_aliases=["unsample", "inversion", "inverted noise", "custom noise", "latent to noise", "stepwise"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="What to begin from, with an image for each image of the run."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="For a latent that a sampler gave: the model of that run, whose latent format and noise "
+                    "scale are undone. Leave it out for noise that you made yourself.",
+                ),
+                io.Boolean.Input(
+                    "normalise",
+                    default=False,
+                    tooltip="Bring each image to mean 0 and standard deviation 1, as starting noise has them.",
+                ),
+            ],
+            outputs=[io.Noise.Output("noise", tooltip="Starting noise, for any node that takes a NOISE.")],
+        )
+
+    @classmethod
+    def execute(cls, latent, normalise, model=None) -> io.NodeOutput:
+        with named(NOISE_FROM_LATENT):
+            samples = read_samples(latent["samples"])
+            if model is not None:
+                samples = in_model_space(model, samples)
+            return io.NodeOutput(LatentNoise(normalised(samples) if normalise else samples))
+
+
+def read_samples(samples: Any) -> Any:
+    """Raises InputError for what is no latent, or holds what is not finite."""
+    if not is_latent(samples):
+        raise InputError("latent", "is not a LATENT", LATENT_CURE)
+    for part in components_of(samples):
+        if part.ndim < 2 or not part.numel() or not part.is_floating_point():
+            raise InputError("latent", f"has the shape {tuple(part.shape)} of {part.dtype}", LATENT_CURE)
+        check_finite("latent", part, "look at the node that makes this latent")
+    return samples
+
+
+def in_model_space(model: Any, samples: Any) -> Any:
+    """A LATENT as a run on `model` has its x, and of a flow model's noise what it is before the model scales it."""
+    sampling = sampling_of(model)
+    scale = float(getattr(sampling, "noise_scale", 1.0)) if path_of(sampling) is FLOW else 1.0
+    made = model.model.process_latent_in(packed(samples)) / scale
+    return unpacked(made, samples)
+
+
+def normalised(samples: Any) -> Any:
+    """Each image, component by component, less its mean and over its standard deviation. Raises InputError for an image
+    that is one value everywhere."""
+    parts = []
+    for part in components_of(samples):
+        values = part.double().flatten(1)
+        deviations = values.std(dim=1, correction=0, keepdim=True)
+        if not bool((deviations > 0.0).all()):
+            index = (deviations.flatten() > 0.0).tolist().index(False)
+            problem = "is one value everywhere, which no factor makes noise"
+            raise InputError("latent", problem, "turn normalise off, or wire a latent with noise in it", index)
+        made = (values - values.mean(dim=1, keepdim=True)) / deviations
+        parts.append(made.reshape(part.shape).to(part.dtype))
+    return nested(parts)

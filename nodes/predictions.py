@@ -15,7 +15,7 @@ from .host.cfg_patches import not_applied
 from .host.guider import PredictionGuider
 from .host.levels import read_sigmas
 from .host.models import path_of, sampling_of
-from .host.sampler import PlanSampler, make_plan, resting_steps
+from .host.sampler import Limits, PlanSampler, make_plan, resting_steps
 from .shared.curves import curve_of
 from .shared.messages import named, show_text
 from .shared.schema import GuidanceType, PredictionType, description, widgets
@@ -144,9 +144,10 @@ def levels_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) -
         return None
     levels = read_sigmas(sigmas)
     if isinstance(sampler, PlanSampler):
-        plan = make_plan(sampler.solver, sampler.params, path, levels)
+        limits = Limits.of(sampling_of(guider.model_patcher))
+        plan = make_plan(sampler.solver, sampler.params, path, levels, limits=limits)
         rests = resting_steps(guider, plan)
-        return [stage.sigma for stage in sampler.rested(plan, rests).stages if stage.step >= rests]
+        return [stage.sigma for stage in sampler.rested(plan, rests, limits).stages if stage.step >= rests]
     return list(levels[:-1])
 
 

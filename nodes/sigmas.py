@@ -25,7 +25,7 @@ from ..samplers.schedules.editing import (
 )
 from .host.levels import read_sigmas, rounding_of, snapped
 from .host.models import path_of, sampling_of, trained_of
-from .host.sampler import PlanSampler, make_plan
+from .host.sampler import OWN_LIMITS, Limits, PlanSampler, make_plan
 from .shared.messages import named
 from .shared.schema import only
 
@@ -148,8 +148,9 @@ def known_plan(sampler: Any, sigmas: tuple[float, ...], model: Any) -> Plan:
     if not isinstance(sampler, PlanSampler):
         cure = "wire a Stepwise Sampler node"
         raise InputError("sampler", "is not one of Stepwise, so its model calls are not known", cure)
-    path = VE if model is None else path_of(sampling_of(model))
-    return make_plan(sampler.solver, sampler.params, path, sigmas)
+    sampling = None if model is None else sampling_of(model)
+    path, limits = (VE, OWN_LIMITS) if sampling is None else (path_of(sampling), Limits.of(sampling))
+    return make_plan(sampler.solver, sampler.params, path, sigmas, limits=limits)
 
 
 class StepwiseJoinSigmas(io.ComfyNode):
@@ -194,11 +195,12 @@ class StepwiseReverseSigmas(io.ComfyNode):
                 io.Float.Input(
                     "lowest",
                     default=0.0001,
-                    min=0.000001,
+                    min=0.0,
                     max=1.0,
                     step=0.0001,
                     round=False,
-                    tooltip="Stands in the place of 0, where no sampler can begin.",
+                    tooltip="Stands in the place of 0, where samplers of other packs cannot begin. 0 leaves it, "
+                    "for those of Stepwise.",
                 ),
             ],
             outputs=[io.Sigmas.Output("sigmas", tooltip="The noise levels in ascending order.")],
@@ -404,7 +406,7 @@ def looked_over(sigmas: Any, model: Any) -> tuple[tuple[float, ...], list[Findin
         return (), [Finding(error.index, error.problem, error.cure)]
     path = VE if model is None else path_of(sampling_of(model))
     values = snapped(path, values)
-    if found := list(faults(path, values, fewest=0)):
+    if found := list(faults(path, values, fewest=0, upwards=True)):
         return values, found
     trained = None if model is None else trained_of(sampling_of(model))
     return values, list(remarks(values, trained, rounding_of(sigmas)))

@@ -46,13 +46,20 @@ class Path(Enum):
         return math.exp(-lam) if self is Path.VE else 1.0 / (1.0 + math.exp(lam))
 
     def between(self, s: float, t: float, r: float) -> float:
-        """The inner noise level at the fraction `r` of the way from `s` down to `t > 0`, measured in half log-SNR.
+        """The inner noise level at the fraction `r` of the way from `s` to `t > 0`, measured in half log-SNR.
 
-        From where `s` is noise alone the half log-SNR has infinite length; there the fraction is measured in sigma.
+        From where `s` is noise alone the half log-SNR has infinite length, and up to there; then the fraction is
+        measured in sigma.
         """
-        if self.is_noise(s):
+        if self.is_noise(s) or self.is_noise(t):
             return s + r * (t - s)
         return self.sigma((1.0 - r) * self.lam(s) + r * self.lam(t))
+
+    def towards(self, s: float, t: float) -> "Path":
+        """The path in whose half log-SNR a multistep method goes from s to t: this one, but VE up to where nothing of
+        the picture is left and the half log-SNR is infinite. dx/dsigma is the same on both, and on VE it is log sigma.
+        """
+        return Path.VE if t > s and self.is_noise(t) else self
 
     def gain(self, s: float, t: float) -> float:
         """Weight of a constant denoised over a step from `s` to `t`: alpha_t - alpha_s * t / s.

@@ -9,14 +9,14 @@ waits for the device.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import Concatenate, NamedTuple, ParamSpec
 
 from torch import Tensor
 
 from .linear_combination import accumulate, combine, total
-from .parameters import counted
+from .parameters import InputError, counted
 from .path import Path
 
 
@@ -136,6 +136,11 @@ class Plan:
         return max(len(self.sigmas) - 1, 0)
 
     @cached_property
+    def adds_noise(self) -> bool:
+        """Whether a run of it draws noise on the way."""
+        return drawn_in(self.stages)
+
+    @cached_property
     def reads_uncond(self) -> bool:
         """Whether it needs the unconditional prediction too (CFG++)."""
         return any("uncond" in r.reads for stage in self.stages for r in stage.rows)
@@ -164,9 +169,61 @@ def planned(
 
     @wraps(stages)
     def plan(path: Path, sigmas: Sequence[float], *args: Params.args, **kwargs: Params.kwargs) -> Plan:
-        return Plan(path, tuple(sigmas), tuple(stages(path, sigmas, *args, **kwargs)))
+        return Plan(path, tuple(sigmas), staged(stages, path, sigmas, *args, **kwargs))
 
     return plan
+
+
+def ascends(sigmas: Sequence[float]) -> bool:
+    """Whether a schedule goes up: a run on it unsamples, from a picture to its noise."""
+    return len(sigmas) > 1 and sigmas[1] > sigmas[0]
+
+
+def staged(
+    stages: Callable[Concatenate[Path, Sequence[float], Params], Sequence[Stage]],
+    path: Path,
+    sigmas: Sequence[float],
+    *args: Params.args,
+    **kwargs: Params.kwargs,
+) -> tuple[Stage, ...]:
+    """The stages that the function of a solver gives of a schedule, upwards too, where it adds no noise.
+
+    dx/dsigma = (x - denoised) / sigma has no direction, and so a method without noise has none: its rows go up as they
+    go down, at the same order. At level 0 the slope is 0 / 0 and the half log-SNR infinite: that step is `from_zero`,
+    and the method begins at the level above, without a history.
+
+    Raises:
+        InputError: noise would be added. What is undone has to be known.
+    """
+    if not ascends(sigmas):
+        return tuple(stages(path, sigmas, *args, **kwargs))
+    # Not every method with noise gives rows upwards, but it says on the way down that it draws.
+    found = tuple(stages(path, tuple(reversed(sigmas)), *args, **kwargs))
+    if not drawn_in(found):
+        zero = sigmas[0] == 0.0
+        rest = sigmas[1:] if zero else sigmas
+        found = tuple(stages(path, rest, *args, **kwargs)) if len(rest) > 1 else ()
+        if zero:
+            opening = from_zero(sigmas[1], guided=bool(kwargs.get("cfg_pp")))
+            found = (opening, *(replace(stage, step=stage.step + 1) for stage in found))
+    if drawn_in(found):
+        cure = "choose settings that add none, or a solver such as DPM++ 2M or Heun"
+        raise InputError("sigmas", "go up, to unsample a picture, and these settings add noise on the way", cure)
+    return found
+
+
+def drawn_in(stages: Iterable[Stage]) -> bool:
+    return any(r.draws for stage in stages for r in (*stage.opening, *stage.rows))
+
+
+def from_zero(t: float, guided: bool) -> Stage:
+    """x_t = x + t (x - denoised(x, t)) / t: Euler's step up from level 0, its slope taken at t, as in DDIM inversion
+    (Song et al. 2021, section 4.3; Mokady et al. 2023, section 3.1).
+
+    The error is of order t^2: of one step of order 1, as that of the step down to 0. CFG++ takes the slope of the
+    unconditional prediction.
+    """
+    return Stage(t, (row("x", {"x": 2.0, "uncond" if guided else "denoised": -1.0}),), 0)
 
 
 def pruned(stages: Sequence[Stage], leaves: Iterable[str]) -> tuple[Stage, ...]:

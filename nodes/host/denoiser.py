@@ -8,6 +8,7 @@ import comfy.model_patcher
 import torch
 
 from ...samplers import Plan, Predicted
+from ...samplers.plan import ascends
 from .progress import Progress
 
 
@@ -30,7 +31,7 @@ class HostDenoiser:
         rests: int = 0,
     ):
         self.name, self.plan, self.model, self.progress, self.calls = name, plan, model, progress, calls
-        self.rests = rests
+        self.rests, self.upwards = rests, ascends(plan.sigmas)
         self.uncond: torch.Tensor | None = None
         self.sigmas: torch.Tensor | None = None
         self.extra_args = progress.shown_to(extra_args)
@@ -41,7 +42,7 @@ class HostDenoiser:
         """The prediction of model call number `calls`, which becomes the next."""
         progress, call, stages = self.progress, self.calls, self.plan.stages
         progress.sigma, progress.stage, progress.step = sigma, call, progress.before + stages[call].step
-        progress.level = self.plan.sigmas[stages[call].step]
+        progress.level, progress.upwards = self.plan.sigmas[stages[call].step], self.upwards
         progress.first = call == 0 or stages[call - 1].step != stages[call].step
         self.calls += 1
         # The host's progress bar looks for Cancel too, but only ten times a second.

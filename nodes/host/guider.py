@@ -106,8 +106,8 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         if not plain and expression is pair_of(expression) and expression.linear:
             return self.hosts_own(expression, call, conds, timestep, options, seed)
         known: dict[Prediction, Tensor] = {}
-        if self.may_rest:
-            progress = progress_of(options)
+        progress = progress_of(options)
+        if self.may_rest and not (progress is not None and progress.upwards):
             # Under a sampler of ours the beginning of a step decides for all its calls.
             where = (call.sigma, None) if progress is None else (progress.level, progress.step)
             known = dict.fromkeys(resting_in(expression, *where, call.path), x)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from operator import index
 from typing import Any
 
+import comfy.nested_tensor
 import comfy.sample
 import comfy.utils
 import torch
@@ -57,6 +58,13 @@ def positions(latent: Any) -> int:
 def packed(samples: Any) -> torch.Tensor:
     """A latent as the host samples it: a nested one in a row."""
     return comfy.utils.pack_latents(samples.unbind())[0] if samples.is_nested else samples
+
+
+def unpacked(x0: torch.Tensor, like: Any) -> Any:
+    """A latent that the host samples, in the form of `like`."""
+    if not like.is_nested:
+        return x0
+    return comfy.nested_tensor.NestedTensor(comfy.utils.unpack_latents(x0, [part.shape for part in like.unbind()]))
 
 
 def fitting(model_patcher: Any, wired: Any, latent: dict[str, Any]) -> Any:

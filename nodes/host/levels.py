@@ -8,6 +8,7 @@ import torch
 
 from ...samplers import FLOW, Path
 from ...samplers.parameters import InputError
+from ...samplers.plan import ascends
 from ...samplers.schedules import checks
 
 FROM_A_SCHEDULE = "wire the SIGMAS of a schedule node"
@@ -53,7 +54,10 @@ def check_format(levels: Sequence[float], dtype: torch.dtype, name: str) -> None
 
 
 def snapped(path: Path, levels: Sequence[float]) -> tuple[float, ...]:
-    """`levels` as a plan takes them: the first level of a flow model is 1 where it differs from that by a rounding."""
-    if path is FLOW and levels and abs(levels[0] - 1.0) <= ROUNDING:
-        return (1.0, *levels[1:])
-    return tuple(levels)
+    """`levels` as a plan takes them: the highest level of a flow model, the first or upwards the last, is 1 where it
+    differs from that by a rounding."""
+    found = list(levels)
+    end = -1 if ascends(levels) else 0
+    if path is FLOW and found and abs(found[end] - 1.0) <= ROUNDING:
+        found[end] = 1.0
+    return tuple(found)

@@ -17,7 +17,7 @@ class Progress:
     is taken into the state after each step, and is there again when the run goes on. Its tensors are replaced, never
     written to, since a state may hold them. `first` marks the first call of a step, at which memory moves on.
     `before` counts the steps of the schedule before those of the present solver, and is part of `step`; `level` is the
-    noise level at which the step begins.
+    noise level at which the step begins; `upwards` of a run that unsamples.
     A guider of ours shows each prediction that it evaluates to `witness`, by its name.
     """
 
@@ -27,6 +27,7 @@ class Progress:
     step: int = 0
     level: float = 0.0
     first: bool = True
+    upwards: bool = False
     memory: dict[str, Tensor] = field(default_factory=dict)
     witness: Callable[[str, Tensor], None] | None = None
 

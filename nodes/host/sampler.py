@@ -5,21 +5,24 @@ draws previews and carries Cancel, as for the host's own samplers.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from inspect import signature
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.model_sampling
 import comfy.samplers
 import torch
 from tqdm.auto import trange
 
-from ...samplers import FLOW, Path, Plan, State, run, start
+from ...samplers import FLOW, VE, Path, Plan, State, run, start
 from ...samplers.parameters import InputError, Value, checked
-from ...samplers.plan import NoiseSource
+from ...samplers.plan import NoiseSource, ascends
 from ...samplers.registry import Solver
 from ...samplers.schedules.checks import check_sigmas
-from ...samplers.solvers.first_level import begun
+from ...samplers.solvers.first_level import BELOW_ONE
 from ...samplers.solvers.open_end import open_ended
 from ...samplers.solvers.rest import placed, rested
 from .batching import Batching, BatchingWatch
@@ -30,7 +33,27 @@ from .levels import read_sigmas, snapped
 from .models import below_one, path_of, sampling_of
 from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
-from .seeds import ImageSeeds, in_sampler_noise, packed_sizes
+from .seeds import AT_NOTHING, UNSEEDED, ImageSeeds, in_sampler_noise, packed_sizes
+
+
+class Limits(NamedTuple):
+    """What a plan does not know of its run. Noise added on the way does not go above the `highest` level of the model,
+    nor above where the run `began`, which is where its plan begins by default. `below` is where it begins instead of at
+    1 if that is asked of a solver."""
+
+    highest: float = math.inf
+    began: float | None = None
+    below: float = BELOW_ONE
+
+    @staticmethod
+    def of(model_sampling: Any) -> "Limits":
+        return Limits(float(model_sampling.sigma_max), below=below_one(model_sampling))
+
+
+# Those of a plan that is the whole run, of a model that is not known.
+OWN_LIMITS = Limits()
+# Version 0.1.0 looked at neither.
+NO_LIMITS = Limits(math.inf, math.inf)
 
 
 def make_plan(
@@ -40,20 +63,42 @@ def make_plan(
     sigmas: Sequence[float],
     open_end: bool = False,
     snap: bool = True,
-    below: float = 1.0,
+    limits: Limits = OWN_LIMITS,
 ) -> Plan:
     """The plan, with every input checked first; with an `open_end` it leaves what a longer one would go on with.
 
     A schedule of one level or none is a part of no steps, and so is its plan. Version 0.1.0 did not `snap` the first
-    level. `below` is `below_one` of the model, for a solver whose `first_level` is core.
+    level.
     """
     levels, complete = snapped(path, sigmas) if snap else tuple(sigmas), checked(solver.plan, params)
-    check_sigmas(path, levels, fewest=0)
+    check_sigmas(path, levels, fewest=0, upwards=True)
     if len(levels) < 2:
         return Plan(path, levels, ())
-    if below < 1.0 and "first_level" in complete:
-        levels = begun(path, levels, str(complete["first_level"]), below)
+    if ascends(levels):
+        check_going_up(solver, complete, path, levels)
+    known = signature(solver.plan).parameters
+    complete |= {name: limit for name, limit in limits._asdict().items() if name in known}
     return open_ended(solver.plan, path, levels, complete) if open_end else solver.plan(path, levels, **complete)
+
+
+def check_going_up(solver: Solver, params: Mapping[str, Value], path: Path, levels: Sequence[float]) -> None:
+    """Raises InputError where a run upwards would add noise, with the setting that does not."""
+    change = solver.for_going_up(path, levels, params)
+    if change == {}:
+        return
+    problem = f"go up, to unsample a picture, and {solver.name} adds noise on the way, which cannot be undone"
+    cure = "take a solver without noise, such as DPM++ 2M or Heun"
+    if change:
+        ((name, value),) = change.items()
+        cure = f"set {name} to {value if isinstance(value, str) else format(value, 'g')}, or {cure}"
+    raise InputError("sigmas", problem, cure)
+
+
+MASKED = (
+    "has a noise_mask, and unsampling takes the whole picture to its noise: under a mask the rest would be noise of "
+    "another kind"
+)
+UNMASK = "leave the mask out here, and set it for the run down again"
 
 
 def solve(
@@ -85,16 +130,16 @@ def solve(
 
 
 def resting_steps(guider: Any, plan: Plan, before: int = 0) -> int:
-    """How many steps of `plan`, from its first on, a guider leaves x as it is; `before` have gone before."""
-    rests = getattr(guider, "rests", None)
+    """How many steps of `plan`, from its first on, a guider leaves x as it is; `before` have gone before. Upwards none:
+    what rests is the beginning of a picture."""
+    rests = None if ascends(plan.sigmas) else getattr(guider, "rests", None)
     levels = enumerate(plan.sigmas[:-1])
     return next((i for i, level in levels if rests is None or not rests(level, before + i, plan.path)), plan.steps)
 
 
 def warn_of_two_shifts(name: str, plan: Plan, model: Any) -> None:
     """MiniMax-H3 shifts the time of its sound otherwise than that of its picture, and a plan knows one noise level."""
-    draws = any(each.draws for stage in plan.stages for each in (*stage.opening, *stage.rows))
-    if draws and type(getattr(model.inner_model, "inner_model", None)).__name__ == "MiniMaxH3":
+    if plan.adds_noise and type(getattr(model.inner_model, "inner_model", None)).__name__ == "MiniMaxH3":
         logging.warning(
             "Stepwise: %s adds noise on the way, and the sound of MiniMax-H3 has another noise level than its picture: "
             "it gets up to 55 %% too much or too little. Take a solver that adds none, such as DPM++ 2M.",
@@ -131,10 +176,38 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         scale = float(getattr(model_sampling, "noise_scale", 1.0)) if path is FLOW else 1.0
         return in_sampler_noise(self.noise_kind, path, seeds, place, scale, components)
 
-    def rested(self, plan: Plan, steps: int) -> Plan:
-        """`plan`, made by this sampler, but that its first steps leave x as it is."""
+    def rested(self, plan: Plan, steps: int, limits: Limits = OWN_LIMITS) -> Plan:
+        """`plan`, made by this sampler under these limits, but that its first steps leave x as it is."""
         open_end = plan.leaves != ("x",)
-        return rested(plan, steps, lambda sigmas: make_plan(self.solver, self.params, plan.path, sigmas, open_end))
+        if limits.began is None and plan.sigmas:
+            limits = limits._replace(began=plan.sigmas[0])
+
+        def make(sigmas: Sequence[float]) -> Plan:
+            return make_plan(self.solver, self.params, plan.path, sigmas, open_end, limits=limits)
+
+        return rested(plan, steps, make)
+
+    def warn_of_no_noise(self, plan: Plan, model: Any, seed: int | None) -> None:
+        """Under the host's nodes no more than a number is known of the NOISE: 0 and no starting noise is Disable
+        Noise."""
+        noise, first = getattr(model, "noise", None), plan.path.is_noise(plan.sigmas[0]) if plan.sigmas else False
+        if noise is None or not (first or (plan.adds_noise and not seed)) or bool(noise.any()):
+            return
+        for holds, (problem, cure) in ((plan.adds_noise and not seed, UNSEEDED), (first, AT_NOTHING)):
+            if holds:
+                said = InputError("noise", problem.format(self.solver.name), cure)
+                logging.warning("Stepwise: %s: %s", self.solver.name, said)
+
+    def sample(self, model_wrap: Any, sigmas: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As the host does; but to level 1 on a flow model, where it would divide by alpha, the result is the noise."""
+        levels = snapped(path_of(model_wrap.inner_model.model_sampling), read_sigmas(sigmas))
+        if not ascends(levels) or not FLOW.is_noise(levels[-1]) or path_of(model_wrap.inner_model.model_sampling) is VE:
+            return super().sample(model_wrap, sigmas, *args, **kwargs)
+        reached: list[torch.Tensor] = []
+        alone = copy(self)
+        alone.sampler_function = lambda *given, **named: reached.append(self.integrate(*given, **named)) or reached[0]
+        comfy.samplers.KSAMPLER.sample(alone, model_wrap, sigmas, *args, **kwargs)
+        return reached[0]
 
     @torch.no_grad()
     def integrate(
@@ -144,8 +217,8 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         extra_args = extra_args or {}
         sampling = sampling_of(model.inner_model.model_patcher)
         try:
-            path, levels = path_of(sampling), read_sigmas(sigmas)
-            plan = make_plan(self.solver, self.params, path, levels, below=below_one(sampling))
+            limits = Limits.of(sampling)
+            plan = make_plan(self.solver, self.params, path_of(sampling), read_sigmas(sigmas), limits=limits)
         except InputError as error:
             raise ValueError(f"{self.solver.name} Sampler: {error}") from None
 
@@ -154,10 +227,13 @@ class PlanSampler(comfy.samplers.KSAMPLER):
                 sigma = sigmas[step]
                 callback({"i": step, "x": state.x, "denoised": state.denoised, "sigma": sigma, "sigma_hat": sigma})
 
+        if ascends(plan.sigmas) and extra_args.get("denoise_mask") is not None:
+            raise ValueError(f"{self.solver.name} Sampler: {InputError('latent_image', MASKED, UNMASK)}")
+        self.warn_of_no_noise(plan, model, extra_args.get("seed"))
         seeds = ImageSeeds.counted(extra_args.get("seed") or 0, len(x))
         noise = self.noise(seeds, x, sampling, packed_sizes(model.inner_model))
         rests = resting_steps(model.inner_model, plan)
-        run = (self.solver.name, self.rested(plan, rests), model, start(x), noise, extra_args, report)
+        run = (self.solver.name, self.rested(plan, rests, limits), model, start(x), noise, extra_args, report)
         return solve(*run, rests=rests, disable=disable).x
 
 
@@ -185,10 +261,11 @@ class PlanRun(comfy.samplers.Sampler):
         batching: Batching = (),
         patches: Mapping[str, Any] = MappingProxyType({}),
         turn: Callable[[], None] | None = None,
+        limits: Limits = OWN_LIMITS,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
         self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
-        self.seeds, self.components = seeds, components
+        self.seeds, self.components, self.limits = seeds, components, limits
         self.step, self.patches = 0, patches
         self.remembered, self.forgotten = Remembered(), ()
 
@@ -211,7 +288,7 @@ class PlanRun(comfy.samplers.Sampler):
         carried = PatchMemory(extra_args["model_options"], foreign(guider, PredictionGuider), room)
 
         rests = resting_steps(guider, self.plan, self.before)
-        plan = self.sampler.rested(self.plan, rests)
+        plan = self.sampler.rested(self.plan, rests, self.limits)
 
         def known(state: State, plan: Plan, step: int) -> State:
             return placed(state, plan, step) if rests else state

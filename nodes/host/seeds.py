@@ -13,7 +13,19 @@ from ...samplers.parameters import InputError, counted, quoted
 from ...samplers.plan import NoiseSource
 from ..shared.messages import named
 
+NOISE_FROM_LATENT = "Noise from Latent"
 NOISE_KINDS = {"independent": lambda path, *rest: AddressedNoise(*rest), "brownian": BrownianNoise}
+
+
+# What a NOISE lacks, and the cure.
+UNSEEDED = (
+    "has no seed but 0: what {} adds on the way is of seed 0, whatever the first part of the run had",
+    "wire Noise (Stepwise) with that seed and with start at none",
+)
+AT_NOTHING = (
+    "gives no starting noise, and at noise level 1 nothing of latent_image is left: every image begins from 0",
+    "wire Noise (Stepwise), or Noise from Latent with noise of your own, or begin below 1",
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,11 @@ def image_seeds(noise: Any, latent: Mapping[str, Any]) -> ImageSeeds:
     return ImageSeeds(tuple((seed + i) % SEEDS for i in indices(latent)))
 
 
+def has_seeds(noise: Any) -> bool:
+    """Whether a NOISE of ours was given its seed, be it 0."""
+    return isinstance(noise, (SeededNoise, ZeroNoise))
+
+
 def seed_of(noise: Any) -> int:
     """The seed of any NOISE; one that has none counts as 0, as Disable Noise does.
 
@@ -102,7 +119,10 @@ def packed_sizes(guider: Any) -> tuple[int, ...]:
 
 
 class SeededNoise:
-    """A NOISE whose images have seeds of their own: by count from `seed`, or written out."""
+    """A NOISE whose images have seeds of their own: by count from `seed`, or written out.
+
+    One that does not start a run keeps them for what samplers add on the way, and is zero.
+    """
 
     def __init__(
         self,
@@ -111,7 +131,9 @@ class SeededNoise:
         listed: Sequence[int] = (),
         variation_seed: int = 0,
         variation_strength: float = 0.0,
+        starts: bool = True,
     ):
+        self.starts = starts
         self.seed = listed[0] if listed else seed
         self.first, self.seed_step, self.listed = seed, seed_step, tuple(listed)
         self.variation_seed, self.variation_strength = variation_seed, variation_strength
@@ -135,6 +157,8 @@ class SeededNoise:
         samples = input_latent["samples"]
         with named("Noise (Stepwise)"):
             seeds = self.image_seeds(input_latent)
+        if not self.starts:
+            return zeros_like(samples)
         first = starting_noise(seeds.seeds, samples)
         if not seeds.variation_strength:
             return first
@@ -150,7 +174,39 @@ class ZeroNoise:
         self.seed = seed
 
     def generate_noise(self, input_latent: Mapping[str, Any]) -> Any:
-        return nested([torch.zeros_like(each) for each in components_of(input_latent["samples"])])
+        return zeros_like(input_latent["samples"])
+
+
+class LatentNoise:
+    """A NOISE that is a latent. It has no seed, which counts as 0."""
+
+    seed = 0
+
+    def __init__(self, samples: Any):
+        self.samples = samples
+
+    def generate_noise(self, input_latent: Mapping[str, Any]) -> Any:
+        """The latent itself; raises ValueError where it is of another form than what it is to start."""
+        latents = (input_latent["samples"], self.samples)
+        wanted, ours = ([tuple(part.shape) for part in components_of(each)] for each in latents)
+        if wanted != ours:
+            with named(NOISE_FROM_LATENT):
+                raise misfit(ours, wanted)
+        return nested([part.to("cpu", copy=True) for part in components_of(self.samples)])
+
+
+def misfit(ours: Sequence[tuple[int, ...]], wanted: Sequence[tuple[int, ...]]) -> InputError:
+    """What is wrong with a latent of these shapes as the noise of one of those."""
+    if [shape[1:] for shape in ours] == [shape[1:] for shape in wanted]:
+        problem = f"is a batch of {ours[0][0]}, and the latent to sample is a batch of {wanted[0][0]}"
+        return InputError("latent", problem, "give both as many images, with Repeat Latent Batch or Latent From Batch")
+    forms = (" and ".join("x".join(map(str, shape)) for shape in shapes) for shapes in (ours, wanted))
+    problem = "has the shape {}, and the latent to sample has {}".format(*forms)
+    return InputError("latent", problem, "make both for one model and one size")
+
+
+def zeros_like(samples: Any) -> Any:
+    return nested([torch.zeros_like(each) for each in components_of(samples)])
 
 
 def starting_noise(seeds: Sequence[int], samples: Any) -> Any:

@@ -33,7 +33,7 @@ def check_run(held: HeldRun) -> None:
         if not good(value := getattr(held, name)):
             shown = quoted(value) if is_value(value) else f"of the type {type(value).__name__}"
             raise InputError(name, f"is {shown}, not {wanted}", DAMAGED)
-    check_sigmas(held.path, held.sigmas, fewest=0)
+    check_sigmas(held.path, held.sigmas, fewest=0, upwards=True)
     solver = next((solver for solver in SOLVERS if solver.name == held.solver), None)
     if solver is None:
         raise InputError("solver", f"is {held.solver}, which this Stepwise does not have", DAMAGED)
@@ -71,7 +71,7 @@ def check_plan(held: HeldRun, solver: Solver) -> None:
             raise InputError(name, f"is {value!r}", DAMAGED)
     params = {name: value for name, value in held.params.items() if name in solver.parameters}
     try:
-        plan = make_plan(solver, params, held.path, held.sigmas[held.solver_step :], open_end=True)
+        plan = make_plan(solver, params, held.path, held.sigmas[held.solver_step :], True, limits=held.limits)
     except InputError:
         raise
     except (ArithmeticError, IndexError, ValueError) as error:
@@ -146,7 +146,13 @@ def is_value(value: Any) -> bool:
 
 
 STEP, SEED = is_within(0, MOST_STEPS), is_within(0, SEEDS - 1)
+
+
 # What each field is, and how a message says it.
+def is_level(value: Any) -> bool:
+    return is_of(float)(value) and math.isfinite(value) and value >= 0.0
+
+
 FIELDS: Mapping[str, tuple[Check, str]] = {
     "solver": (is_of(str), "a name"),
     "params": (named_by(is_value), "numbers and words by name"),
@@ -173,4 +179,6 @@ FIELDS: Mapping[str, tuple[Check, str]] = {
     "batching": (all_of(all_of(is_within(0, 2**31))), "groups of numbers"),
     "patches": (named_by(is_sound), "numbers, text and tensors by name"),
     "forgotten": (all_of(is_of(str)), "names"),
+    "highest": (is_level, "a noise level, or 0"),
+    "below": (is_level, "a noise level, or 0"),
 }

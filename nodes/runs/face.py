@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...samplers.plan import ascends
 from ..shared.messages import AS_WIRED, Words
 from .held import HeldRun
 from .identity import is_link
@@ -46,8 +47,10 @@ class Face:
 
 
 def is_paused(held: HeldRun) -> bool:
-    """Whether the run has noise left, and a state to go on from."""
-    return held.state is not None and bool(held.sigmas) and held.sigmas[held.step] > 0.0
+    """Whether the run has noise left, or upwards steps, and a state to go on from."""
+    if held.state is None or not held.sigmas:
+        return False
+    return held.step < held.steps if ascends(held.sigmas) else held.sigmas[held.step] > 0.0
 
 
 def did(held: HeldRun, state: HeldRun | None) -> str:

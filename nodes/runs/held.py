@@ -8,7 +8,10 @@ from torch import Tensor
 
 from ...samplers import Path, State
 from ...samplers.parameters import InputError, Value, counted
+from ...samplers.solvers.first_level import BELOW_ONE
 from ..host.batching import Batching
+from ..host.levels import snapped
+from ..host.sampler import NO_LIMITS, Limits
 from ..host.seeds import ImageSeeds
 
 
@@ -30,6 +33,8 @@ class HeldRun:
     batching: which prompts the host evaluated together in the last model call: by free memory, and with it change the
         last bits of a prediction.
     seeds, variation_seeds, variation_strength: those of `ImageSeeds`.
+    highest: the highest noise level of the model that the run began with; 0 where version 0.1.0 did not note it.
+    below: the model's level a little below 1 where a run may begin instead of there; 0 where it was not noted.
     """
 
     solver: str
@@ -53,6 +58,16 @@ class HeldRun:
     variation_seeds: tuple[int, ...] = ()
     variation_strength: float = 0.0
     forgotten: tuple[str, ...] = ()
+    highest: float = 0.0
+    below: float = 0.0
+
+    @property
+    def limits(self) -> Limits:
+        """What the plan of this run does not go above."""
+        if self.highest == 0.0:
+            return NO_LIMITS
+        began = snapped(self.path, self.sigmas[self.start_step :])
+        return Limits(self.highest, began[0] if began else None, self.below or BELOW_ONE)
 
     @property
     def image_seeds(self) -> ImageSeeds:

@@ -7,6 +7,7 @@ from typing import Any
 from ...samplers import Plan, State
 from ...samplers.checkpoint import check_state, fingerprint
 from ...samplers.parameters import InputError, Value
+from ...samplers.plan import ascends
 from ...samplers.schedules.checks import check_sigmas
 from ...samplers.solvers.open_end import carried_over
 from ..host.levels import snapped
@@ -26,9 +27,8 @@ def resumed(
     start_step: int,
     on_mismatch: str,
     face: Face,
-    below: float = 1.0,
 ) -> tuple[HeldRun, Plan]:
-    """`held`, ready to go on under `sampler`, and the plan of that, on a model of which `below` is `below_one`.
+    """`held`, ready to go on under `sampler`, and the plan of that.
 
     Latent, noise and mask always come from the state. Where solver, parameters or `sigmas` differ from the state's,
     `on_mismatch` decides: error raises InputError, fork goes on from the present x and says what it dropped. The seed
@@ -44,7 +44,7 @@ def resumed(
     if start_step not in (0, held.start_step, held.step):
         problem = f"is {start_step}, and the state stands at step {held.step} of a run from step {held.start_step}"
         raise InputError("start_step", problem, "set it to 0")
-    fork = Fork(on_mismatch, face, below)
+    fork = Fork(on_mismatch, face)
     if held.solver == sampler.solver.name:
         # A parameter that is newer than the state had no other value then.
         defaults = {name: parameter.default for name, parameter in sampler.solver.parameters.items()}
@@ -58,8 +58,7 @@ def resumed(
 class Fork:
     """What does not agree with the state, one thing at a time; `restarts` once the solver's history is of no use."""
 
-    def __init__(self, on_mismatch: str, face: Face, below: float):
-        self.below = below
+    def __init__(self, on_mismatch: str, face: Face):
         self.allowed, self.strict = on_mismatch == "fork", on_mismatch == "strict"
         self.face = face
         self.restarts = False
@@ -102,7 +101,7 @@ class Fork:
         """The state's schedule, the wired one below the present level, or both parts of one that was split there."""
         if sigmas is None or snapped(held.path, sigmas) == snapped(held.path, held.sigmas):
             return held
-        check_sigmas(held.path, snapped(held.path, sigmas), fewest=0)
+        check_sigmas(held.path, snapped(held.path, sigmas), fewest=0, upwards=True)
         level, split = held.level, held.step == held.steps and sigmas[:1] == held.sigmas[-1:]
         if held.step == held.steps and sigmas in ((), (level,)):
             # A part of no steps leaves the picture as it is.
@@ -110,13 +109,25 @@ class Fork:
         if level is None:
             problem = "has steps, and the state was made on an empty schedule: it has no noise level to go on from"
             raise InputError("sigmas", problem, "leave state unwired to begin a run, or leave sigmas unwired")
+        up = ascends(held.sigmas if held.steps else sigmas)
+        if held.steps and ascends(sigmas) != up:
+            way, other = ("up", "down") if up else ("down", "up")
+            problem = f"go {other}, and the state was made going {way}: it cannot turn round"
+            cure = (
+                "leave state unwired and wire the output of its node into latent_image, with Noise (Stepwise) at start "
+                "none; from level 1 of a flow model wire it through Noise from Latent"
+            )
+            raise InputError("sigmas", problem, cure)
         # Two float32 schedules may round one level differently: that is no step.
-        below = tuple(sigma for sigma in sigmas if sigma < level * (1.0 - 1e-6))
+        below = tuple(
+            sigma for sigma in sigmas if (sigma > level * (1.0 + 1e-6) if up else sigma < level * (1.0 - 1e-6))
+        )
         joined = replace(held, sigmas=(*held.sigmas[: held.step + 1], *below))
         kept = None if self.restarts or not below else self.kept_history(held, joined, sampler)
         if split and kept is not None:
             return kept
-        instead = f"the run goes on with the levels of the new schedule below the present one, {level:.6g}"
+        where = "above" if up else "below"
+        instead = f"the run goes on with the levels of the new schedule {where} the present one, {level:.6g}"
         if split and not self.restarts:
             problem = (
                 f"goes on where the state's schedule ends, and {held.solver} plans by the end or the length of all"
@@ -130,7 +141,7 @@ class Fork:
             cure = "wire the full schedule of the first part, or leave sigmas unwired"
             self.refuse("sigmas", "is not the schedule that the state was made on", cure, instead)
         if not below:
-            problem = f"has no level below the present one, {level:.6g}"
+            problem = f"has no level {where} the present one, {level:.6g}"
             raise InputError("sigmas", problem, "wire a schedule that goes on from there")
         self.restarts = self.restarts or kept is None
         return kept or joined
@@ -140,7 +151,7 @@ class Fork:
         if not self.restarts:
             plan = self.plan_of(held, sampler)
             if held.plan != fingerprint(plan) and plan.sigmas != held.sigmas[held.solver_step :]:
-                plan = plan_of(held, sampler, self.below, snap=False)
+                plan = plan_of(held, sampler, snap=False)
             if held.plan == fingerprint(plan):
                 check_state(plan, held.state)
                 return held, plan
@@ -166,11 +177,11 @@ class Fork:
         """`plan_of`, made once for each schedule."""
         levels = held.sigmas[held.solver_step :]
         if levels not in self.plans:
-            self.plans[levels] = plan_of(held, sampler, self.below)
+            self.plans[levels] = plan_of(held, sampler)
         return self.plans[levels]
 
 
-def plan_of(held: HeldRun, sampler: PlanSampler, below: float, snap: bool = True) -> Plan:
+def plan_of(held: HeldRun, sampler: PlanSampler, snap: bool = True) -> Plan:
     """What the present solver does with its part of the schedule."""
     levels = held.sigmas[held.solver_step :]
-    return make_plan(sampler.solver, sampler.params, held.path, levels, open_end=True, snap=snap, below=below)
+    return make_plan(sampler.solver, sampler.params, held.path, levels, True, snap, held.limits)

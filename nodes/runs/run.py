@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import comfy.model_management
-import comfy.nested_tensor
 import comfy.utils
 import latent_preview
 import torch
@@ -13,17 +12,19 @@ import torch
 from ...samplers import Plan, start
 from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
-from ...samplers.schedules.checks import FROM_THE_MODEL, beginning, check_sigmas
-from ..host.latents import packed, read_latent, read_noise
+from ...samplers.plan import ascends
+from ...samplers.schedules.checks import check_sigmas
+from ..host.latents import packed, read_latent, read_noise, unpacked
 from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import below_one, family_of, path_of, sampling_of
 from ..host.plain_values import there
-from ..host.sampler import PlanRun, PlanSampler, state_on
-from ..host.seeds import component_sizes, components_of, image_seeds, seed_of
+from ..host.sampler import MASKED, UNMASK, PlanRun, PlanSampler, state_on
+from ..host.seeds import component_sizes, image_seeds, seed_of
 from .autosave import Autosave
 from .face import Face
 from .files import kept
 from .held import HeldRun, check_family
+from .remarks import is_noisy, remark_on_noise, remark_on_start
 from .resume import plan_of, resumed
 from .unfinished import marked, remark, unmarked
 
@@ -55,11 +56,11 @@ def sample(
     if state is None:
         held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step, face)
         remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), rounding_of(sigmas), face)
+        remark_on_noise(held, plan, noise, face)
         beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
-        below = below_one(sampling_of(guider.model_patcher))
-        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch, face, below)
+        held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch, face)
         beside = held.latent
     output, denoised, held = go(guider, sampler, held, plan, end_step, autosave)
     # What other nodes put into the latent goes on with it, whether a state can hold it or not.
@@ -81,12 +82,14 @@ def fresh(
         if value is None:
             raise InputError(name, "is not wired", "wire it, or wire a state to go on from")
     path = path_of(sampling_of(guider.model_patcher))
-    check_sigmas(path, snapped(path, sigmas), fewest=0)
+    check_sigmas(path, snapped(path, sigmas), fewest=0, upwards=True)
     if start_step and start_step >= len(sigmas):
         there = f"the steps 0 to {len(sigmas) - 2}" if len(sigmas) > 1 else "no step"
         problem = f"is {start_step}, and the schedule has {there}"
         raise InputError("start_step", problem, "lower it, or take a schedule of more steps")
     latent = unmarked(read_latent(guider.model_patcher, latent_image))
+    if ascends(sigmas) and latent.get("noise_mask") is not None:
+        raise InputError("latent_image", MASKED, UNMASK)
     made = read_noise(noise, latent)
     held = HeldRun(
         *("other", {}) if not isinstance(sampler, PlanSampler) else (sampler.solver.name, sampler.settings),
@@ -99,39 +102,19 @@ def fresh(
         solver_step=start_step,
         step=start_step,
         model=family_of(guider.model_patcher),
+        highest=float(sampling_of(guider.model_patcher).sigma_max),
+        below=below_one(sampling_of(guider.model_patcher)),
         **asdict(image_seeds(noise, latent)),
     )
     if start_step < held.steps and (said := remark(latent_image, is_noisy(made), sigmas[start_step])):
         face.say(said)
     if not isinstance(sampler, PlanSampler):
         return held, None
-    plan = plan_of(held, sampler, below_one(sampling_of(guider.model_patcher)))
+    plan = plan_of(held, sampler)
     if not sigmas:
         # The host asks no sampler to take no steps, and hands the latent back.
         held = replace(held, state=start(packed(latent["samples"])), denoised=latent["samples"])
     return replace(held, plan=fingerprint(plan)), plan
-
-
-def is_noisy(noise: Any) -> bool:
-    return any(bool(part.any()) for part in components_of(noise))
-
-
-def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, face: Face) -> None:
-    """What only a node with model, schedule and latent can know.
-
-    A level far below the model's highest is where a run begins from a picture; from nothing it makes a pale one.
-    """
-    if not held.steps > held.start_step:
-        return
-    name, other = face.words.get("sigmas", ("sigmas", None))
-    empty = not any(part.any() for part in components_of(held.latent["samples"]))
-    for found in beginning(held.sigmas, sigma_max, held.start_step, rounding):
-        problem, cure = found.problem, other or found.cure
-        if not found.fatal:
-            problem = f"{problem}, and latent_image is empty"
-            cure = f"{other or FROM_THE_MODEL}, or begin from a picture"
-        if found.fatal or empty:
-            face.say(str(InputError(name, problem, cure, found.index)))
 
 
 def go(
@@ -166,6 +149,7 @@ def go(
         batching=held.batching,
         patches=held.patches,
         turn=None if autosave is None else turn,
+        limits=held.limits,
     )
     try:
         levels = snapped(held.path, held.sigmas[held.start_step :])
@@ -196,7 +180,13 @@ def hosted(guider: Any, sampler: Any, held: HeldRun, sigmas: torch.Tensor) -> tu
 
 
 def foreign(guider: Any, sampler: Any, held: HeldRun, end: int) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
-    """A SAMPLER that is not ours runs on its part of the schedule alone, as in the host."""
+    """A SAMPLER that is not ours runs on its part of the schedule alone, as in the host.
+
+    Raises InputError where that ends at level 1 of a flow model, as the host divides by 1 - sigma.
+    """
+    if ascends(held.sigmas) and end > held.start_step and held.path.is_noise(held.sigmas[end]):
+        problem = f"end at {held.sigmas[end]:g}, where ComfyUI divides the result of a SAMPLER of others by 0"
+        raise InputError("sigmas", problem, "let them end at .9999, or take a SAMPLER of Stepwise, which goes to 1")
     samples, seen = hosted(guider, sampler, held, torch.tensor(held.sigmas[held.start_step : end + 1]))
     output = {**held.latent, "samples": samples}
     if seen.get("x0") is None:
@@ -229,11 +219,3 @@ def begun(held: HeldRun, run: PlanRun) -> HeldRun:
 def as_latent(guider: Any, x0: Any) -> Any:
     """A prediction as a LATENT has it."""
     return guider.model_patcher.model.process_latent_out(x0.cpu())
-
-
-def unpacked(x0: torch.Tensor, like: Any) -> Any:
-    """A prediction in the shape of the latent: the host packs nested latents into one row for its samplers."""
-    if not like.is_nested:
-        return x0
-    shapes = [part.shape for part in like.unbind()]
-    return comfy.nested_tensor.NestedTensor(comfy.utils.unpack_latents(x0, shapes))

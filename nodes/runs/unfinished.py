@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ...samplers.plan import ascends
 from .held import HeldRun
 
 # Other nodes copy it along with the rest of the latent, and read nothing of it.
@@ -14,7 +15,8 @@ def marked(latent: Mapping[str, Any], held: HeldRun, step: int) -> dict[str, Any
     plain = unmarked(latent)
     if not held.sigmas or held.sigmas[step] == 0.0:
         return plain
-    return {**plain, MARK: {"solver": held.solver, "step": step, "steps": held.steps, "sigma": held.sigmas[step]}}
+    up = {"up": True} if ascends(held.sigmas) else {}
+    return {**plain, MARK: {**up, "solver": held.solver, "step": step, "steps": held.steps, "sigma": held.sigmas[step]}}
 
 
 def unmarked(latent: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,6 +33,11 @@ def remark(latent: Any, noisy: bool, sigma: float) -> str:
     if not noisy and isinstance(level, float) and abs(level - sigma) <= 1e-3 * level:
         return ""
     where = f"step {mark.get('step')} of {mark.get('steps')}"
+    if mark.get("up"):
+        return (
+            f"latent_image: this picture is unsampled, to noise level {level:.4g}, and is given noise again or goes on "
+            "at another level: begin there, with Noise (Stepwise) at start none"
+        )
     noise = "and is given noise again" if noisy else "and goes on at another noise level"
     return (
         f"latent_image: this picture is not finished ({where}) {noise}: wire its state, "

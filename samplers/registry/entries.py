@@ -1,6 +1,6 @@
 """What an entry of the registry says."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from .. import guidance
 from ..guidance import expressions
 from ..parameters import Parameter, Value, checked, parameters
-from ..path import VE
+from ..path import VE, Path
 from ..plan import Plan
 from ..schedules import trained_sigmas
 
@@ -46,6 +46,12 @@ class Setting:
     paths: tuple[str, ...] = ("VE", "FLOW")
     in_cost_table: bool = False
 
+    @property
+    def upwards(self) -> bool:
+        """Whether it takes ascending schedules too, from a picture to its noise, at the same order: all that add no
+        noise do."""
+        return not self.noise
+
 
 @dataclass(frozen=True)
 class Solver:
@@ -68,6 +74,21 @@ class Solver:
     def stochastic(self) -> bool:
         """Whether it can draw noise."""
         return any(setting.noise for setting in self.settings)
+
+    def for_going_up(
+        self, path: Path, sigmas: Sequence[float], params: Mapping[str, Value]
+    ) -> Mapping[str, Value] | None:
+        """What to change in `params` so that an ascending schedule can be taken: nothing where it can as they are; None
+        where no change of one parameter to that of a setting `upwards` is enough."""
+        down = tuple(reversed(sigmas))
+        if not self.plan(path, down, **params).adds_noise:
+            return {}
+        defaults = {name: parameter.default for name, parameter in self.parameters.items()}
+        for setting in self.settings:
+            for name, value in {**defaults, **setting.params}.items() if setting.upwards else ():
+                if not self.plan(path, down, **{**params, name: value}).adds_noise:
+                    return {name: value}
+        return None
 
 
 @dataclass(frozen=True)

@@ -315,14 +315,13 @@ SOLVERS: tuple[Solver, ...] = (
         "20 steps and one or two restarts.",
         (RESTART_PAPER, KARRAS_PAPER),
         (
-            Setting({}, noise=True, calls=2, extra_calls=8, converges=False, looks_ahead=True),
+            Setting({}, noise=True, calls=2, extra_calls=8, converges=False),
             Setting(
                 {"restarts": 3, "restart_steps": 2},
                 noise=True,
                 calls=2,
                 extra_calls=12,
                 converges=False,
-                looks_ahead=True,
             ),
             Setting({"restarts": 0}, order=2, calls=2),
         ),

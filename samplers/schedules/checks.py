@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..parameters import InputError
 from ..path import Path
+from ..plan import ascends
 from .tables import Trained
 
 # A schedule's start is the model's own where it differs by no more than roundings of tables.
@@ -28,15 +29,21 @@ class Finding:
         return f"{place} {self.problem}. {self.cure[:1].upper()}{self.cure[1:]}."
 
 
-def check_sigmas(path: Path, sigmas: Sequence[float], name: str = "sigmas", fewest: int = 2) -> None:
-    """Raises InputError unless `sigmas` are at least `fewest` finite noise levels, descending strictly, none below 0
-    and none above the path's largest."""
-    for found in faults(path, sigmas, fewest):
+def check_sigmas(
+    path: Path, sigmas: Sequence[float], name: str = "sigmas", fewest: int = 2, upwards: bool = False
+) -> None:
+    """Raises InputError unless `sigmas` are at least `fewest` finite noise levels, strictly descending, or ascending
+    where that is allowed, none below 0 and none above the path's largest."""
+    for found in faults(path, sigmas, fewest, upwards):
         raise InputError(name, found.problem, found.cure, found.index)
 
 
-def faults(path: Path, sigmas: Sequence[float], fewest: int = 2) -> Iterator[Finding]:
+def faults(path: Path, sigmas: Sequence[float], fewest: int = 2, upwards: bool = False) -> Iterator[Finding]:
     """What forbids a run, in the order of the schedule."""
+    up = ascends(sigmas)
+    if up and not upwards:
+        problem = f"go up, from {sigmas[0]:g} to {sigmas[1]:g}"
+        yield Finding(None, problem, "edit a schedule while it descends, and turn it round last, with Reverse Sigmas")
     if len(sigmas) < fewest:
         held = "is empty" if not sigmas else f"holds one value, {sigmas[0]:g}"
         yield Finding(None, held, "one step needs two values: wire a schedule node with at least 1 step")
@@ -45,9 +52,12 @@ def faults(path: Path, sigmas: Sequence[float], fewest: int = 2) -> Iterator[Fin
             yield Finding(index, f"is {sigma}", "remove the node that made it: noise levels are finite numbers")
         elif sigma < 0.0:
             yield Finding(index, f"is {sigma:g}, below 0", "noise levels run down to 0 and no further")
-        elif index and sigma >= sigmas[index - 1]:
-            problem = f"is {sigma:g}, not below the value before it, {sigmas[index - 1]:g}"
-            yield Finding(index, problem, "wire a schedule that descends at every step")
+        elif index and (sigma <= sigmas[index - 1] if up else sigma >= sigmas[index - 1]):
+            where, goes = ("above", "ascends") if up else ("below", "descends")
+            problem, cure = f"is {sigma:g}, not {where} the value before it, {sigmas[index - 1]:g}", ""
+            if sigma != sigmas[index - 1]:
+                cure = "; what goes up on the way, with fresh noise, is the sampler Restart"
+            yield Finding(index, problem, f"wire a schedule that {goes} at every step{cure}")
         elif sigma > path.sigma_max:
             problem, cure = f"is {sigma:g}, and a flow model begins at 1", FROM_THE_MODEL
             if like_timesteps(sigma):
@@ -62,6 +72,13 @@ def remarks(sigmas: Sequence[float], trained: Trained | None = None, rounding: f
         noised = f", noised to {sigmas[0]:g}" if any(sigmas) else " as it is"
         cure = "this is right for a part of no steps; else wire a schedule node with at least 1 step"
         yield Finding(None, f"has no step, so no model is called and the latent is left{noised}", cure, fatal=False)
+        return
+    if ascends(sigmas):
+        problem = f"go up, so a run takes a picture from noise level {sigmas[0]:g} back to its noise"
+        yield Finding(None, problem, "this is right for unsampling, with a sampler that adds no noise", fatal=False)
+        if trained is not None:
+            last = len(sigmas) - 1
+            yield from (each for each in beginning(sigmas, trained.sigma_max, last, rounding) if each.fatal)
         return
     if trained is not None:
         yield from beginning(sigmas, trained.sigma_max, rounding=rounding)

@@ -73,7 +73,7 @@ def joined(high: Sigmas, low: Sigmas) -> tuple[float, ...]:
 
 
 def reversed_sigmas(sigmas: Sigmas, lowest: float) -> tuple[float, ...]:
-    """From the last level up to the first, for samplers that add noise; 0 becomes `lowest`, since none starts there."""
+    """From the last level up to the first, for samplers that add noise; 0 becomes `lowest`, since few start there."""
     return tuple(sigma if sigma > 0.0 else lowest for sigma in reversed(sigmas))
 
 

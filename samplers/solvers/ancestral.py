@@ -39,7 +39,8 @@ def renewing_stages(path: Path, sigmas: Sequence[float], eta: float) -> list[Sta
     """DDIM's steps."""
     rows: list[Row] = []
     for s, t in pairwise(sigmas):
-        q = path.posterior(s, t)
+        # Upwards nothing is made anew.
+        q = path.posterior(s, t) if t < s else 1.0
         rows.append(renewing_row(path, s, t, eta * t * math.sqrt((1.0 - q) * (1.0 + q))))
     return one_call_stages(sigmas, rows)
 
@@ -106,7 +107,10 @@ def ancestral_split(path: Path, s: float, t: float, eta: float) -> tuple[float, 
     On VE up = eta sqrt(t^2 (s^2 - t^2) / s^2), down = sqrt(t^2 - up^2), which keeps DDPM's posterior variance at
     eta = 1 (k-diffusion's ancestral step). On FLOW, as ComfyUI has it, down = t (1 + (t / s - 1) eta), and x is brought
     back to t by rescale = alpha_t / alpha_down, up = sqrt(t^2 - (rescale down)^2).
+    Upwards nothing is added.
     """
+    if t > s:
+        return t, 1.0, 0.0
     if path is Path.VE:
         up = eta * t / s * math.sqrt((s - t) * (s + t))
         return math.sqrt(max(t * t - up * up, 0.0)), 1.0, up

@@ -15,7 +15,7 @@ from ..plan import Noise, Operand, Stage, planned, row
 from .ancestral import SNoise
 from .cfg_pp import CfgPP, with_cfg_pp
 from .exponential_multistep import Weights
-from .first_level import FirstLevel, begun
+from .first_level import BELOW_ONE, FirstLevel, begun
 from .history import FinalOrder, WarmUp, final_limit, finite_steps, known_history, opened, opening_order
 from .runge_kutta import euler_row, runge_kutta_stages
 
@@ -95,6 +95,7 @@ def er_sde(
     final_order: FinalOrder = "falling",
     first_level: FirstLevel = "as_given",
     cfg_pp: CfgPP = False,
+    below: float = BELOW_ONE,
 ) -> list[Stage]:
     """ER-SDE-Solver   (Cui, Zhang, Bao and Liao 2023, algorithm 5).
 
@@ -107,24 +108,25 @@ def er_sde(
     which is of order 2, and `warm_up` = singlestep makes the first step of order 3 by the midpoint rule, one call more.
     From sigma = 1 on FLOW, where rho is infinite, the first step is of order 1.
     """
-    levels, phi = begun(path, sigmas, first_level), scaler_of(scaler, eta)
+    levels, phi = begun(path, sigmas, first_level, below), scaler_of(scaler, eta)
     still = scaler == "ode" or (scaler == "reverse_sde" and eta == 0.0)
-    logs = [-path.lam(sigma) for sigma in levels]
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(levels)):
         single = opening_order(warm_up, order, finite_steps(path, levels, step)) if still and t > 0.0 else 0
         if single:
             stages += opened(runge_kutta_stages(single, path, s, t, step), known_history(step, order - 1))
             continue
-        if t == 0.0 or (still and math.isinf(logs[step])):
+        clock = path.towards(s, t)
+        used = min(order, step + 1, final_limit(final_order, levels, step))
+        known = [-clock.lam(levels[step - i]) for i in range(used)]
+        if t == 0.0 or (still and math.isinf(known[0])):
             last = euler_row(path, s, t)
-        elif math.isinf(logs[step]):
+        elif math.isinf(known[0]):
             last = row("x", {"denoised": path.alpha(t), Noise("step", s, t): s_noise * t})
         else:
-            used = min(order, step + 1, final_limit(final_order, levels, step))
-            known = [log for log in reversed(logs[step + 1 - used : step + 1]) if math.isfinite(log)]
-            terms = predictions(phi, known, logs[step + 1], path.alpha(t), weights == "published")
-            kept = math.fsum(phi(np.array([logs[step + 1], logs[step]]))[0] * (1.0, -1.0))
+            log_t = -clock.lam(t)
+            terms = predictions(phi, list(filter(math.isfinite, known)), log_t, clock.alpha(t), weights == "published")
+            kept = math.fsum(phi(np.array([log_t, known[0]]))[0] * (1.0, -1.0))
             fresh = {Noise("step", s, t): s_noise * t * math.sqrt(-math.expm1(2.0 * kept))}
             last = row("x", {**terms, "x": t / s * math.exp(kept), **fresh})
         stages.append(Stage(s, (last, *known_history(step, order - 1)), step))

@@ -11,7 +11,7 @@ from ..phi import exponential_weights
 from ..plan import Noise, Operand, Stage, planned, row
 from .ancestral import Eta, SNoise
 from .cfg_pp import CfgPP, with_cfg_pp
-from .first_level import FirstLevel, begun
+from .first_level import BELOW_ONE, FirstLevel, begun
 from .history import FinalOrder, WarmUp, final_limit, finite_steps, history, known_history, opened, opening_order
 from .runge_kutta import runge_kutta_stages
 from .sde import sde_step
@@ -44,9 +44,9 @@ def dpmpp_2m(
 
     `time` = log_sigma measures h as log(s / t) on FLOW too; on VE that is the half log-SNR itself.
     """
-    lam = VE.lam if time == "log_sigma" else path.lam
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
+        lam = VE.lam if time == "log_sigma" else path.towards(s, t).lam
         gain, extra = path.gain(s, t), 0.0
         if step > 0 and final_limit(final_order, sigmas, step) > 1:
             extra = gain * (lam(t) - lam(s)) / (2.0 * (lam(s) - lam(sigmas[step - 1])))
@@ -69,6 +69,7 @@ def dpmpp_2m_sde(
     cfg_pp: CfgPP = False,
     time: Time = "half_log_snr",
     first_level: FirstLevel = "as_given",
+    below: float = BELOW_ONE,
 ) -> list[Stage]:
     """DPM-Solver++(2M) SDE   (Lu et al. 2022b, section 5; k-diffusion, sample_dpmpp_2m_sde).
 
@@ -79,17 +80,17 @@ def dpmpp_2m_sde(
     0 one of order 1: there the extrapolation over a long step in log-SNR is what goes wrong with few steps. `time` =
     log_sigma measures the h of the extrapolation as log(s / t) on FLOW too, where the noise stays that of `sde_step`.
     """
-    sigmas = begun(path, sigmas, first_level)
-    lam = VE.lam if time == "log_sigma" else path.lam
+    sigmas = begun(path, sigmas, first_level, below)
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         carry, gain, up = sde_step(path, s, t, eta)
         extra = 0.0
         if step > 0 and final_limit(final_order, sigmas, step) > 1:
-            h, last = lam(t) - lam(s), lam(s) - lam(sigmas[step - 1])
+            scale = VE if time == "log_sigma" else path.towards(s, t)
+            h, last = scale.lam(t) - scale.lam(s), scale.lam(s) - scale.lam(sigmas[step - 1])
             if math.isfinite(last):
                 z = (1.0 + eta) * h
-                whole = path.alpha(t) if time == "half_log_snr" else -gain / math.expm1(-z)
+                whole = scale.alpha(t) if time == "half_log_snr" else -gain / math.expm1(-z)
                 slope = gain / 2.0 if solver_type == "midpoint" else whole * (1.0 + math.expm1(-z) / z)
                 extra = slope * h / last
         terms = {"denoised": gain + extra, "previous1": -extra, "x": carry, Noise("step", s, t): s_noise * up}
@@ -114,6 +115,7 @@ def adams_terms(
     The step goes to the next level, or to an `end` of its own. Points at infinite log-SNR are left out.
     """
     s, t = sigmas[step], sigmas[step + 1] if end is None else end
+    path = path.towards(s, t)
     lams = [path.lam(sigmas[step - i]) for i in range(min(order, step + 1))]
     nodes = [lam for lam in lams if math.isfinite(lam)]
     if len(nodes) < 2:
@@ -167,6 +169,7 @@ def dpmpp_3m_sde(
     final_order: FinalOrder = "falling",
     cfg_pp: CfgPP = False,
     first_level: FirstLevel = "as_given",
+    below: float = BELOW_ONE,
 ) -> list[Stage]:
     """DPM-Solver++(3M) SDE   (k-diffusion, sample_dpmpp_3m_sde).
 
@@ -174,7 +177,7 @@ def dpmpp_3m_sde(
     model call a step. `weights` as in DPM++ 3M.
     """
     curvature = 1.0 if weights == "exact" else 0.5
-    sigmas = begun(path, sigmas, first_level)
+    sigmas = begun(path, sigmas, first_level, below)
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         carry, _, up = sde_step(path, s, t, eta)

@@ -4,15 +4,17 @@ A solver that remembers earlier predictions drops them at the end of its schedul
 so that a plan of the whole schedule can go on from there: exactly, where it would have begun in the same way.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from inspect import unwrap
 
 from ..parameters import Value
 from ..path import Path
-from ..plan import Plan, Stage, State, pruned
+from ..plan import Plan, Stage, State, ascends, pruned, staged
 
-# Levels below the end, as fractions of it: as many as any solver here looks back.
+# Levels beyond the end, as fractions of it or of what it is a fraction of: as many as any solver here looks back.
 BEYOND = (0.8, 0.6, 0.45, 0.3, 0.2)
 
 
@@ -21,14 +23,24 @@ def open_ended(solver: Callable[..., Plan], path: Path, sigmas: Sequence[float],
 
     A solver that plans by the end or the length of its schedule would begin a longer one in another way; it leaves x.
     """
-    stages_of: Callable[..., Sequence[Stage]] = unwrap(solver)
+    stages_of: Callable[..., Sequence[Stage]] = partial(staged, unwrap(solver))
     stages, leaves = stages_of(path, sigmas, **params), ("x",)
-    if sigmas[-1] > 0.0:
-        levels = (*sigmas, *(fraction * sigmas[-1] for fraction in BEYOND))
-        longer = pruned(stages_of(path, levels, **params), leaves)[: len(stages)]
+    if beyond := levels_beyond(path, sigmas):
+        longer = pruned(stages_of(path, (*sigmas, *beyond), **params), leaves)[: len(stages)]
         if pruned(longer, leaves) == pruned(stages, leaves):
             stages, leaves = longer, longer[-1].keeps
     return Plan(path, tuple(sigmas), tuple(stages), leaves)
+
+
+def levels_beyond(path: Path, sigmas: Sequence[float]) -> tuple[float, ...]:
+    """How a schedule may go on in its direction: nowhere from 0, nor from where there is no more noise to be had."""
+    end = sigmas[-1]
+    if not ascends(sigmas):
+        return tuple(fraction * end for fraction in BEYOND) if end > 0.0 else ()
+    if path.is_noise(end):
+        return ()
+    ratio = end / path.alpha(end)
+    return tuple(path.sigma(-math.log(ratio / fraction)) for fraction in BEYOND)
 
 
 def carried_over(state: State, old: Plan, new: Plan) -> State | None:

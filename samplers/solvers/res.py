@@ -11,7 +11,7 @@ from ..plan import Noise, Operand, Stage, planned, row
 from .ancestral import Eta, SNoise, ancestral_split
 from .cfg_pp import CfgPP, with_cfg_pp
 from .exponential_multistep import Time, adams_terms
-from .first_level import FirstLevel, begun
+from .first_level import BELOW_ONE, FirstLevel, begun
 from .history import FinalOrder, WarmUp, final_limit, finite_steps, known_history, opened, opening_order
 from .runge_kutta import KEEP_START, euler_row, runge_kutta_stages
 from .sde import noise_along, sde_step
@@ -137,6 +137,7 @@ def res_singlestep(
     ] = "phi_2",
     first_level: FirstLevel = "as_given",
     cfg_pp: CfgPP = False,
+    below: float = BELOW_ONE,
 ) -> list[Stage]:
     """Refined exponential solver, singlestep   (Zhang, Song and Chen 2023; Hochbruck and Ostermann 2005,
     section 5).
@@ -147,7 +148,7 @@ def res_singlestep(
 
     Order 2 or 3 with eta 0, as many model calls a step, one in the step to 0. c2 = 1 is the exponential Heun method.
     The noise at the inner levels and at t is of one path. From sigma = 1 on FLOW, where log-SNR is infinite, the step
-    is a Runge-Kutta step of the same order in sigma, with eta one of order 1 with one call.
+    (and up to there) is a Runge-Kutta step of the same order in sigma, with eta one of order 1 with one call.
 
     Raises:
         InputError: order 3 with c2 = 2/3 or with c3 = c2, where there is no method of that order.
@@ -158,10 +159,10 @@ def res_singlestep(
     if order == "3" and abs(c3 - c2) < 1e-3:
         raise InputError("c3", f"is {c3:g}, where c2 is too", "give a value apart from c2")
     stages: list[Stage] = []
-    for step, (s, t) in enumerate(pairwise(begun(path, sigmas, first_level))):
+    for step, (s, t) in enumerate(pairwise(begun(path, sigmas, first_level, below))):
         if t == 0.0:
             stages.append(Stage(s, (euler_row(path, s, t),), step))
-        elif not path.is_noise(s):
+        elif not path.is_noise(s) and not path.is_noise(t):
             stages += exponential_stages(path, s, t, step, nodes, solver_type, eta, s_noise)
         elif eta == 0.0:
             stages += runge_kutta_stages(int(order), path, s, t, step)

@@ -11,7 +11,7 @@ from ..path import Path
 from ..plan import Noise, Stage, planned, row
 from .ancestral import Eta, SNoise
 from .cfg_pp import CfgPP, with_cfg_pp
-from .first_level import FirstLevel, begun
+from .first_level import BELOW_ONE, FirstLevel, begun
 from .runge_kutta import KEEP_START, euler_row
 
 
@@ -21,9 +21,9 @@ def sde_step(path: Path, s: float, t: float, eta: float) -> tuple[float, float, 
     x_t = (t / s) q^eta x + alpha_t (1 - q^(1 + eta)) D + t sqrt(1 - q^(2 eta)) noise   (Lu et al. 2022b, eq. 13, for
     eta = 1; eta = 0 is the ODE). All are finite from alpha_s = 0 on, where q = 0.
     """
-    q = path.posterior(s, t)
     if eta == 0.0:
         return t / s, path.gain(s, t), 0.0
+    q = path.posterior(s, t)
     log_q = math.log(q) if q > 0.0 else -math.inf
     gain = -path.alpha(t) * math.expm1((1.0 + eta) * log_q)
     return t / s * q**eta, gain, t * math.sqrt(-math.expm1(2.0 * eta * log_q))
@@ -49,7 +49,7 @@ class SDEStep:
     """An ancestral step from s to t in rho = sigma / alpha: carry x + gain prediction + up noise.
 
     up = eta t sqrt(1 - q^2), down = sqrt(t^2 - up^2), carry = down / s, gain = alpha_t (1 - q down / t), with
-    q = sigma_t alpha_s / (sigma_s alpha_t). All are finite from alpha_s = 0 on.
+    q = sigma_t alpha_s / (sigma_s alpha_t). All are finite from alpha_s = 0 on. Upwards nothing is added.
     """
 
     carry: float
@@ -58,6 +58,8 @@ class SDEStep:
 
     @staticmethod
     def of(path: Path, s: float, t: float, eta: float) -> "SDEStep":
+        if t > s:
+            return SDEStep(t / s, path.gain(s, t), 0.0)
         q = path.posterior(s, t)
         fresh = eta * math.sqrt((1.0 - q) * (1.0 + q))
         down = math.sqrt((1.0 - fresh) * (1.0 + fresh))
@@ -76,6 +78,7 @@ def dpmpp_sde(
     ] = 0.5,
     cfg_pp: CfgPP = False,
     first_level: FirstLevel = "as_given",
+    below: float = BELOW_ONE,
 ) -> list[Stage]:
     """DPM-Solver++ SDE   (k-diffusion, sample_dpmpp_sde; Lu et al. 2022b, section 5 for the SDE).
 
@@ -89,7 +92,7 @@ def dpmpp_sde(
     """
     mix = 1.0 / (2.0 * r)
     stages: list[Stage] = []
-    for step, (s, t) in enumerate(pairwise(begun(path, sigmas, first_level))):
+    for step, (s, t) in enumerate(pairwise(begun(path, sigmas, first_level, below))):
         if t == 0.0:
             stages.append(Stage(s, (euler_row(path, s, t),), step))
             continue

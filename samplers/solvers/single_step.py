@@ -18,15 +18,21 @@ STmin = Annotated[float, Param("Lowest noise level at which noise is added.", 0.
 STmax = Annotated[float, Param("Highest noise level at which noise is added.", 0.0, 20000.0, 0.01, rare=True)]
 
 
-def churned(path: Path, s: float, gamma: float, s_noise: float) -> tuple[float, tuple[Row, ...]]:
-    """The raised noise level s_hat, sigma / alpha times 1 + gamma, and the row that brings x there by adding noise.
+def churned(
+    path: Path, s: float, gamma: float, s_noise: float, highest: float = math.inf
+) -> tuple[float, tuple[Row, ...]]:
+    """The raised noise level s_hat, sigma / alpha times 1 + gamma but no more than `highest`, and the row that brings x
+    there by adding noise.
 
     x_hat = alpha_hat / alpha x + s_noise sqrt(s_hat^2 - (alpha_hat / alpha s)^2) noise, which on VE is Karras et al.
-    2022, algorithm 2, lines 5 and 6. On FLOW the level stays below 1; at 1 there is nothing to add.
+    2022, algorithm 2, lines 5 and 6; their code too keeps s_hat in the model's range. On FLOW the level stays below 1;
+    at 1 there is nothing to add.
     """
     if gamma == 0.0 or path.alpha(s) == 0.0:
         return s, ()
-    raised = path.sigma(path.lam(s) - math.log1p(gamma))
+    raised = min(path.sigma(path.lam(s) - math.log1p(gamma)), highest)
+    if raised <= s:
+        return s, ()
     return raised, (noised(path, s, raised, Noise("churn", s, raised, fresh=True), s_noise),)
 
 
@@ -50,17 +56,18 @@ def euler(
     s_tmax: STmax = 1000.0,
     s_noise: SNoise = 1.0,
     cfg_pp: CfgPP = False,
+    highest: float = math.inf,
 ) -> list[Stage]:
     """Euler's method on dx/dsigma = (x - denoised) / sigma   (Karras et al. 2022, algorithm 2 without line 9).
 
     Order 1, one model call a step. With `s_churn` each step between `s_tmin` and `s_tmax` first raises the noise level
-    by the factor 1 + min(s_churn / steps, sqrt(2) - 1), in terms of sigma / alpha, and steps from there. An `s_noise`
-    other than 1 departs from the true noise level on purpose.
+    by the factor 1 + min(s_churn / steps, sqrt(2) - 1), in terms of sigma / alpha, but not above `highest`, the model's
+    highest level, and steps from there. An `s_noise` other than 1 departs from the true noise level on purpose.
     """
     gamma = churn_factor(sigmas, s_churn)
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
-        raised, opening = churned(path, s, gamma if s_tmin <= s <= s_tmax else 0.0, s_noise)
+        raised, opening = churned(path, s, gamma if s_tmin <= s <= s_tmax else 0.0, s_noise, highest)
         stages.append(Stage(raised, (euler_row(path, raised, t),), step, opening))
     return with_cfg_pp(path, stages, cfg_pp)
 
@@ -90,6 +97,7 @@ def heun(
     s_tmax: STmax = 1000.0,
     s_noise: SNoise = 1.0,
     cfg_pp: CfgPP = False,
+    highest: float = math.inf,
 ) -> list[Stage]:
     """Heun's method on dx/dsigma = (x - denoised) / sigma   (Karras et al. 2022, algorithm 2).
 
@@ -98,7 +106,7 @@ def heun(
     gamma = churn_factor(sigmas, s_churn)
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
-        raised, opening = churned(path, s, gamma if s_tmin <= s <= s_tmax else 0.0, s_noise)
+        raised, opening = churned(path, s, gamma if s_tmin <= s <= s_tmax else 0.0, s_noise, highest)
         stages += heun_stages(path, raised, t, step, opening)
     return with_cfg_pp(path, stages, cfg_pp)
 
@@ -146,10 +154,10 @@ def third_order_stages(path: Path, s: float, t: float, step: int) -> list[Stage]
 
 
 def order_stages(order: int, path: Path, s: float, t: float, step: int) -> list[Stage]:
-    """One step of DPM-Solver of the given order, 1 to 3; of order 1 where it goes to 0, in sigma from alpha_s = 0."""
+    """One step of DPM-Solver of the given order, 1 to 3; of order 1 to 0, in sigma from or to alpha = 0."""
     if order == 1 or t == 0.0:
         return [Stage(s, (euler_row(path, s, t),), step)]
-    if path.is_noise(s):
+    if path.is_noise(s) or path.is_noise(t):
         return runge_kutta_stages(order, path, s, t, step)
     return second_order_stages(path, s, t, step) if order == 2 else third_order_stages(path, s, t, step)
 

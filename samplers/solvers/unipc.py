@@ -101,11 +101,14 @@ def unipc(
             made_by = 0
             continue
         used = min(order, final_limit(final_order, sigmas, step))
+        scale = clock.towards(s, t)
+        if scale is not clock:
+            lams = [scale.lam(sigmas[step - i]) for i in range(newest)]
         known = finite_points(["denoised", *(f"previous{i}" for i in range(1, newest))], lams)
         made_by = min(used, len(known))
         last = to_core_end(path, s) if t == 0.0 and end == "core" else euler_row(path, s, t)
         if made_by > 1:
-            last = row("x", {**unipc_terms(clock, t, known, None, made_by, variant), "x": t / s})
+            last = row("x", {**unipc_terms(scale, t, known, None, made_by, variant), "x": t / s})
         rows += [row("base", {"x": 1.0}), last, *known_history(step, order)]
         stages.append(Stage(s, tuple(rows), step))
     return with_cfg_pp(path, stages, cfg_pp)

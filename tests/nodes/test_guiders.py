@@ -8,9 +8,10 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from comfy_extras.nodes_custom_sampler import BasicGuider
 from guided_models import CONDITIONINGS, SHAPES, TAKEN_OVER, context_windows, guiders, largest, model_of, predicted
 from stepwise.nodes.host import plain_calls
-from toy_models import prompt
+from toy_models import call, prompt, refused
 
 
 @pytest.fixture
@@ -169,3 +170,27 @@ def test_the_lists_of_what_is_special_are_the_hosts():
     options |= set(re.findall(r"""["'](\w+)["'] in model_options""", text))
     known = {"transformer_options", "disable_cfg1_optimization", *plain_calls.CFG_PATCHES, *plain_calls.TAKEN_OVER}
     assert options == known
+
+
+# One prompt
+
+
+def test_without_a_negative_prompt_the_positive_is_all_and_cores_basic_guider_agrees():
+    """On the plain path and, with a condition that only the host evaluates, on its own."""
+    for positive in (prompt(0.4), CONDITIONINGS["area"](model_of(), prompt(0.4))):
+        model = model_of()
+        (ours,) = call("StepwiseCFGGuider", model=model, positive=positive, cfg=1.0)
+        theirs = BasicGuider.execute(model, positive).args[0]
+        assert largest(predicted(ours), predicted(theirs)) < 1e-6
+        assert len(watched(model, ours)) == len(watched(model, theirs)) == 1
+
+
+def test_without_a_negative_prompt_a_scale_or_a_rule_is_refused_with_the_cure():
+    message = refused("StepwiseCFGGuider", model=model_of(), positive=prompt(0.4), cfg=7.0)
+    assert message == (
+        "CFG Guider (Stepwise): cfg is 7, and there is no negative prompt to guide away from. Set it to 1, or wire "
+        "what the picture should not be, or an empty prompt, into negative."
+    )
+    (rule,) = call("StepwiseIntervalGuidance")
+    message = refused("StepwiseCFGGuider", model=model_of(), positive=prompt(0.4), cfg=1.0, rule=rule)
+    assert message.startswith("CFG Guider (Stepwise): rule changes guidance, and there is no negative prompt")

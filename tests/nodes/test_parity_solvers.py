@@ -14,6 +14,7 @@ from stepwise.samplers import FLOW, VE, run, start
 from stepwise.samplers.plan import Predicted
 from stepwise.samplers.registry import SOLVERS
 from stepwise.samplers.schedules import karras
+from stepwise.samplers.solvers.first_level import begun
 from toy_models import toy_model
 
 SOLVER = {solver.id: solver for solver in SOLVERS}
@@ -74,16 +75,14 @@ def test_dpmpp_sde_equals_the_hosts_when_its_two_draws_are_composed_as_ours(name
     sigmas = schedule(model)
     sampling = model.get_model_object("model_sampling")
     params = {"eta": eta, **MOVED}
-    below = host.below_one(sampling)
-    plan = host.make_plan(SOLVER["DPMppSDE"], params, host.path_of(sampling), sigmas.tolist(), below=below)
-    outer = {}
+    path, limits = host.path_of(sampling), host.Limits.of(sampling)
+    plan = host.make_plan(SOLVER["DPMppSDE"], params, path, sigmas.tolist(), limits=limits)
+    levels, outer = begun(path, sigmas.tolist(), "core", limits.below), {}
     for stage in plan.stages:
         parts = [(noise, value) for noise, value in stage.rows[-1].terms if not isinstance(noise, str)]
         if len(parts) == 2:
             size = math.hypot(parts[0][1], parts[1][1])
-            outer[key(plan.sigmas[stage.step], plan.sigmas[stage.step + 1])] = [
-                (noise, value / size) for noise, value in parts
-            ]
+            outer[key(levels[stage.step], levels[stage.step + 1])] = [(noise, value / size) for noise, value in parts]
 
     def composed(x):
         def draw(s, t):

@@ -62,7 +62,11 @@ def default(each):
 def test_every_input_and_output_is_still_there(node_id):
     then, now = INTERFACE[node_id], interface(nodes_by_id()[node_id])
     was, are = then["inputs"], now["inputs"]
-    assert list(was) == [name for name in are if name in was]
+    # The host puts what may be left open behind the rest. The page finds sockets by name, and widgets by place.
+    opened = [name for name in was if are[name]["optional"] and not was[name]["optional"]]
+    assert not any(is_widget(was[name]) for name in opened)
+    order = [name for name in was if name not in opened]
+    assert order == [name for name in are if name in order]
     assert widgets(are)[: len(widgets(was))] == widgets(was)
     assert all(each["optional"] for name, each in are.items() if name not in was)
     assert now["outputs"][: len(then["outputs"])] == then["outputs"]
@@ -153,8 +157,12 @@ def test_a_state_goes_on_to_the_latent_of_0_1_0(name, folders):
     assert same(made["samples"], name)
 
 
-# A fork is no uncut run of any solver.
-@pytest.mark.parametrize("name", [name for name in CASES if name != "forked"])
+def is_made_so_today(name):
+    """A fork is no uncut run of any solver, and churn raised the first level above the model's range."""
+    return name != "forked" and not CASES[name]["params"].get("s_churn")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if is_made_so_today(name)])
 def test_an_uncut_run_of_today_ends_there_too(name, folders):
     case = CASES[name]
     state = loaded(name, folders)

@@ -17,7 +17,7 @@ BAD = {
     "rising": (VE, (3.0, 1.0, 2.0, 0.0), 2, "is 2, not below the value before it, 1", "descends at every step"),
     "equal": (VE, (3.0, 1.0, 1.0, 0.0), 2, "is 1, not below the value before it, 1", "descends at every step"),
     "two zeros": (VE, (3.0, 0.0, 0.0), 2, "is 0, not below the value before it, 0", "descends at every step"),
-    "upside down": (VE, (0.0, 1.0), 1, "is 1, not below the value before it, 0", "descends at every step"),
+    "upside down": (VE, (0.0, 1.0), None, "go up, from 0 to 1", "turn it round last, with Reverse Sigmas"),
     "above 1 on FLOW": (FLOW, (14.6, 1.0, 0.0), 0, "is 14.6, and a flow model begins at 1", "Wire the model"),
     "just above 1 on FLOW": (FLOW, (1.0000001, 0.5, 0.0), 0, "a flow model begins at 1", "Wire the model"),
 }
@@ -38,8 +38,8 @@ def test_a_bad_schedule_is_refused(name):
 
 
 def test_the_error_carries_the_name_of_the_input():
-    with pytest.raises(InputError, match=r"^first_half\[1\] is 2, not below"):
-        check_sigmas(VE, (1.0, 2.0), "first_half")
+    with pytest.raises(InputError, match=r"^first_half\[1\] is 1, not below"):
+        check_sigmas(VE, (1.0, 1.0), "first_half")
 
 
 @pytest.mark.parametrize("path", [VE, FLOW])

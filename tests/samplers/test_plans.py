@@ -166,13 +166,14 @@ def test_rows_name_what_exists_and_sum_to_their_weight(case):
 @each_case()
 def test_number_of_model_calls(case):
     """As declared for a step of the opening, one that ends above 0, and one that ends at 0; steps in order, none left
-    out. `extra_calls`, which Restart has, come once, in one step, on every schedule with a level from its t_min to its
-    t_max, in sigma / alpha."""
+    out. `extra_calls`, which Restart has, come once, in one step, on every schedule that comes down to its t_min and
+    has a level from there to its t_max, in sigma / alpha."""
     for name, plan in plans(case):
         assert plan.steps == len(plan.sigmas) - 1
         declared = case.calls(plan.sigmas)
         extra = len(plan.stages) - sum(declared)
-        visited = any(0.1 <= sigma / case.path.alpha(sigma) < 2.0 for sigma in plan.sigmas[1:])
+        ratios = [sigma / case.path.alpha(sigma) for sigma in plan.sigmas[1:]]
+        visited = ratios[-1] <= 0.1 and any(0.1 <= ratio < 2.0 for ratio in ratios)
         assert extra == (case.setting.extra_calls if visited else 0), name
         steps = [stage.step for stage in plan.stages]
         if extra:
@@ -197,6 +198,53 @@ def test_model_calls_are_at_noise_levels_of_their_step(case):
             high = max([stage.sigma for stage in others if stage.opening], default=first.sigma)
             assert all(low <= stage.sigma <= max(first.sigma, high) for stage in others), f"{name}, step {step + 1}"
             assert first.sigma <= case.path.sigma_max
+
+
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_restart_stays_below_where_the_run_began_and_waits_for_t_min(path):
+    """What comes after Heun's own steps: up to t_max or the beginning, whichever is lower, in a part that comes down to
+    t_min. Where neither is in the way, the plan is that of a run which knows of no beginning."""
+    made, heun = solver("Restart"), solver("Heun")
+
+    def levels(*ratios):
+        return tuple(ratio if path is VE else ratio / (1.0 + ratio) for ratio in ratios)
+
+    def highest_again(sigmas, **params):
+        return max((stage.sigma for stage in made(path, sigmas, **params).stages if stage.opening), default=None)
+
+    high, low = levels(2.0, 0.15)
+    whole = levels(12.0, 6.0, 3.0, 1.0, 0.5, 0.15, 0.05)
+    assert highest_again(whole) == pytest.approx(high)
+    assert made(path, whole) == made(path, whole, began=math.inf) == made(path, whole, began=whole[0])
+    assert highest_again(whole[3:]) == whole[3]
+    assert highest_again(whole[3:], t_max=1000.0) == whole[3]
+    assert highest_again(whole[3:], began=whole[0]) == pytest.approx(high)
+    assert highest_again(whole[4:], t_min=0.1, began=whole[3]) == whole[3]
+    for ending in (whole[:4], whole[:5], whole[:6]):
+        assert made(path, ending).stages == heun(path, ending).stages
+        assert made(path, ending, began=whole[0]).stages == heun(path, ending).stages
+    assert highest_again((*whole[:5], *levels(0.1))) == pytest.approx(high)
+    again = [stage for stage in made(path, whole).stages if stage.opening]
+    assert [draw.sigma_from for stage in again for r in stage.opening for draw in r.draws] == [low]
+
+
+@pytest.mark.parametrize("name", ["Euler", "Heun"])
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_churn_stays_in_the_range_of_the_model(name, path):
+    """Karras et al. 2022 round s_hat into it. Below the plan is the one that knows of no range."""
+    sigmas = karras(6) if path is VE else flow_line(6)[1:]
+    for churn in (1.0, 100.0):
+        free, bound = (solver(name)(path, sigmas, s_churn=churn, **limit) for limit in ({}, {"highest": sigmas[0]}))
+        assert max(stage.sigma for stage in free.stages) > sigmas[0]
+        assert max(stage.sigma for stage in bound.stages) == sigmas[0]
+        raised = {stage.step for stage in free.stages if stage.sigma > sigmas[0]}
+        assert [each for each in free.stages if each.step not in raised] == [
+            each for each in bound.stages if each.step not in raised
+        ]
+        # Between its own level and the model's a step is raised to the latter.
+        assert [stage.sigma for stage in bound.stages if stage.step in raised and stage.opening] == [
+            sigmas[0] for step in raised if step
+        ]
 
 
 @each_case()

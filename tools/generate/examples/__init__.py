@@ -15,6 +15,7 @@ WORKFLOWS = (
     first.one_node,
     first.image_to_image,
     first.inpaint,
+    states.edit_a_picture,
     states.load_tomorrow,
     guidance.drawn,
     guidance.without_burning,

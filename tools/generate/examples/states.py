@@ -1,8 +1,12 @@
 """Examples of runs that stop, go on, fork and hand over."""
 
-from ..description import Workflow
-from .parts import begin, begin_on_karras, guider, loader, rows
+from typing import Any
 
+from ..description import Workflow
+from .parts import begin, begin_on_karras, guider, loader, prompt, rows
+
+# Of the edit: more than half of the way up, where the picture still has its composition.
+DENOISE = 0.6
 PROMPTS, SCHEDULE, GUIDANCE = "Model and prompts", "Noise and noise levels", "Guidance"
 
 
@@ -56,6 +60,44 @@ def load_tomorrow() -> Workflow:
     finished = w.add("VAEDecode", tomorrow, compact=True, **off, samples=second[0], vae=model[1])
     last = w.add("StepwiseImageGrid", tomorrow, compact=True, **off, images=finished[0], **shown)
     w.add("SaveImage", tomorrow, column=1, size=(330, 250), **off, images=last[0], filename_prefix="stepwise")
+    return w
+
+
+def edit_a_picture() -> Workflow:
+    picture, up, edited = "A picture, and its way up", "Unsample: up to its noise", "Down again: as it was, and edited"
+    pictures = "Before, back, edited, from its noise"
+    w = Workflow(
+        "Edit a picture - unsample, change the prompt, sample",
+        "edit_a_picture",
+        "## Up to the noise, and down with another prompt\nHeun takes the picture up the reversed schedule with the "
+        "prompt that describes it, at guidance 1. Down again with that prompt it is the picture (second row); with "
+        "another prompt it is edited (third). A lower `denoise` keeps more. Last row: all the way up, and that noise "
+        "as the start of a new picture.",
+        ((PROMPTS,), (picture, GUIDANCE), (up,), (edited, pictures)),
+    )
+    model, positive, negative, latent = begin(w, PROMPTS, compact=True)
+    other = prompt(w, PROMPTS, "What to make of it", w.demo.others)
+    inputs = {"model": model[0], "positive": positive[0], "negative": negative[0], "latent_image": latent[0]}
+    start = w.add("StepwiseKSampler", picture, compact=True, **inputs, seed=7, cfg=w.demo.cfg)
+    none = w.add("StepwiseNoise", picture, "No starting noise", compact=True, start="none")
+    part = w.add("StepwiseKarrasSchedule", picture, compact=True, steps=10, denoise=DENOISE, model=model[0])
+    whole = w.add("StepwiseKarrasSchedule", picture, "All the way", compact=True, steps=20, model=model[0])
+    turned = w.add("StepwiseReverseSigmas", picture, sigmas=part[0], lowest=0.0)
+    all_up = w.add("StepwiseReverseSigmas", picture, "All the way up", compact=True, sigmas=whole[0], lowest=0.0)
+    plain = guider(w, GUIDANCE, "As it is: one prompt", model=model[0], positive=positive[0], cfg=1.0)
+    prompts = {"positive": other[0], "negative": negative[0], "compact": True}
+    edit = guider(w, GUIDANCE, "The edit", model=model[0], **prompts)
+    begins: dict[str, Any] = {"guider": plain[0], "noise": none[0], "latent_image": start[0]}
+    risen = w.add("StepwiseHeun", up, "Up to the level of denoise", **begins, sigmas=turned[0])
+    top = w.add("StepwiseDPMpp2M", up, "All the way up to noise", compact=True, **begins, sigmas=all_up[0])
+    own = w.add("StepwiseNoiseFromLatent", up, column=1, latent=top[0], model=model[0], normalise=True)
+    down: dict[str, Any] = {"noise": none[0], "latent_image": risen[0], "sigmas": part[0]}
+    back = w.add("StepwiseHeun", edited, "Back again", compact=True, guider=plain[0], **down)
+    new = w.add("StepwiseDPMpp2M", edited, "Edited", guider=edit[0], **down)
+    fresh = {"noise": own[0], "latent_image": latent[0], "sigmas": whole[0], "compact": True}
+    another = w.add("StepwiseDPMpp2M", edited, "From its noise", guider=edit[0], **fresh)
+    shown = [("Before", start[0]), ("Back again", back[0]), ("Edited", new[0]), ("From its noise", another[0])]
+    rows(w, pictures, model, shown)
     return w
 
 
