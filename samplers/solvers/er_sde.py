@@ -110,13 +110,13 @@ def er_sde(
     """
     levels, phi = begun(path, sigmas, first_level, below), scaler_of(scaler, eta)
     still = scaler == "ode" or (scaler == "reverse_sde" and eta == 0.0)
+    clock = path.towards(levels[0], levels[-1])
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(levels)):
         single = opening_order(warm_up, order, finite_steps(path, levels, step)) if still and t > 0.0 else 0
         if single:
             stages += opened(runge_kutta_stages(single, path, s, t, step), known_history(step, order - 1))
             continue
-        clock = path.towards(s, t)
         used = min(order, step + 1, final_limit(final_order, levels, step))
         known = [-clock.lam(levels[step - i]) for i in range(used)]
         if t == 0.0 or (still and math.isinf(known[0])):

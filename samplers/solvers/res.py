@@ -148,7 +148,7 @@ def res_singlestep(
 
     Order 2 or 3 with eta 0, as many model calls a step, one in the step to 0. c2 = 1 is the exponential Heun method.
     The noise at the inner levels and at t is of one path. From sigma = 1 on FLOW, where log-SNR is infinite, the step
-    (and up to there) is a Runge-Kutta step of the same order in sigma, with eta one of order 1 with one call.
+    is a Runge-Kutta step of the same order in sigma, with eta one of order 1 with one call.
 
     Raises:
         InputError: order 3 with c2 = 2/3 or with c3 = c2, where there is no method of that order.
@@ -158,12 +158,13 @@ def res_singlestep(
         raise InputError("c2", f"is {c2:g}: at 2/3 there is no method of order 3", "give 0.5, or another value")
     if order == "3" and abs(c3 - c2) < 1e-3:
         raise InputError("c3", f"is {c3:g}, where c2 is too", "give a value apart from c2")
+    clock = path.towards(sigmas[0], sigmas[-1])
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(begun(path, sigmas, first_level, below))):
         if t == 0.0:
             stages.append(Stage(s, (euler_row(path, s, t),), step))
-        elif not path.is_noise(s) and not path.is_noise(t):
-            stages += exponential_stages(path, s, t, step, nodes, solver_type, eta, s_noise)
+        elif not clock.is_noise(s):
+            stages += exponential_stages(clock, s, t, step, nodes, solver_type, eta, s_noise)
         elif eta == 0.0:
             stages += runge_kutta_stages(int(order), path, s, t, step)
         else:

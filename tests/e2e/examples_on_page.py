@@ -24,6 +24,15 @@ TITLE, SMALLEST, GROUP_TITLE = 14, 8, 12
 SENT = "async () => JSON.stringify((await app.graphToPrompt()).output)"
 GROUPS = "() => app.graph.groups.map(group => [group.title, group.font_size, ...group.boundingRect])"
 ZOOM = "() => app.canvas.ds.scale"
+# The page moves to its new place over many frames.
+STILL = """async () => {
+    for (let [before, frames] = ['', 0]; frames < 20; ) {
+        await new Promise(requestAnimationFrame)
+        const now = JSON.stringify([app.canvas.ds.scale, ...app.canvas.ds.offset])
+        frames = now === before ? frames + 1 : 0
+        before = now
+    }
+}"""
 PREVIEWS = "method => app.extensionManager.setting.set('Comfy.Execution.PreviewMethod', method)"
 # The note as it is drawn: what does not fit, and the height of its letters on the screen.
 NOTE = """() => [...document.querySelectorAll('.comfy-markdown .tiptap, .comfy-markdown-content')].map(box => {
@@ -103,6 +112,7 @@ def test_example_as_it_opens_and_runs(page, server, name):
     }
     dropped = editor.page.evaluate(ZOOM)
     editor.command("Comfy.Canvas.FitView")
+    editor.page.evaluate(STILL)
     for zoom in (dropped, editor.page.evaluate(ZOOM)):
         assert zoom * TITLE >= SMALLEST
         assert min(size * zoom for _, size, *_ in editor.page.evaluate(GROUPS)) >= GROUP_TITLE
@@ -146,11 +156,12 @@ def test_a_template_opens_at_the_zoom_that_is_checked(open_editor):
     name = "Fork one run into four guidances"
     editor.drop(EXAMPLES / f"{name}.json")
     editor.command("Comfy.Canvas.FitView")
+    editor.page.evaluate(STILL)
     fitted = editor.page.evaluate(ZOOM)
     editor.new_workflow()
     editor.command("Comfy.BrowseTemplates")
     editor.page.get_by_text("stepwise", exact=True).first.click()
     editor.page.get_by_test_id(f"template-workflow-{name}").click()
     editor.page.wait_for_function("app.rootGraph.nodes.length > 20")
-    editor.settle()
+    editor.page.evaluate(STILL)
     assert editor.page.evaluate(ZOOM) == pytest.approx(fitted, rel=0.1)
