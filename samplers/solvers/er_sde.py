@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..parameters import Param
-from ..path import Path
+from ..path import VE, Path
 from ..phi import lagrange, legendre
-from ..plan import Noise, Operand, Stage, planned, row
+from ..plan import Noise, Operand, Stage, ascends, planned, row
 from .ancestral import SNoise
 from .cfg_pp import CfgPP, with_cfg_pp
 from .exponential_multistep import Weights
@@ -110,13 +110,15 @@ def er_sde(
     """
     levels, phi = begun(path, sigmas, first_level, below), scaler_of(scaler, eta)
     still = scaler == "ode" or (scaler == "reverse_sde" and eta == 0.0)
-    clock = path.towards(levels[0], levels[-1])
+    up = ascends(levels)
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(levels)):
         single = opening_order(warm_up, order, finite_steps(path, levels, step)) if still and t > 0.0 else 0
         if single:
             stages += opened(runge_kutta_stages(single, path, s, t, step), known_history(step, order - 1))
             continue
+        # On FLOW rho runs away towards 1, where sigma does not.
+        clock = VE if up and path.alpha(t) < 0.1 else path
         used = min(order, step + 1, final_limit(final_order, levels, step))
         known = [-clock.lam(levels[step - i]) for i in range(used)]
         if t == 0.0 or (still and math.isinf(known[0])):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from ..parameters import InputError, Param
 from ..path import VE, Path
 from ..phi import phi
-from ..plan import Noise, Operand, Stage, planned, row
+from ..plan import Noise, Operand, Stage, ascends, planned, row
 from .ancestral import Eta, SNoise, ancestral_split
 from .cfg_pp import CfgPP, with_cfg_pp
 from .exponential_multistep import Time, adams_terms
@@ -158,7 +158,7 @@ def res_singlestep(
         raise InputError("c2", f"is {c2:g}: at 2/3 there is no method of order 3", "give 0.5, or another value")
     if order == "3" and abs(c3 - c2) < 1e-3:
         raise InputError("c3", f"is {c3:g}, where c2 is too", "give a value apart from c2")
-    clock = path.towards(sigmas[0], sigmas[-1])
+    clock = VE if ascends(sigmas) else path
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(begun(path, sigmas, first_level, below))):
         if t == 0.0:
