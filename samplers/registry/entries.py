@@ -28,6 +28,8 @@ class Setting:
     looks_ahead: how a step is made depends on the end or the length of the schedule beyond it.
     keeps_marginals: x has the noise level that the model is told, at every call.
     paths: names of the paths on which the setting exists.
+    from_noise: the least order on equal steps of sigma from pure noise on FLOW, whose first steps are long in log-SNR,
+        where more than two fifths of `order` are lost there.
     in_cost_table: the tables of what a step costs have a row for it; the default of a solver always has one.
     """
 
@@ -44,6 +46,7 @@ class Setting:
     looks_ahead: bool = False
     keeps_marginals: bool = True
     paths: tuple[str, ...] = ("VE", "FLOW")
+    from_noise: float | None = None
     in_cost_table: bool = False
 
     @property

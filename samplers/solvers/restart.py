@@ -46,7 +46,8 @@ def restart(
         raise InputError("t_max", f"is {t_max:g}", f"give a value above t_min = {t_min:g}")
     began = sigmas[0] if began is None else began
     low, high = path.sigma(-math.log(t_min)), min(path.sigma(-math.log(t_max)), began)
-    reached = max((i for i, sigma in enumerate(sigmas) if sigma >= low), default=0)
+    # A level that is t_min itself is not to be lost to a rounding.
+    reached = max((i for i, sigma in enumerate(sigmas) if sigma >= low * (1.0 - 1e-12)), default=0)
     if ascends(sigmas) or (sigmas[-1] > low and began < math.inf):
         restarts = 0
     stages: list[Stage] = []

@@ -147,9 +147,11 @@ EXACT = [
 
 
 def integrates_exactly(case):
-    """Ancestral steps of the variance of DDPM. On FLOW the ancestral rule of ComfyUI is another SDE, and the inner
-    levels of DPM++ SDE are no points of the path."""
-    others = ("DPMppSDE", "EulerAncestral", "DPMpp2S") if case.path is FLOW else ("DPMppSDE",)
+    """Ancestral steps of the variance of DDPM. ER-SDE has another variance, on FLOW the ancestral rule of ComfyUI is
+    another SDE, and the inner levels of DPM++ SDE and RES Singlestep are no points of the path."""
+    others = ["DPMppSDE", "RESSinglestep", "ERSDE"]
+    if case.path is FLOW:
+        others += ["EulerAncestral", "DPMpp2S", "RESMultistep"]
     return driven(case) and case.setting.params in EXACT and case.solver.id not in others
 
 
@@ -172,7 +174,8 @@ def test_with_a_constant_prediction_any_number_of_steps_ends_at_the_same_point(c
 @each_case(lambda case: driven(case) and case.setting.converges)
 def test_doubled_steps_converge_to_one_picture(case):
     """Strong order 1 on a mixture: the distance between n and 2n steps halves each time, in the median over 32 images,
-    from 16 steps to 128. With independent draws it stays where it is."""
+    from 16 steps to 128, and falls by less than 3 (strong order 1.5 is the most that increments alone allow). With
+    independent draws it stays where it is."""
     e = torch.randn(32, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def distances(kind, numbers):
@@ -184,7 +187,7 @@ def test_doubled_steps_converge_to_one_picture(case):
         return [(a - b).norm(dim=1).median().item() for a, b in pairwise(ends)]
 
     brownian = distances("brownian", (16, 32, 64, 128))
-    assert 0.8 < math.log2(brownian[0] / brownian[-1]) / 2.0 < 1.3
+    assert 0.8 < math.log2(brownian[0] / brownian[-1]) / 2.0 < math.log2(3.0)
     assert distances("independent", (64, 128))[0] > 20.0 * brownian[-1]
 
 

@@ -69,7 +69,7 @@ def test_every_keyword_parameter_of_the_registry_is_declared(name):
     sockets = {name for entry in GUIDANCE if entry.function is function for name in {**entry.others, **entry.curves}}
     declared = parameters(function)
     taken = {taken for entry in SCHEDULES if entry.function is function for taken in entry.takes}
-    taken |= {"shape", "highest", "began"}
+    taken |= {"shape", "highest", "began", "below"}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name not in declared and parameter.name in taken:
             assert parameter.default is not inspect.Parameter.empty or parameter.name == "table"

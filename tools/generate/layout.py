@@ -15,8 +15,8 @@ from .description import Node, Workflow
 FILE = Path(__file__).with_name("sizes.json")
 NOTE = 0
 TITLE = 30
-GAP, PADDING, BETWEEN = 24, 16, 28
-HEAD = 44
+GAP, PADDING, BETWEEN = 18, 12, 20
+HEAD = 42
 WIDTH = 290
 # The window for which an example is made; the page opens one so that it fills three quarters of it.
 WINDOW = (1600, 900)
@@ -78,7 +78,7 @@ def laid_out(workflow: Workflow, sizes: Sizes) -> Layout:
         x += width + BETWEEN
     if lost := {node.place[0] for node in workflow.nodes} - layout.groups.keys():
         raise SystemExit(f"{workflow.name} has no group {', '.join(sorted(lost))}")
-    width = min(x - BETWEEN, 1400)
+    width = min(x - BETWEEN, 1750)
     height = FRAME + LINE * sum(
         math.ceil(len(line) * LETTER / (width - 40)) for line in workflow.note.splitlines() if line[:1] != "#"
     )

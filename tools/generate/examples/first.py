@@ -34,7 +34,7 @@ def default_run(w: Workflow, group: str, model: Node, positive: Node, negative: 
 
 
 def side_by_side() -> Workflow:
-    prompts, models, schedules = "Prompts, size and noise", "A model and its LCM twin", "Four schedules"
+    prompts, models, schedules = "Prompts and noise", "Model and LCM twin", "Four schedules"
     solvers, pictures = "Four solvers", "Four rows of pictures"
     w = Workflow(
         "DDPM, DDIM, DPM-Solver and LCM side by side",
@@ -62,7 +62,7 @@ def side_by_side() -> Workflow:
     runs = [
         w.add("StepwiseDDPM", solvers, guider=guided[0], **common, sigmas=full[0]),
         w.add("StepwiseDDIM", solvers, compact=True, guider=guided[0], **common, sigmas=fifty[0]),
-        w.add("StepwiseDPMSolver", solvers, column=1, guider=guided[0], **common, sigmas=ten[0]),
+        w.add("StepwiseDPMSolver", solvers, column=1, compact=True, guider=guided[0], **common, sigmas=ten[0]),
         w.add("StepwiseLCM", solvers, column=1, compact=True, guider=plain[0], **common, sigmas=four[0]),
     ]
     stacked(w, pictures, [grid(w, pictures, run[0], model, None) for run in runs])
@@ -136,7 +136,7 @@ def image_to_image() -> Workflow:
 
 
 def inpaint() -> Workflow:
-    first, masked, again = "A picture to begin from", "What to redraw: white in the mask", "Drawn anew under the mask"
+    first, masked, again = "A picture to begin from", "Redrawn: white", "Drawn anew under the mask"
     pictures = "Before and after"
     w = Workflow(
         "Inpaint",

@@ -46,7 +46,7 @@ def drawn() -> Workflow:
         "euler_drawn",
         "## Draw the run\nLeft curve: how strongly the prompt guides, from high noise at its left to low noise at its "
         "right. Right curve: how fast the noise falls over the steps. Drag the points and run: Euler takes the steps.",
-        ((PROMPTS,), (curves, "Guidance"), (run_group,), (PICTURE,)),
+        ((PROMPTS,), (curves,), ("Guidance", run_group), (PICTURE,)),
     )
     model, positive, negative, latent = begin(w, PROMPTS)
     rises = {"points": [[0.0, 0.2], [0.5, 1.0], [1.0, 0.4]], "interpolation": "monotone_cubic"}
@@ -103,7 +103,7 @@ def more_prompts() -> Workflow:
         "## One more prompt\nFrom top to bottom: Another Prompt adds a second one with a weight of its own; Dual "
         "Guidance goes from nothing over a middle prompt to the positive one, as instruction editing does; Perp-Neg "
         "takes out of the negative prompt what it shares with the positive one.",
-        ((PROMPTS, SCHEDULE), (rules,), (guiders, RUNS), ("A row of pictures for each",)),
+        ((PROMPTS,), (rules, SCHEDULE), (guiders, RUNS), ("A row of pictures for each",)),
     )
     model, prompts, begins = begin_on_karras(w, PROMPTS, SCHEDULE)
     other = prompt(w, PROMPTS, "The other prompt", w.demo.others)
@@ -192,7 +192,7 @@ def over_the_run() -> Workflow:
         "## Two prompts over one run\nFrom top to bottom: half of each at every noise level; from the one to the other "
         "along a curve; the second one inside a range of noise levels and the first one elsewhere. What does not count "
         "is not evaluated.",
-        ((PROMPTS, SCHEDULE), (leaves_group, changes), ("Guiders", RUNS), ("A row of pictures for each",)),
+        ((PROMPTS,), (leaves_group, changes, SCHEDULE), ("Guiders", RUNS), ("A row of pictures for each",)),
     )
     model, prompts, begins = begin_on_karras(w, PROMPTS, SCHEDULE)
     other = prompt(w, PROMPTS, "The other prompt", w.demo.others)
@@ -215,7 +215,7 @@ def over_the_run() -> Workflow:
 
 
 def apg_by_hand() -> Workflow:
-    parts, sums = "What guidance adds, taken apart", "The prompt, and 14 times a part"
+    parts, sums = "What guidance adds, taken apart", "Prompt + 14 times a part"
     w = Workflow(
         "Projected guidance by hand",
         "projected_by_hand",

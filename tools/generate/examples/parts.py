@@ -4,8 +4,8 @@ from typing import Any
 
 from ..description import Link, Node, Workflow
 
-SAVED = (360, 300)
-ROWS = (400, 300)
+SAVED = (340, 300)
+ROWS = (340, 300)
 
 
 def loader(w: Workflow, group: str, title: str | None = None, variant: str = "standard", **place: Any) -> Node:

@@ -34,7 +34,7 @@ def compare_schedules() -> Workflow:
     made = [w.add(f"Stepwise{name}Schedule", schedules, compact=True, steps=20, model=model[0]) for name in COMPARED]
     wired = {f"sigmas.sigmas_{i}": each[0] for i, each in enumerate(made, 1)}
     names = "\n".join((*COMPARED, "beta57"))
-    drawn = w.add("StepwisePlotSigmas", plot, size=(520, 800), **wired, names=names, model=model[0])
+    drawn = w.add("StepwisePlotSigmas", plot, size=(520, 750), **wired, names=names, model=model[0])
     sampler = w.add("StepwiseDPMpp2MSampler", look)
     given = {"sigmas": made[0][0], "model": model[0], "sampler": sampler[0]}
     checked = w.add("StepwiseCheckSigmas", look, size=(380, 200), **given)
@@ -47,7 +47,7 @@ def compare_schedules() -> Workflow:
 
 
 def edit_schedule() -> Workflow:
-    cut, changed, plot = "Cut, and each part changed", "Joined and checked", "Drawn"
+    cut, changed, plot = "Cut and changed", "Joined and checked", "Drawn"
     w = Workflow(
         "Cut, stretch and join noise levels",
         "edit_schedule",
@@ -83,15 +83,15 @@ def edit_schedule() -> Workflow:
 
 def flow_model() -> Workflow:
     shifted, solvers = "The shift: more steps at high noise", "Noise levels and guidance"
-    others, plot = "Made for one family", "All of these, drawn"
+    others = "Made for one family"
     w = Workflow(
         "A flow model and its shift",
         "flow_model",
         "## Models of the family of SD3, Flux and Wan\nTheir time runs from 1, noise, to 0, the picture. "
         "ModelSamplingSD3 sets the shift and Flow Schedule follows the model. From top to bottom: shift 1, shift 3, "
-        "shift 3 with CFG-Zero*, and Linear-Quadratic with Heun. Below are the levels made for Flux, Flux.2 and "
+        "shift 3 with CFG-Zero*, Linear-Quadratic with Heun, and Euler on the levels made for Flux, Flux.2 and "
         "LTX-Video. The Digits model has a flow variant: the same network in these coordinates.",
-        ((PROMPTS, shifted), (solvers, others), ("Guidance", RUNS), (ROWS, plot)),
+        ((PROMPTS, shifted), (solvers, others), ("Guidance", RUNS), (ROWS,)),
         demo=DIGITS,
     )
     model, positive, negative, latent = begin(w, PROMPTS, compact=True, variant="flow")
@@ -106,22 +106,26 @@ def flow_model() -> Workflow:
     later = guider(w, "Guidance", "CFG Guider, shift 3", model=moved[0], **prompts)
     starred = guider(w, "Guidance", "CFG Guider, CFG-Zero*", model=moved[0], **prompts, rule=zero[0])
     begins = {"noise": noise[0], "latent_image": latent[0], "compact": True}
+    steps = {"compact": True, "steps": 10}
+    families = [
+        w.add("StepwiseOptimalStepsSchedule", others, **steps),
+        w.add("StepwiseFlux2Schedule", others, **steps),
+        w.add("StepwiseLTXVSchedule", others, **steps),
+    ]
     ways = (
         ("Euler, shift 1", "StepwiseEuler", plain, one),
         ("Euler, shift 3", "StepwiseEuler", later, three),
         ("Euler, CFG-Zero*", "StepwiseEuler", starred, three),
         ("Heun, Linear-Quadratic", "StepwiseHeun", plain, bent),
+        *(
+            (f"Euler, {name}", "StepwiseEuler", plain, each)
+            for name, each in zip(("Optimal Steps", "Flux.2", "LTXV"), families, strict=True)
+        ),
     )
     made = [
         (title, w.add(kind, RUNS, title, guider=one[0], sigmas=each[0], **begins)) for title, kind, one, each in ways
     ]
     rows(w, ROWS, model, [(title, run[0]) for title, run in made])
-    families = [
-        w.add(f"Stepwise{name}Schedule", others, compact=True, steps=10) for name in ("OptimalSteps", "Flux2", "LTXV")
-    ]
-    drawn = {f"sigmas.sigmas_{i}": each[0] for i, each in enumerate((one, three, bent, *families), 1)}
-    names = "shift 1\nshift 3\nLinear-Quadratic\nOptimal Steps, Flux\nFlux.2\nLTXV"
-    w.add("StepwisePlotSigmas", plot, size=(400, 360), **drawn, names=names)
     return w
 
 
@@ -148,7 +152,8 @@ def brownian() -> Workflow:
     made = []
     for kind in ("brownian", "independent"):
         for steps, sigmas in (("12", few), ("48", many)):
-            shown = {"compact": (kind, steps) != ("brownian", "12"), "noise_kind": kind}
+            compact = (kind, steps) != ("brownian", "12")
+            shown = {"compact": compact, "column": int(compact), "noise_kind": kind}
             title = f"{kind.capitalize()}, {steps} steps"
             made.append((title, w.add("StepwiseDPMpp2MSDE", solvers, title, **begins, sigmas=sigmas[0], **shown)))
     rows(w, ROWS, model, [(title, run[0]) for title, run in made])

@@ -90,10 +90,10 @@ def edit_a_picture() -> Workflow:
     begins: dict[str, Any] = {"guider": plain[0], "noise": none[0], "latent_image": start[0]}
     risen = w.add("StepwiseHeun", up, "Up to the level of denoise", **begins, sigmas=turned[0])
     top = w.add("StepwiseDPMpp2M", up, "All the way up to noise", compact=True, **begins, sigmas=all_up[0])
-    own = w.add("StepwiseNoiseFromLatent", up, column=1, latent=top[0], model=model[0], normalise=True)
+    own = w.add("StepwiseNoiseFromLatent", up, compact=True, latent=top[0], model=model[0], normalise=True)
     down: dict[str, Any] = {"noise": none[0], "latent_image": risen[0], "sigmas": part[0]}
     back = w.add("StepwiseHeun", edited, "Back again", compact=True, guider=plain[0], **down)
-    new = w.add("StepwiseDPMpp2M", edited, "Edited", guider=edit[0], **down)
+    new = w.add("StepwiseDPMpp2M", edited, "Edited", compact=True, guider=edit[0], **down)
     fresh = {"noise": own[0], "latent_image": latent[0], "sigmas": whole[0], "compact": True}
     another = w.add("StepwiseDPMpp2M", edited, "From its noise", guider=edit[0], **fresh)
     shown = [("Before", start[0]), ("Back again", back[0]), ("Edited", new[0]), ("From its noise", another[0])]
