@@ -1,13 +1,14 @@
 """Theorems on plans, which are plain numbers: no tensors here."""
 
 import math
+import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from cases import CASES, FLOW, TABLE, VE, assert_same, each_case, everywhere, flow_line, plans, schedules, solver
 from follow import CONSTANT, START, draws_of, follow_constant, noise_variance
-from stepwise.samplers import Noise, Path, Plan, PlanError, Row, Stage, row
+from stepwise.samplers import Noise, Plan, PlanError, Row, Stage, row
 from stepwise.samplers.schedules import karras, timestep
 
 GOOD = karras(6)
@@ -433,15 +434,24 @@ def test_a_row_prints_as_an_equation():
     assert str(r) == "x = +0.25 x +0.75 denoised -0.5 step[2 to 1 #3]"
 
 
-def test_unipc_plans_in_time_that_grows_with_the_steps(monkeypatch):
-    """Counted in half log-SNRs, which is what it once looked up anew for the whole past of every step."""
-    counts = []
-    lam = Path.lam
-    monkeypatch.setattr(Path, "lam", lambda self, sigma: counts.append(sigma) or lam(self, sigma))
+@each_case()
+def test_a_plan_takes_time_that_grows_with_the_steps(case):
+    """Counted in calls of functions, of which UniPC once made more at each step than at the one before."""
 
-    def looked_up(steps):
-        counts.clear()
-        solver("UniPC")(VE, karras(steps))
-        return len(counts)
+    def called(steps):
+        count = [0]
+        sigmas = karras(steps) if case.path is VE else flow_line(steps)
 
-    assert looked_up(800) < 2.05 * looked_up(400)
+        def counter(frame, event, argument):
+            count[0] += event in ("call", "c_call")
+
+        previous = sys.getprofile()
+        sys.setprofile(counter)
+        try:
+            case.plan(sigmas)
+        finally:
+            sys.setprofile(previous)
+        return count[0]
+
+    called(4)
+    assert called(80) < 2.1 * called(40)
