@@ -131,7 +131,7 @@ SOLVERS: tuple[Solver, ...] = (
         (DPMPP_PAPER,),
         (
             Setting({}, order=3, opening=(1, 2), log_snr=True, looks_ahead=True),
-            Setting({"weights": "published"}, order=2, opening=(1, 2), log_snr=True, looks_ahead=True),
+            Setting({"weights": "published"}, order=2, opening=(1, 2), log_snr=True, looks_ahead=True, from_noise=1.6),
             Setting({"warm_up": "multistep"}, looks_ahead=True),
         ),
         ("dpmpp_3m", "dpm++ 3m"),

@@ -318,5 +318,6 @@ def test_a_state_knows_the_limits_of_its_run_and_one_of_0_1_0_has_none():
     guider = guider_of("EPS")
     given = {"guider": guider, "noise": random(7), "latent_image": empty(1), "sigmas": schedule_of("EPS")}
     state = call("StepwiseEuler", **given, end_step=2)[2]
-    assert state.limits == Limits(state.highest, state.sigmas[0])
-    assert replace(state, highest=0.0).limits == Limits(math.inf, math.inf)
+    assert state.limits == Limits(state.highest, state.sigmas[0], state.below)
+    assert state.below == 1.0
+    assert replace(state, highest=0.0, below=0.0).limits == Limits(math.inf, math.inf)

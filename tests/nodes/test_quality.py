@@ -120,7 +120,7 @@ def test_the_grid_shows_every_method_at_every_guidance(small):
 
 
 def test_the_first_picture_is_ten_digits_in_order(referee):
-    picture = quality.run_workflow(quality.FIRST)
+    picture = quality.run_workflow(quality.first_of_digits())
     assert picture.shape == (136, 352, 3)
     tiles = [picture[y : y + 64 : 8, x : x + 64 : 8, 0] for y in (0, 72) for x in range(0, 352, 72)]
     assert quality.accuracy(referee.judge, torch.stack(tiles).unsqueeze(1), torch.arange(10)) >= 0.9

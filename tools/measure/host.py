@@ -1,11 +1,9 @@
 """ComfyUI in this process: its nodes and this pack's as functions, and workflows run without a server."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -98,9 +96,8 @@ class Guided:
 
 
 @torch.inference_mode()
-def run_workflow(path: Path) -> Tensor:
+def run_workflow(graph: Mapping[str, Any]) -> Tensor:
     """The picture `[H, W, 3]` that the one SaveImage of a workflow in API form would save."""
-    graph = json.loads(path.read_text())
 
     @cache
     def outputs(key: str) -> tuple[Any, ...]:
