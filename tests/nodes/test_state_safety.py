@@ -564,8 +564,8 @@ BAD = {
     "variation_seeds": [None, 3, (-1,), (2**70,)],
     "variation_strength": [None, "1", float("nan"), -1.0, 2.0, 1.0],
     "forgotten": [None, "abc", (3,)],
-    "highest": [None, "1", -1.0, float("nan"), float("inf"), 14],
-    "below": [None, "1", -1.0, float("nan"), float("inf"), 1],
+    "highest": [None, "1", -1.0, float("nan"), float("inf")],
+    "below": [None, "1", -1.0, float("nan"), float("inf")],
 }
 BAD["latent"].append({"samples": torch.zeros(1, 4, 8, 8), "batch_index": [0, 1]})
 BAD["latent"].append({"samples": torch.zeros(1, 4, 8, 8), "batch_index": ["x"]})
