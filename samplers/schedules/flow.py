@@ -122,6 +122,10 @@ def times(count: int, part: float, t_min: float = 0.0) -> list[float]:
     return [part * (1.0 + u * (last - 1.0)) for u in fractions(count)]
 
 
+# With a shift of e^16 float32 does not tell the first levels apart, in however few steps.
+CROWDED_MU = 16.0
+
+
 def flux2(
     steps: Steps = 20,
     *,
@@ -135,8 +139,14 @@ def flux2(
 
     mu is of the size of the picture and the number of steps, see `flux2_mu`. With denoise_mode = exact t_i runs from
     denoise to denoise / steps, and mu is that of `steps`.
+
+    Raises:
+        InputError: a picture so large that the shift brings all levels to 1.
     """
     tokens = round(width * height / 256)
+    if flux2_mu(tokens, steps) > CROWDED_MU:
+        problem = f"times height is {width} x {height}, a size whose shift brings all noise levels to 1"
+        raise InputError("width", problem, "give a smaller picture, of 4096 x 4096 at most")
 
     def levels(n: int, part: float) -> list[float]:
         shift = math.exp(flux2_mu(tokens, n))

@@ -79,7 +79,7 @@ def unipc(
     See `unipc_terms`   (Zhao, Bai, Rao, Zhou and Lu 2023, algorithms 5 and 6). One model call a step. The corrected
     state keeps the prediction that was made at the uncorrected one. Steps whose log-SNR is infinite are of order 1.
     `time` = log_sigma has log(1 / sigma) in the place of half log-SNR on FLOW too, and `end` = core leaves noise of
-    0.001: with both it is ComfyUI's uni_pc on flow models.
+    0.001: with both it is ComfyUI's uni_pc on flow models, on schedules to 0.
     """
     clock = VE if time == "log_sigma" else path
     stages: list[Stage] = []

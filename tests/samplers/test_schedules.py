@@ -691,3 +691,12 @@ def test_what_diffusers_gives_that_has_no_twin():
     assert diffusers_sigmas(twice, 20)[-2] == pytest.approx(diffusers_sigmas(twice, 20)[-1], rel=1e-6)
     lowest = named_of(EulerDiscreteScheduler, use_karras_sigmas=True)
     assert diffusers_sigmas(lowest, 1)[0] == pytest.approx(TABLE[0], rel=1e-4)
+
+
+def test_a_picture_too_large_for_the_shift_of_flux2_is_said_to_be():
+    from stepwise.samplers.schedules import flux2
+
+    assert len(flux2(20, width=4096, height=4096)) == 21
+    with pytest.raises(InputError, match="5000 x 5000, a size whose shift") as refused:
+        flux2(20, width=5000, height=5000)
+    assert refused.value.name == "width"

@@ -266,7 +266,10 @@ NOT_DIFFUSERS: tuple[Single, ...] = (
 MOVED = {"first_level": "core"}
 IN_LOG_SIGMA = {"time": "log_sigma"}
 PUBLISHED_SDE = {"weights": "published", **FULL, **MOVED}
-UNIPC_NOTE = "To {bound:g}: ComfyUI computes its step lengths in float32; in float64 the difference is below 1e-12."
+UNIPC_NOTE = (
+    "On schedules to 0 of two steps or more; to {bound:g} in 12 steps: ComfyUI computes its step lengths in float32; "
+    "in float64 the difference is below 1e-12."
+)
 
 COMFYUI: tuple[Twin, ...] = (
     Twin("euler", {}, "Euler"),
