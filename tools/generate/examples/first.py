@@ -142,8 +142,8 @@ def inpaint() -> Workflow:
         "Inpaint",
         "inpaint",
         "## Keep one half, draw the other anew\nSet Latent Noise Mask tells the step node where to draw: here the "
-        "lower half. The rest stays as it was, pixel for pixel. A state keeps mask and original, so a run that "
-        "inpaints can stop and go on.",
+        "lower half. The rest of the latent stays as it was; the VAE mixes a little over the edge. A state keeps mask "
+        "and original, so a run that inpaints can stop and go on.",
         ((PROMPTS,), (first, masked), (again,), (pictures,)),
     )
     model, positive, negative, latent = begin(w, PROMPTS, compact=True)
