@@ -397,7 +397,7 @@ RES4LYF: tuple[tuple[str, str, Mapping[str, object], str], ...] = (
         "res_3m",
         "RES Multistep",
         {"order": 3},
-        "Wrong there: it has the cube of c_3 where a square belongs, and is of order 2. Here it is of order 3.",
+        "DPM++ 3M under another name, of order 3; RES4LYF's own was not run here.",
     ),
     ("res_2s", "RES Singlestep", {}, ""),
     (
