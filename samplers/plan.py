@@ -175,7 +175,7 @@ def planned(
 
 def ascends(sigmas: Sequence[float]) -> bool:
     """Whether a schedule goes up: a run on it unsamples, from a picture to its noise."""
-    return len(sigmas) > 1 and sigmas[1] > sigmas[0]
+    return len(sigmas) > 1 and sigmas[-1] > sigmas[0]
 
 
 def staged(
