@@ -19,7 +19,7 @@ from pathlib import Path
 from tools.environment.browser import ensure_browser
 from tools.environment.client import official_client
 from tools.environment.folders import DEV, ROOT, program
-from tools.environment.process import Failure, Interrupted, call, output, raise_on_signals, say
+from tools.environment.process import Command, Failure, Interrupted, call, output, raise_on_signals, running, say
 from tools.environment.server import Server
 from tools.environment.setup import lock, prepare
 
@@ -36,6 +36,8 @@ environment variables:
   CHROMIUM_PATH  the browser for the tests of the editor. Without it: Chromium, Chrome or Edge where they usually are,
                  else one is installed (apt-get for root, Playwright's download for others).
 """
+
+Stage = tuple[str, Command, dict[str, str]]
 
 # What tests/samplers must never reach: importing any of these raises there.
 COMFYUI_MODULES = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server")
@@ -91,20 +93,38 @@ def test(arguments: list[str]) -> int:
     python, pytest = [program("env", "python"), "-P"], [program("env", "pytest")]
     alone = quiet_environment()
     full = alone | {"COMFYUI_PATH": str(comfyui), "CHROMIUM_PATH": str(browser)}
-    stages = [
-        ("ruff check .", [program("env", "ruff"), "check", "."], alone),
-        ("ruff format --check .", [program("env", "ruff"), "format", "--check", "."], alone),
-        ("pyright", [program("env", "pyright")], alone),
-        ("pytest tests/samplers, without ComfyUI", [*python, "-c", PYTEST_ALONE, "tests/samplers"], alone),
-        ("pytest tests/nodes tests/e2e", [*pytest, "tests/nodes", "tests/e2e"], full),
-    ]
     if arguments:
-        stages = [(" ".join(["pytest", *arguments]), [*pytest, *arguments], full)]
-    for name, command, environment in stages:
+        return stage(" ".join(["pytest", *arguments]), [*pytest, *arguments], full)
+    slowest = "--durations=20"
+    return (
+        stage("ruff check .", [program("env", "ruff"), "check", "."], alone)
+        or stage("ruff format --check .", [program("env", "ruff"), "format", "--check", "."], alone)
+        or stage("pyright", [program("env", "pyright")], alone)
+        or side_by_side(
+            ("pytest tests/nodes", [*pytest, slowest, "tests/nodes"], full),
+            ("pytest tests/samplers, without ComfyUI", [*python, "-c", PYTEST_ALONE, slowest, "tests/samplers"], alone),
+        )
+        or stage("pytest tests/e2e", [*pytest, slowest, "tests/e2e"], full)
+    )
+
+
+def stage(name: str, command: Command, environment: dict[str, str]) -> int:
+    """One part of the tests, by its exit status."""
+    say(f"--- {name}")
+    return call(command, cwd=ROOT, env=environment)
+
+
+def side_by_side(first: Stage, second: Stage) -> int:
+    """Two parts that share nothing but the machine. What the second prints follows when both are done."""
+    name, command, environment = second
+    with tempfile.TemporaryFile() as printed:
+        options = {"stdout": printed, "stderr": subprocess.STDOUT}
+        with running(command, cwd=ROOT, env=environment, **options) as beside:
+            statuses = [stage(*first), beside.wait()]
         say(f"--- {name}")
-        if status := call(command, cwd=ROOT, env=environment):
-            return status
-    return 0
+        printed.seek(0)
+        say(printed.read().decode(errors="replace"))
+    return next((status for status in statuses if status), 0)
 
 
 def bench(names: list[str]) -> int:
@@ -130,7 +150,8 @@ def quiet_environment() -> dict[str, str]:
     """The same sums on every machine: a fixed hash seed and number of threads, no path from outside."""
     foreign = ("PYTHONPATH", "PYTHONSAFEPATH", "COMFYUI_PATH")
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
-    threads = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    # Threads that wait in a loop would take the core of what runs beside them.
+    threads = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
     settings = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "TQDM_DISABLE": "1", "MPLBACKEND": "Agg", "DO_NOT_TRACK": "1"}
     return kept | threads | settings
 
