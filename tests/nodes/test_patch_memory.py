@@ -177,6 +177,14 @@ def default_argument():
     return patch
 
 
+def default_of_a_keyword():
+    def patch(x, *, memory={}):  # noqa: B006
+        memory["average"], x = moved(memory.get("average"), x)
+        return x
+
+    return patch
+
+
 def written_into():
     average, count = torch.zeros(1, 4, 8, 8), torch.zeros(())
 
@@ -216,6 +224,7 @@ WAYS = [
     object_within_a_lambda,
     attributes_of_a_function,
     default_argument,
+    default_of_a_keyword,
     written_into,
     numbers_of_numpy,
 ]
@@ -280,7 +289,13 @@ GUIDERS = {way.__name__: functools.partial(lambda way: after_guidance(way()), wa
 GUIDERS |= {"model_function_wrapper": as_wrapper, "a guider of another pack": foreign_guider}
 
 # Their memory is a collection that only grows: what is in it stays, as under the host's sampler.
-GROWS = {"list_in_a_closure", "deque_in_a_closure", "attributes_of_a_function", "default_argument"}
+GROWS = {
+    "list_in_a_closure",
+    "deque_in_a_closure",
+    "attributes_of_a_function",
+    "default_argument",
+    "default_of_a_keyword",
+}
 
 
 def sigmas_of():
