@@ -3,6 +3,7 @@
     python benchmarks/emoji.py              fills what stands between the page's marks and draws four pictures
     python benchmarks/emoji.py --table      measures the table alone
     python benchmarks/emoji.py --pictures   draws the pictures alone
+    python benchmarks/emoji.py --time       prints how long the model takes to load, and a picture of 20 steps
     python benchmarks/emoji.py --quick      prints a small table and writes nothing
 
 The model that comes with the pack runs in the real ComfyUI, on the CPU, through this pack's own nodes.
@@ -20,8 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 from stepwise.tools.environment.folders import ROOT
 from stepwise.tools.generate import generated
 from stepwise.tools.generate.markdown import filled, table
-from stepwise.tools.measure.emoji import PROMPTS, SEED, guided, pictures, sample
-from stepwise.tools.measure.host import execute, load_host, node
+from stepwise.tools.measure.emoji import PROMPTS, SEED, emoji, guided, pictures, sample
+from stepwise.tools.measure.host import execute, load_host, node, node_classes
 from torch import Tensor
 
 PAGE, IMAGES = ROOT / "docs" / "quality.md", ROOT / "docs" / "images"
@@ -151,6 +152,17 @@ def forty() -> Image.Image:
     return sheet(rows, left=16)
 
 
+def loading_and_drawing() -> str:
+    """Wall and processor time of the model's first load in a running host, and of a picture, from words to pixels."""
+    node_classes()
+    found = []
+    for what in (emoji, lambda: pictures(sample(SIDE_BY_SIDE[:1], GUIDANCE, "DPMpp2M", "Karras", STEPS))):
+        wall, cpu = time.monotonic(), time.process_time()
+        what()
+        found.append(f"{time.monotonic() - wall:.2f} s ({time.process_time() - cpu:.2f} s of processor time)")
+    return f"loaded in {found[0]}; a picture of {STEPS} steps at guidance {GUIDANCE:g}, two cores at most: {found[1]}"
+
+
 DRAWN = {
     "emoji.png": forty,
     "emoji-samplers.png": side_by_side,
@@ -163,11 +175,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small run that writes nothing")
     parser.add_argument("--pictures", action="store_true", help="draw the pictures alone")
+    parser.add_argument("--time", action="store_true", help="how long loading and a picture take")
     parser.add_argument("--table", action="store_true", help="measure the table alone")
     given = parser.parse_args()
     load_host()
     torch.set_num_threads(os.cpu_count() or 1)
     start = time.monotonic()
+    if given.time:
+        torch.set_num_threads(2)
+        print(loading_and_drawing())
+        return
     if given.quick:
         print(measure(PROMPTS[:2], (5, 20), (4.0,), 40))
         return
