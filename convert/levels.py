@@ -1,0 +1,52 @@
+"""Which schedule gives the noise levels of a scheduler of ComfyUI's, in KSampler (Stepwise)."""
+
+import math
+from typing import Any
+
+from .graph import Graph, Node, Wire
+from .solvers import OUTSIDE, UNKNOWN, Left
+from .table import table
+
+TO_ZERO = ("BasicScheduler", "KarrasScheduler", "ExponentialScheduler", "PolyexponentialScheduler", "VPScheduler")
+TO_ZERO += ("BetaSamplingScheduler", "AlignYourStepsScheduler", "OptimalStepsScheduler", "Flux2Scheduler")
+TO_ZERO += ("LTXVScheduler", "LaplaceScheduler", "SDTurboScheduler")
+
+
+def schedule_of(graph: Graph, node: Node, sampler: str) -> dict[str, Any]:
+    """The inputs `schedule` and its settings: the schedule of that name where one row has it on every family and takes
+    denoise as ComfyUI does, else By Name."""
+    name = graph.constant(node.inputs.get("scheduler"))
+    if name is None:
+        raise Left(f"its scheduler {OUTSIDE}")
+    dropped = sampler in table()["without_penultimate"]
+    row = table()["schedulers"].get(name)
+    if row is not None and not dropped and same_tail(node):
+        return {"schedule": row["name"], **{f"schedule.{key}": value for key, value in row["params"].items()}}
+    if name not in table()["names"]:
+        raise Left(f"the scheduler {name!r} {UNKNOWN}")
+    by_name = {"scheduler": name, "for_sampler": sampler if dropped else "other"}
+    return {"schedule": table()["by_name"], **{f"schedule.{key}": value for key, value in by_name.items()}}
+
+
+def same_tail(node: Node) -> bool:
+    """Whether `denoise` takes as many steps as ComfyUI does: there int(steps / denoise) in floating point."""
+    denoise, steps = node.inputs.get("denoise", 1.0), node.inputs.get("steps")
+    if denoise == 1.0:
+        return True
+    if isinstance(denoise, Wire) or isinstance(steps, Wire) or not denoise or denoise > 0.9999:
+        return False
+    return int(steps / denoise) == math.floor(steps / denoise * (1.0 + 1e-12))
+
+
+def check_to_zero(graph: Graph, wire: Wire | None, sampler: str) -> None:
+    """For a solver whose end is ComfyUI's only on schedules of two steps or more that end at 0."""
+    found = graph.source(wire)
+    if found is not None and found[0].kind in TO_ZERO:
+        steps = graph.constant(found[0].inputs.get("steps"))
+        if steps is None or steps >= 2:
+            return
+    elif found is not None and found[0].kind == "ManualSigmas":
+        levels = str(found[0].typed("sigmas")).replace(",", " ").split()
+        if len(levels) > 2 and levels[-1].strip("0") in ("", "."):
+            return
+    raise Left(f"{sampler} is that of ComfyUI on schedules of two steps or more that end at 0, and this may be none")
