@@ -5,7 +5,7 @@ from typing import Any
 
 from . import widgets
 from .graph import OUTSIDE, Graph, Node, Wire
-from .layout import placed_beside, size_of
+from .layout import box, placed_beside, size_of
 from .links import Link, made
 from .table import Input, inputs_of, known, outputs_of, title_of
 
@@ -53,7 +53,9 @@ class EditorGraph(Graph):
         found = [Link(each) for each in data.get("links") or []]
         self.links = {each["id"]: each for each in found if each.sound}
         self.nodes = {number: self.read(raw) for number, raw in self.raw.items()}
+        # Those that may have another size now, and the boxes of new ones.
         self.grown: list[str] = []
+        self.placed: dict[int, list[float]] = {}
 
     def read(self, raw: dict[str, Any]) -> Node:
         inputs, controls = widgets.read(raw)
@@ -117,6 +119,7 @@ class EditorGraph(Graph):
         now = self.nodes[str(number)] = self.read(raw)
         raw["size"] = size_of(inputs_of(kind, now.inputs), len(outputs_of(kind)), None, False)
         raw["pos"] = placed_beside(near, raw, self.data["nodes"])
+        self.placed[id(raw)] = box(raw)
         return now
 
     def drop(self, node: Node) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-from .forms import NUMBERS, UNMASKED
+from .forms import NUMBERS, unmasked
 from .graph import OUTSIDE as OUT
 from .graph import Graph, Node, Wire
 from .join import joined
-from .levels import check_to_zero, schedule_of
+from .levels import check_levels, schedule_of
 from .report import LAW, LEFT, PICTURE, Entry, Report
 from .solvers import OUTSIDE, Left, Solver, solver_named, solver_of
 from .table import inputs_of, outputs_of, table, title_of
@@ -58,8 +58,7 @@ def class_of(graph: Graph, solver: Solver, latent: Wire | None) -> tuple[str, li
     """Of a converted node, and what there is to say."""
     if solver.noise:
         return LAW, []
-    found = graph.source(latent)
-    if solver.masked_noise and (found is None or not UNMASKED.fullmatch(found[0].kind)):
+    if solver.masked_noise and not unmasked(graph, latent):
         return LAW, [f"{solver.sampler} draws noise of its own where the latent has a mask."]
     return PICTURE, []
 
@@ -122,8 +121,7 @@ def step_inputs(graph: Graph, node: Node, makers: dict[str, Node]) -> tuple[Solv
     solver = solver_of(graph, maker)
     if node.active and not maker.active:
         raise Left(f"{maker.title} is bypassed or muted")
-    if solver.to_zero:
-        check_to_zero(graph, node.wire("sigmas"), solver.sampler)
+    check_levels(graph, node.wire("sigmas"), solver.sampler, solver.to_zero)
     inputs = {each: node.inputs[each] for each in ("latent_image", "sigmas") if node.wire(each)}
     inputs |= solver.params
     checked(f"Stepwise{solver.id}", inputs)

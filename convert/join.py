@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from .forms import UNMASKED
+from .forms import unmasked
 from .graph import Graph, Node, Wire
 from .report import LEFT, PICTURE, Entry, Report
 from .table import defaults, title_of
@@ -83,8 +83,7 @@ def origin(graph: Graph, value: Any) -> Any:
 def is_exact(graph: Graph, first: Node, second: Node) -> bool:
     if first.typed("solver") not in FORGETFUL or first.typed("steps") is None:
         return False
-    latent = graph.source(first.wire("latent_image"))
-    if latent is None or not UNMASKED.fullmatch(latent[0].kind):
+    if not unmasked(graph, first.wire("latent_image")):
         return False
     patches = [sampling_of(graph, node) for node in (first, second)]
     return patches[0] is not None and patches[0] == patches[1]

@@ -10,7 +10,7 @@ from typing import Any
 from .table import Input
 
 ROW, WIDGET, AROUND, TITLE, GAP = 20, 24, 14, 30, 20
-LEAST_WIDTH = 315
+USUAL_WIDTH, COLLAPSED = 315.0, 120.0
 Box = list[float]
 
 
@@ -26,21 +26,22 @@ def numbers(value: Any, count: int) -> list[float] | None:
 
 
 def size_of(inputs: Sequence[Input], outputs: int, before: Any, unfolded: bool) -> list[float]:
-    """At least what its sockets and widgets take, and as wide as it was."""
+    """What its sockets and widgets take, and as wide as it was."""
     sockets = sum(not each.widget for each in inputs)
     seen = [each for each in inputs if each.widget and (unfolded or not each.advanced)]
     folded = any(each.widget and each.advanced for each in inputs)
     widgets = len(seen) + sum(each.control for each in seen) + folded
-    width = (numbers(before, 2) or [0.0])[0]
-    return [max(width, LEAST_WIDTH), ROW * max(sockets, outputs) + WIDGET * widgets + AROUND]
+    width = (numbers(before, 2) or [USUAL_WIDTH])[0]
+    return [width, ROW * max(sockets, outputs) + WIDGET * widgets + AROUND]
 
 
 def box(node: Mapping[str, Any]) -> Box:
     """Left, top, right, bottom, with the title."""
     x, y = numbers(node.get("pos"), 2) or (0.0, 0.0)
     width, height = numbers(node.get("size"), 2) or (0.0, 0.0)
-    collapsed = isinstance(node.get("flags"), Mapping) and node["flags"].get("collapsed")
-    return [x, y - TITLE, x + width, y if collapsed else y + height]
+    if isinstance(node.get("flags"), Mapping) and node["flags"].get("collapsed"):
+        return [x, y - TITLE, x + min(width, COLLAPSED), y]
+    return [x, y - TITLE, x + width, y + height]
 
 
 def meet(one: Box, other: Box) -> bool:
@@ -53,7 +54,7 @@ def placed_beside(near: Mapping[str, Any], raw: Mapping[str, Any], nodes: Iterab
     left, top, _, bottom = box(near)
     others = [box(each) for each in nodes if each is not raw]
     for x, y in ((left - width - GAP, top + TITLE), (left, bottom + TITLE + GAP)):
-        place: Box = [x, y - TITLE, x + width, y + height]
+        place: Box = [x, y - TITLE, x + width, y + height + 2 * GAP]
         if not any(meet(place, other) for other in others):
             return [x, y]
     x, y = left, bottom + TITLE + GAP
@@ -114,10 +115,11 @@ def make_room(data: dict[str, Any], before: Mapping[int, Box]) -> None:
             lowered(list(items.values()), grown)
     for group in groups:
         members = [node for node in nodes if group in homes[id(node)]]
-        bottom = max((box(node)[3] for node in members), default=0.0)
-        right = max((box(node)[2] for node in members), default=0.0)
-        frame = frames[id(group)]
-        group["bounding"] = bounding([*frame[:2], max(frame[2], right + GAP), max(frame[3], bottom + GAP)])
+        moved = [box(node) for node in members if box(node) != before[id(node)]]
+        if moved:
+            left, top, right, bottom = frames[id(group)]
+            lowest = max(max(each[3] for each in moved) + GAP, bottom)
+            group["bounding"] = bounding([left, top, max(right, *(each[2] for each in moved)), lowest])
     apart(nodes, groups, outer, frames, before)
 
 

@@ -18,6 +18,7 @@ def schedule_of(graph: Graph, node: Node, sampler: str) -> dict[str, Any]:
     name = graph.constant(node.inputs.get("scheduler"))
     if name is None:
         raise Left(f"its scheduler {OUTSIDE}")
+    check_amplified(sampler, name)
     dropped = sampler in table()["without_penultimate"]
     row = table()["schedulers"].get(name)
     if row is not None and not dropped and same_tail(node):
@@ -50,3 +51,19 @@ def check_to_zero(graph: Graph, wire: Wire | None, sampler: str) -> None:
         if len(levels) > 2 and levels[-1].strip("0") in ("", "."):
             return
     raise Left(f"{sampler} is that of ComfyUI on schedules of two steps or more that end at 0, and this may be none")
+
+
+def check_amplified(sampler: str, scheduler: Any) -> None:
+    if [sampler, scheduler] in table()["amplified"]:
+        raise Left(f"{sampler} on {scheduler} amplifies rounding: the two pictures would be 1e-4 apart")
+
+
+def check_levels(graph: Graph, wire: Wire | None, sampler: str, to_zero: bool) -> None:
+    """Raises Left for noise levels on which a sampler is not known to be that of ComfyUI."""
+    found = graph.source(wire)
+    if found is not None and found[0].kind == "BasicScheduler":
+        check_amplified(sampler, graph.constant(found[0].inputs.get("scheduler")))
+    if found is not None and found[0].kind == "FlipSigmas":
+        raise Left("it goes upwards from 0.0001, where rounding is amplified: the two pictures would be 1e-4 apart")
+    if to_zero:
+        check_to_zero(graph, wire, sampler)

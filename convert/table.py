@@ -54,9 +54,20 @@ def outputs_of(kind: str) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind in table()["nodes"][kind]["outputs"]]
 
 
-def inputs_of(kind: str, chosen: Mapping[str, Any] | None = None) -> list[Input]:
+def inputs_of(kind: str, chosen: Mapping[str, Any] | None = None) -> tuple[Input, ...]:
     """The inputs in the editor's order, those of each choice behind it; `chosen` says what is chosen."""
-    return list(read(table()["nodes"][kind]["inputs"], chosen or {}, ""))
+    names = choices_of(kind)
+    return inputs_with(kind, tuple((name, str(chosen[name])) for name in names if chosen and name in chosen))
+
+
+@cache
+def choices_of(kind: str) -> tuple[str, ...]:
+    return tuple(one["name"] for one in table()["nodes"][kind]["inputs"] if "choices" in one)
+
+
+@cache
+def inputs_with(kind: str, chosen: tuple[tuple[str, str], ...]) -> tuple[Input, ...]:
+    return tuple(read(table()["nodes"][kind]["inputs"], dict(chosen), ""))
 
 
 def read(spec: list[dict[str, Any]], chosen: Mapping[str, Any], before: str) -> Iterator[Input]:

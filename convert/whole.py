@@ -38,7 +38,7 @@ def converted(
             rules.convert(graph, report, join, chosen(graph, only))
         for graph, boxes in zip(graphs, before, strict=True):
             if graph.grown:
-                make_room(graph.data, boxes)
+                make_room(graph.data, boxes | graph.placed)
     elif is_prompt(made):
         check_prompt(made)
         graph = PromptGraph(made)

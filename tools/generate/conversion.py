@@ -17,7 +17,7 @@ from ..environment.inprocess import load_comfyui
 from . import generated
 from .generated import Files
 from .graph import is_widget
-from .node_twins import ADVICE, MASKED_NOISE, NODES, SAMPLERS, TO_ZERO
+from .node_twins import ADVICE, AMPLIFIED, MASKED_NOISE, NODES, SAMPLERS, TO_ZERO
 from .twins import BOTH, COMFYUI, NOT_COMFYUI, SCHEDULERS, Levels, Twin
 from .workflows import info_of
 
@@ -142,6 +142,7 @@ def table(infos: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         "without_penultimate": list(WITHOUT_PENULTIMATE),
         "node_twins": {twin.kind: row_of(twin) for twin in NODES},
         "sampler_twins": {twin.kind: row_of(twin) for twin in SAMPLERS},
+        "amplified": [list(each) for each in AMPLIFIED],
         "advice": {kind: rules[rule] for kind, rule in ADVICE.items()},
         "nodes": {kind: node(kind, info) for kind, info in infos.items()},
     }

@@ -110,3 +110,5 @@ ADVICE: Mapping[str, str] = {
 # where the latent has a mask.
 TO_ZERO = ("uni_pc", "uni_pc_bh2")
 MASKED_NOISE = ("ddim",)
+# Samplers on schedulers where rounding in float32 is amplified so much that two sums of the same terms differ by 1e-4.
+AMPLIFIED = (("lms", "linear_quadratic"),)
