@@ -37,16 +37,13 @@ def load(path: Path) -> dict[str, Any]:
 def parsed(content: bytes, name: str) -> dict[str, Any]:
     """Raises BadWorkflow for what is no JSON object of a workflow's form."""
     try:
-        data = json.loads(content, parse_constant=no_number)
+        # What ComfyUI writes into pictures can hold NaN, which is no JSON: nothing stands in its place.
+        data = json.loads(content, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
         raise BadWorkflow(f"{name} is no JSON: {error}.") from None
     if not isinstance(data, dict) or not (is_editor(data) or is_prompt(data)):
         raise BadWorkflow(f"{name} {NO_WORKFLOW}.")
     return data
-
-
-def no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
 
 
 def is_editor(data: dict[str, Any]) -> bool:

@@ -49,18 +49,21 @@ def meet(one: Box, other: Box) -> bool:
 
 
 def placed_beside(near: Mapping[str, Any], raw: Mapping[str, Any], nodes: Iterable[Mapping[str, Any]]) -> list[float]:
-    """A place to the left of a node, or below it, where no other one stands."""
+    """The place nearest to a node where no other one stands: beside it, or at the edges of others."""
     width, height = numbers(raw["size"], 2) or (0.0, 0.0)
-    left, top, _, bottom = box(near)
+    height += TITLE + GAP
+    left, top, right, bottom = box(near)
     others = [box(each) for each in nodes if each is not raw]
-    for x, y in ((left - width - GAP, top + TITLE), (left, bottom + TITLE + GAP)):
-        place: Box = [x, y - TITLE, x + width, y + height + 2 * GAP]
-        if not any(meet(place, other) for other in others):
-            return [x, y]
-    x, y = left, bottom + TITLE + GAP
-    while found := [other for other in others if meet([x, y - TITLE, x + width, y + height], other)]:
-        y = max(other[3] for other in found) + TITLE + GAP
-    return [x, y]
+    columns = {left, left - width - GAP, right + GAP, *(each[2] + GAP for each in others)}
+    rows = {top, bottom + GAP, top - height - GAP, *(each[3] + GAP for each in others)}
+
+    def distance(place: Box) -> float:
+        aside = max(left - place[2], place[0] - right, 0.0)
+        return aside + max(top - place[3], place[1] - bottom, 0.0) + 0.01 * (abs(place[0] - left) + abs(place[1] - top))
+
+    places = [[x, y, x + width, y + height] for x in columns for y in rows]
+    x, y, *_ = min((each for each in places if not any(meet(each, other) for other in others)), key=distance)
+    return [x, y + TITLE]
 
 
 class Item:

@@ -69,8 +69,8 @@ class Report:
         counts = self.classes
         parts = [f"{counts[kind]} {kind}" for kind in (PICTURE, LAW, LEFT) if counts[kind]]
         others = sum(not each.sampling for each in self.changed)
-        told = f"{len(self.changed)} of {len(self.entries)} nodes converted"
-        return f"{told}; of those that sample: {', '.join(parts) or 'none'}; {others} others."
+        parts += [f"{others} beside them"] if others else []
+        return f"{len(self.changed)} of {len(self.entries)} nodes converted: {', '.join(parts)}."
 
     def text(self) -> str:
         lines = [self.summary(), *(each.line() for each in self.entries), *self.advice]
