@@ -96,6 +96,13 @@ class Graph(ABC):
             wire = next((each for each in found.inputs.values() if isinstance(each, Wire)), None)
         return None
 
+    def shown(self, node: Node, name: str) -> Any:
+        """The value of a widget, here or on the subgraph's face; None where another node gives it."""
+        value = node.inputs.get(name)
+        if isinstance(value, Wire):
+            return None if value.node in self.nodes else node.under.get(name)
+        return value
+
     def constant(self, value: Any) -> Any:
         """The value of an input where it is known before a run, also behind a node that holds it; else None."""
         if not isinstance(value, Wire):

@@ -21,7 +21,7 @@ def schedule_of(graph: Graph, node: Node, sampler: str) -> dict[str, Any]:
     check_amplified(sampler, name)
     dropped = sampler in table()["without_penultimate"]
     row = table()["schedulers"].get(name)
-    if row is not None and not dropped and same_tail(node):
+    if row is not None and not dropped and same_tail(graph, node):
         return {"schedule": row["name"], **{f"schedule.{key}": value for key, value in row["params"].items()}}
     if name not in table()["names"]:
         raise Left(f"the scheduler {name!r} {UNKNOWN}")
@@ -29,12 +29,12 @@ def schedule_of(graph: Graph, node: Node, sampler: str) -> dict[str, Any]:
     return {"schedule": table()["by_name"], **{f"schedule.{key}": value for key, value in by_name.items()}}
 
 
-def same_tail(node: Node) -> bool:
+def same_tail(graph: Graph, node: Node) -> bool:
     """Whether `denoise` takes as many steps as ComfyUI does: there int(steps / denoise) in floating point."""
-    denoise, steps = node.inputs.get("denoise", 1.0), node.inputs.get("steps")
-    if denoise == 1.0:
+    denoise, steps = (graph.shown(node, name) for name in ("denoise", "steps"))
+    if "denoise" not in node.inputs or denoise == 1.0:
         return True
-    if isinstance(denoise, Wire) or isinstance(steps, Wire) or not denoise or denoise > 0.9999:
+    if denoise is None or steps is None or not denoise or denoise > 0.9999:
         return False
     return int(steps / denoise) == math.floor(steps / denoise * (1.0 + 1e-12))
 

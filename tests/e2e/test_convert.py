@@ -1,39 +1,26 @@
 """A workflow converted in the editor: from both menus, with a report, in one step of undo; and ComfyUI's templates."""
 
 import json
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from stepwise.benchmarks.convert_page import LOAD, PROMPT, SAVED, chosen, differences
 from stepwise.convert import converted
-from stepwise.tests.e2e.harness import picture
+from stepwise.tests.e2e.harness import Editor, picture
 from stepwise.tests.e2e.test_curve import CANVASES, SCREENSHOTS
 from stepwise.tests.e2e.test_load_state import TITLE
-from stepwise.tests.samplers.support.workflows import templates
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "example_workflows" / "api" / "ksampler.json"
-SEED, COUNT = 14, 40
-SAVED = "() => JSON.parse(JSON.stringify(app.rootGraph.serialize()))"
-PROMPT = "async () => JSON.parse(JSON.stringify((await app.graphToPrompt()).output))"
+COUNT = 40
 TABS = "() => app.extensionManager.workflow.openWorkflows.length"
 TYPES = "() => Object.fromEntries(app.rootGraph.nodes.map(node => [node.type, String(node.id)]))"
-LOAD = """async graph => {
-    await app.loadGraphData(graph, true, false, app.extensionManager.workflow.activeWorkflow)
-    const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
-    tracker.captureCanvasState ? tracker.captureCanvasState() : tracker.checkState()
-}"""
 FIXED = """() => {
     const node = app.graph.nodes.find(node => node.type === "KSampler")
     node.widgets.find(widget => widget.name === "control_after_generate").value = "fixed"
 }"""
 CONVERT = "() => app.extensionManager.command.execute('Stepwise.Convert')"
 PANEL = ".stepwise-report"
-# Which types of a graph and its subgraphs the page does not know.
-MISSING = """() => {
-    const types = graph => graph.nodes.flatMap(node => [node.type, ...(node.subgraph ? types(node.subgraph) : [])])
-    return types(app.rootGraph).filter(type => !(type in LiteGraph.registered_node_types))
-}"""
 
 
 def core_workflow(tmp_path, **changes):
@@ -100,19 +87,21 @@ def test_the_menu_converts_and_undo_brings_back_exactly(open_editor, server, nod
     types = editor.page.evaluate(TYPES)
     assert "StepwiseKSampler" in types
     assert "KSampler" not in types
-    ours = np.asarray(picture(server, editor.queue().check().files()[0]), dtype=float)
-    assert np.abs(ours - theirs).max() <= 1
-    assert theirs.std() > 20
     editor.page.locator(PANEL).get_by_role("button", name="Close").click()
     shot(editor, "after", nodes2)
     assert editor.page.evaluate(TABS) == tabs
     editor.command("Comfy.Undo")
     editor.settle()
-    assert differing(without_place(editor.page.evaluate(SAVED)), without_place(before)) == []
+    found = differing(without_place(editor.page.evaluate(SAVED)), without_place(before))
+    # Nodes 2.0 measures a node that it draws anew.
+    assert [each for each in found if not (nodes2 and ".size[" in each)] == []
     assert editor.page.evaluate(TABS) == tabs
     shot(editor, "undone", nodes2)
     editor.command("Comfy.Redo")
     assert "StepwiseKSampler" in editor.page.evaluate(TYPES)
+    ours = np.asarray(picture(server, editor.queue().check().files()[0]), dtype=float)
+    assert np.abs(ours - theirs).max() <= 1
+    assert theirs.std() > 20
     assert editor.errors_of_pack() == []
 
 
@@ -171,39 +160,8 @@ def test_the_route_refuses_in_words(server, body, status, said):
     assert told["error"].startswith(said)
 
 
-# Templates.
-
-
-def chosen():
-    """A seeded choice of templates with nodes that sample, every fourth of them with a subgraph at least."""
-    every = [(name, graph) for name, graph in templates() if converted(graph)[1].changed]
-    return random.Random(SEED).sample(every, COUNT)
-
-
-def canonical(prompt):
-    """A prompt by what its nodes are: ids of nodes that a conversion makes are of no meaning."""
-    made = {"CFGGuider", "StepwiseCFGGuider", "RandomNoise", "StepwiseNoise"}
-
-    def told(number):
-        node = prompt.get(number)
-        if node is None:
-            return number
-        inputs = {name: value(each) for name, each in node["inputs"].items()}
-        return json.dumps([node["class_type"], inputs], sort_keys=True)
-
-    def value(each):
-        if isinstance(each, list) and len(each) == 2 and isinstance(each[0], str) and each[0] in prompt:
-            kind = prompt[each[0]]["class_type"]
-            return [told(each[0]) if kind in made else each[0], each[1]]
-        return each
-
-    return {number: told(number) for number, node in prompt.items() if node["class_type"] not in made}
-
-
 @pytest.fixture(scope="module")
 def template_page(server, browser):
-    from stepwise.tests.e2e.harness import Editor
-
     server.post("/settings", {"Comfy.VueNodes.Enabled": False, "Comfy.Locale": "en"})
     editor = Editor(browser.new_context(viewport={"width": 1600, "height": 900}).new_page(), server)
     editor.open()
@@ -212,17 +170,9 @@ def template_page(server, browser):
     editor.page.context.close()
 
 
-@pytest.mark.parametrize(("name", "graph"), chosen(), ids=lambda each: each if isinstance(each, str) else "")
-def test_a_template_opens_and_is_the_same_in_both_forms(template_page, name, graph):
-    """No node is missing that was not, every link is there, and the converted graph gives the prompt that the prompt of
-    the graph is converted to."""
-    editor = template_page
-    editor.page.evaluate(LOAD, graph)
-    missing = set(editor.page.evaluate(MISSING))
-    prompt = editor.page.evaluate(PROMPT)
-    editor.page.evaluate(LOAD, converted(editor.page.evaluate(SAVED))[0])
-    assert set(editor.page.evaluate(MISSING)) <= missing
-    now = editor.page.evaluate(PROMPT)
-    expected, _ = converted(prompt)
-    assert canonical(now) == canonical(expected)
-    assert editor.errors_of_pack() == []
+@pytest.mark.parametrize(("name", "graph"), chosen(COUNT), ids=lambda each: each if isinstance(each, str) else "")
+def test_a_template_on_the_page_is_what_its_prompt_becomes(template_page, server, name, graph):
+    """No node is missing that was not, every link is there, the editor's form and the API's agree, and the server finds
+    no new fault."""
+    assert differences(template_page.page, server.post, graph) == []
+    assert template_page.errors_of_pack() == []

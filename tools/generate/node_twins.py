@@ -1,6 +1,6 @@
 """Which node of ours stands for a node of ComfyUI's, beside those that sample: the source of convert/table.json.
 
-Every row is run against its namesake in tests/nodes/test_conversion_grid.py.
+Every row is run against its namesake in tests/nodes/test_conversion.py.
 """
 
 from collections.abc import Mapping
