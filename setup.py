@@ -2,4 +2,4 @@
 
 from setuptools import find_packages, setup
 
-setup(packages=[f"stepwise.{name}" for name in find_packages(include=["samplers", "samplers.*"])])
+setup(packages=[f"stepwise.{name}" for name in find_packages(include=["samplers", "samplers.*", "convert"])])

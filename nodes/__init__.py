@@ -12,6 +12,7 @@ from .predictions import prediction_nodes
 from .runs.listing import serve_states
 from .samplers import solver_nodes
 from .schedules import StepwiseNamedSchedule, schedule_nodes
+from .shared.conversion import serve_conversion
 from .shared.preview import serve_previews
 from .shared.sockets import with_checked_inputs
 
@@ -41,6 +42,7 @@ class StepwiseExtension(ComfyExtension):
     async def on_load(self) -> None:
         serve_previews()
         serve_states()
+        serve_conversion()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return all_nodes()

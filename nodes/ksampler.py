@@ -1,5 +1,6 @@
 """One node for what takes four: guider, noise, schedule and solver, with KSampler's inputs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,11 +10,11 @@ from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
 from ..samplers.guidance.expressions import Leaf
 from ..samplers.parameters import InputError
 from ..samplers.registry import SCHEDULES, SOLVERS, Schedule, Solver
-from ..samplers.schedules.tables import Trained
 from .host.guider import GuidedGuider, PredictionGuider
 from .host.latents import positions
 from .host.models import sampling_of, trained_of
 from .host.sampler import PlanSampler
+from .host.schedulers import NAMED_INPUTS, named_sigmas
 from .host.seeds import SEEDS, ZeroNoise
 from .runs import run
 from .runs.autosave import Autosave
@@ -36,6 +37,8 @@ NAME = "KSampler (Stepwise)"
 # The choices that stand first, which is all that a dynamic choice has for a default.
 FIRST = ("DPM++ 2M", "Karras")
 OWN = ("steps", "denoise")
+# The host's own levels, as Schedule by Name gives them; the last choice, after those of the registry.
+BY_NAME = "By Name"
 ENABLE = ["enable", "disable"]
 AS_BEFORE = (
     "choose schedule, its settings, steps and denoise as in the node that made the state, with "
@@ -62,6 +65,11 @@ def schedule_option(schedule: Schedule) -> io.DynamicCombo.Option:
     """The schedule's own parameters: not those of the node, nor what model and latent answer, which are wired here."""
     shown = [each for each in schedule_widgets(schedule) if each.id not in {*OWN, *schedule.answered, schedule.counts}]
     return io.DynamicCombo.Option(schedule.name, shown)
+
+
+def schedule_options() -> list[io.DynamicCombo.Option]:
+    """By Name last."""
+    return [*map(schedule_option, first(SCHEDULES)), io.DynamicCombo.Option(BY_NAME, list(NAMED_INPUTS))]
 
 
 class StepwiseKSampler(io.ComfyNode):
@@ -143,7 +151,7 @@ class StepwiseKSampler(io.ComfyNode):
                 ),
                 io.DynamicCombo.Input(
                     "schedule",
-                    options=[schedule_option(each) for each in first(SCHEDULES)],
+                    options=schedule_options(),
                     tooltip="The noise levels of the steps, and the settings of that. Ranges come from the model.",
                 ),
             ],
@@ -179,22 +187,20 @@ class StepwiseKSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         with named(NAME):
             guider = guider_of(model, positive, negative, cfg)
-            entry, params = chosen("solver", SOLVERS, solver)
-            kind, settings = chosen("schedule", SCHEDULES, schedule)
+            entry, params = chosen("solver", {each.name: each for each in first(SOLVERS)}, solver)
+            option, settings = chosen("schedule", {each.key: each for each in schedule_options()}, schedule)
             if negative is None and params.get("cfg_pp"):
                 cure = "wire what the picture should not be, an empty prompt, or turn solver.cfg_pp off"
                 raise InputError("negative", "is not wired, and solver.cfg_pp needs its prediction", cure)
-        with named(NAME, settings_of("schedule", schedule_option(kind))):
+        with named(NAME, settings_of("schedule", option)):
             latent = latent_image if state is None else state.latent
-            if kind.counts and latent is not None:
-                settings[kind.counts] = positions(latent)
-            sigmas = levels(trained_of(sampling_of(model)), kind, settings, steps, denoise)
+            sigmas = levels(sampling_of(model), option.key, settings, latent, steps, denoise)
         cure = "choose other settings of schedule, or other steps" if state is None else AS_BEFORE
         with named(NAME, {**settings_of("solver", solver_option(entry)), "sigmas": ("schedule", cure)}):
             kept = {name: params.pop(name) for name in ("noise_device", "noise_kind") if name in params}
             sampler = PlanSampler(entry, params, **kept)
-            if return_with_leftover_noise == "disable" and end_step < steps:
-                check_ending(start_step, end_step, steps, state if on_mismatch == "error" else None)
+            if return_with_leftover_noise == "disable" and end_step < len(sigmas) - 1:
+                check_ending(start_step, end_step, len(sigmas) - 1, state if on_mismatch == "error" else None)
                 sigmas = (*sigmas[:end_step], 0.0)
             noise = None
             if state is None:
@@ -239,17 +245,26 @@ def guider_of(model: Any, positive: Any, negative: Any, cfg: float) -> Predictio
     return guider
 
 
-def chosen(name: str, entries: tuple[Any, ...], value: Any) -> tuple[Any, dict[str, Any]]:
-    """The entry that a dynamic choice names, and the settings that came with it; what did not come has its default."""
+def chosen(name: str, known: Mapping[str, Any], value: Any) -> tuple[Any, dict[str, Any]]:
+    """What a dynamic choice names, and the settings that came with it; what did not come has its default."""
     given = dict(value) if isinstance(value, dict) else {name: value}
     key = given.pop(name, None)
-    entry = next((each for each in entries if each.name == key), None)
-    if entry is None:
-        raise InputError(name, f"is {key!r}", f"choose one of {', '.join(each.name for each in first(entries))}")
-    return entry, {each: setting for each, setting in given.items() if setting is not None}
+    if not isinstance(key, str) or key not in known:
+        raise InputError(name, f"is {key!r}", f"choose one of {', '.join(known)}")
+    return known[key], {each: setting for each, setting in given.items() if setting is not None}
 
 
 def levels(
-    trained: Trained, schedule: Schedule, values: dict[str, Any], steps: int, denoise: float
+    sampling: Any, name: str, settings: dict[str, Any], latent: Any, steps: int, denoise: float
 ) -> tuple[float, ...]:
-    return schedule_values(schedule, trained, {**values, "steps": steps, "denoise": denoise})
+    """The noise levels of a choice of schedule, ranges from the model and positions from the latent."""
+    if name == BY_NAME:
+        asked = {each.id: settings.get(each.id, each.options[0]) for each in NAMED_INPUTS}
+        for each in NAMED_INPUTS:
+            if asked[each.id] not in each.options:
+                raise InputError(each.id, f"is {asked[each.id]!r}", f"choose one of {', '.join(each.options)}")
+        return tuple(named_sigmas(sampling, asked["scheduler"], steps, denoise, asked["for_sampler"]).tolist())
+    schedule = next(each for each in SCHEDULES if each.name == name)
+    if schedule.counts and latent is not None:
+        settings = {**settings, schedule.counts: positions(latent)}
+    return schedule_values(schedule, trained_of(sampling), {**settings, "steps": steps, "denoise": denoise})

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..samplers.registry import SCHEDULES, Schedule
 from .host.latents import positions
 from .host.models import sampling_of, trained_of
-from .host.schedulers import NAMES, NONE, OTHER, WITHOUT_PENULTIMATE, named_sigmas
+from .host.schedulers import NAMED_INPUTS, NAMES, named_sigmas
 from .shared.inputs import schedule_widgets
 from .shared.messages import named
 from .shared.preview import NAMED, preview, schedule_values
@@ -69,6 +69,7 @@ class StepwiseNamedSchedule(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        scheduler, for_sampler = NAMED_INPUTS
         return io.Schema(
             node_id=NAMED,
             display_name="Schedule by Name",
@@ -83,7 +84,7 @@ class StepwiseNamedSchedule(io.ComfyNode):
                 io.Model.Input(
                     "model", tooltip="The model of the run, which ComfyUI's schedulers make their levels of."
                 ),
-                io.Combo.Input("scheduler", options=list(NAMES), tooltip="The name in KSampler and Basic Scheduler."),
+                scheduler,
                 io.Int.Input(
                     "steps", default=20, min=1, max=10000, tooltip="Number of steps, as the scheduler counts."
                 ),
@@ -96,12 +97,7 @@ class StepwiseNamedSchedule(io.ComfyNode):
                     round=False,
                     tooltip="Below 1: the last steps of a schedule of steps / denoise steps, to begin from a picture.",
                 ),
-                io.Combo.Input(
-                    "for_sampler",
-                    options=[NONE, *WITHOUT_PENULTIMATE, OTHER],
-                    tooltip="none: as Basic Scheduler. A sampler: as KSampler with it, which leaves the level before "
-                    "the last out. other: as KSampler with any other, which differs with ddim_uniform alone.",
-                ),
+                for_sampler,
             ],
             outputs=[io.Sigmas.Output("sigmas", tooltip="The noise levels of the steps, descending.")],
             has_intermediate_output=True,

@@ -5,6 +5,7 @@ from typing import Any
 
 import comfy.samplers
 import torch
+from comfy_api.latest import io
 
 from ...samplers.parameters import InputError
 from ...samplers.schedules import bong_tangent
@@ -25,6 +26,16 @@ NAMES = (*OF_THE_HOST, *ADDED)
 WITHOUT_PENULTIMATE = ("dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2")
 # Basic Scheduler's, and KSampler's with any other sampler.
 NONE, OTHER = "none", "other"
+# What a node that gives them asks for, beside steps and denoise.
+NAMED_INPUTS = (
+    io.Combo.Input("scheduler", options=list(NAMES), tooltip="The name in KSampler and Basic Scheduler."),
+    io.Combo.Input(
+        "for_sampler",
+        options=[NONE, *WITHOUT_PENULTIMATE, OTHER],
+        tooltip="none: as Basic Scheduler. A sampler: as KSampler with it, which leaves the level before "
+        "the last out. other: as KSampler with any other, which differs with ddim_uniform alone.",
+    ),
+)
 
 
 def named_sigmas(sampling: Any, name: str, steps: int, denoise: float, for_sampler: str = NONE) -> torch.Tensor:

@@ -4,7 +4,6 @@ The page asks for them when a widget changes (web/curve.js). What a wired model 
 loader has run, so a schedule node sends it along with its result, and the page gives it back with its next questions.
 """
 
-import asyncio
 import base64
 import json
 import math
@@ -13,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from aiohttp import web
 from server import PromptServer
 
 from ...samplers import Path
@@ -22,6 +20,7 @@ from ...samplers.registry import SCHEDULES, Schedule
 from ...samplers.schedules import trained_sigmas
 from ...samplers.schedules.tables import Trained
 from .curves import curve_of
+from .posted import posted
 
 ROUTE = "/stepwise/schedule"
 # A question of the page is small: a few widgets, the points of a curve and, packed, the noise levels of a model.
@@ -146,25 +145,7 @@ def reply(body: bytes) -> tuple[int, str]:
         return 400, json.dumps({"error": f"not a question about a schedule: {type(error).__name__}: {error}"})
 
 
-async def read_body(request: web.Request) -> bytes | None:
-    """The body, or None for one that is too large, of which no more is read than shows that."""
-    if (request.content_length or 0) > LARGEST_BODY:
-        return None
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            return None
-    return bytes(body)
-
-
-async def on_question(request: web.Request) -> web.Response:
-    body = await read_body(request)
-    if body is None:
-        status, text = 413, json.dumps({"error": f"a question has at most {LARGEST_BODY} bytes"})
-    else:
-        status, text = await asyncio.get_running_loop().run_in_executor(WORKER, reply, body)
-    return web.Response(text=text, status=status, content_type="application/json")
+on_question = posted(reply, LARGEST_BODY, WORKER)
 
 
 def serve_previews() -> None:

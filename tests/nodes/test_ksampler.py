@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
+from stepwise.nodes.host.schedulers import NAMES
 from stepwise.samplers.registry import SCHEDULES, SOLVERS
 from toy_models import call, prompt, refused, toy_model
 
@@ -49,6 +50,37 @@ def test_every_schedule_is_that_of_its_own_node(schedule):
     made = call("StepwiseKSampler", **inputs(model, schedule={"schedule": schedule.name}, denoise=0.8))
     assert equal(made, separate(model, "DPMpp2M", sigmas))
     assert made[2].sigmas == tuple(sigmas.tolist())
+
+
+@pytest.mark.parametrize("for_sampler", ["none", "uni_pc", "other"])
+@pytest.mark.parametrize("scheduler", NAMES)
+def test_by_name_is_schedule_by_name(scheduler, for_sampler):
+    model = toy_model("FLOW")
+    named = {"scheduler": scheduler, "for_sampler": for_sampler}
+    (sigmas,) = call("StepwiseNamedSchedule", model=model, steps=6, denoise=0.8, **named)
+    made = call("StepwiseKSampler", **inputs(model, schedule={"schedule": "By Name", **named}, denoise=0.8))
+    assert made[2].sigmas == tuple(sigmas.tolist())
+    assert equal(made, separate(model, "DPMpp2M", sigmas))
+
+
+def test_by_name_ends_where_the_host_does_though_there_are_more_steps_than_asked_for():
+    """ddim_uniform has 31 steps for 30; KSampler (Advanced) that ends at 30 ends there at level 0."""
+    model, latent = toy_model("EPS"), {"samples": torch.zeros(2, 4, 8, 8)}
+    given = (7, 30, 3.0, "euler", "ddim_uniform", prompt(0.4), prompt(-0.3), latent)
+    (theirs,) = host_nodes.KSamplerAdvanced().sample(model, "enable", *given, 0, 30, "disable")
+    chosen = {"schedule": "By Name", "scheduler": "ddim_uniform", "for_sampler": "other"}
+    ours = call(
+        "StepwiseKSampler",
+        **inputs(model, solver={"solver": "Euler"}, schedule=chosen, steps=30, end_step=30)
+        | {"return_with_leftover_noise": "disable"},
+    )[0]
+    torch.testing.assert_close(ours["samples"], theirs["samples"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_name_that_is_none_is_told():
+    given = inputs(toy_model("EPS"), schedule={"schedule": "By Name", "scheduler": "swirl"})
+    said = refused("StepwiseKSampler", **given)
+    assert said.startswith("KSampler (Stepwise): schedule.scheduler is 'swirl'. Choose one of simple, sgm_uniform, ")
 
 
 @pytest.mark.parametrize("denoise", [0.07, 0.33, 0.77])

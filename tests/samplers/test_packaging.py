@@ -69,11 +69,22 @@ def test_the_installed_library_samples_from_anywhere(installed, tmp_path):
     assert Path(done.stdout.strip()) == installed / "stepwise" / "__init__.py"
 
 
-def test_pip_installs_the_samplers_and_nothing_else(installed):
+def test_the_installed_command_converts_from_anywhere(installed, tmp_path):
+    """`python -m stepwise.convert`, without this tree's hook and without torch."""
+    (tmp_path / "in.json").write_text('{"1": {"class_type": "KSampler", "inputs": {"steps": 4}}}')
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-S", "-m", "stepwise.convert", "in.json", "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "1  KSampler\n    left: its sampler_name" in done.stdout
+
+
+def test_pip_installs_the_samplers_and_the_conversion_and_nothing_else(installed):
     library = installed / "stepwise"
     files = {path.relative_to(library).as_posix() for path in library.rglob("*") if path.is_file()}
-    samplers = {path.relative_to(ROOT).as_posix() for path in (ROOT / "samplers").rglob("*.py")}
-    assert files == {"__init__.py", *samplers}
+    folders = ((ROOT / name).rglob("*.py") for name in ("samplers", "convert"))
+    python = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder}
+    assert files == {"__init__.py", "convert/table.json", *python}
     beside = {path.name for path in installed.iterdir()} - {"stepwise"}
     assert beside == {f"stepwise-{PROJECT['project']['version']}.dist-info"}
 
@@ -113,6 +124,6 @@ def test_what_the_registry_package_leaves_out():
     folders = {name.split("/")[0] if "/" in name else "" for name in kept}
     assert not folders & {"tests", "benchmarks", "tools", ".ci", ".github"}
     assert not [name for name in kept if name.startswith(("dev.py", "requirements-"))]
-    needed = git_files("nodes", "samplers", "web", "locales", "subgraphs", "example_workflows", "demo")
+    needed = git_files("nodes", "samplers", "convert", "web", "locales", "subgraphs", "example_workflows", "demo")
     assert needed <= kept
     assert {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md"} <= kept

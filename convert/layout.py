@@ -1,0 +1,170 @@
+"""Where nodes stand: how high one of ours is, a place for a new one, and room for those that have grown.
+
+Heights are those of the classic canvas, as the page draws its nodes: 20 pixels for each row of sockets, 24 for each
+widget in sight, 14 around them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from .table import Input
+
+ROW, WIDGET, AROUND, TITLE, GAP = 20, 24, 14, 30, 20
+USUAL_WIDTH, COLLAPSED = 315.0, 120.0
+Box = list[float]
+
+
+def numbers(value: Any, count: int) -> list[float] | None:
+    """A position, size or frame, which old versions save as an object; None for what is none."""
+    if isinstance(value, Mapping):
+        value = [value.get(str(i), value.get(i)) for i in range(count)]
+    try:
+        found = [float(each) for each in value][:count]
+    except (TypeError, ValueError):
+        return None
+    return found if len(found) == count else None
+
+
+def size_of(inputs: Sequence[Input], outputs: int, before: Any, unfolded: bool) -> list[float]:
+    """What its sockets and widgets take, and as wide as it was."""
+    sockets = sum(not each.widget for each in inputs)
+    seen = [each for each in inputs if each.widget and (unfolded or not each.advanced)]
+    folded = any(each.widget and each.advanced for each in inputs)
+    widgets = len(seen) + sum(each.control for each in seen) + folded
+    width = (numbers(before, 2) or [USUAL_WIDTH])[0]
+    return [width, ROW * max(sockets, outputs) + WIDGET * widgets + AROUND]
+
+
+def box(node: Mapping[str, Any]) -> Box:
+    """Left, top, right, bottom, with the title."""
+    x, y = numbers(node.get("pos"), 2) or (0.0, 0.0)
+    width, height = numbers(node.get("size"), 2) or (0.0, 0.0)
+    if isinstance(node.get("flags"), Mapping) and node["flags"].get("collapsed"):
+        return [x, y - TITLE, x + min(width, COLLAPSED), y]
+    return [x, y - TITLE, x + width, y + height]
+
+
+def meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def placed_beside(near: Mapping[str, Any], raw: Mapping[str, Any], nodes: Iterable[Mapping[str, Any]]) -> list[float]:
+    """The place nearest to a node where no other one stands: beside it, or at the edges of others."""
+    width, height = numbers(raw["size"], 2) or (0.0, 0.0)
+    height += TITLE + GAP
+    left, top, right, bottom = box(near)
+    others = [box(each) for each in nodes if each is not raw]
+    columns = {left, left - width - GAP, right + GAP, *(each[2] + GAP for each in others)}
+    rows = {top, bottom + GAP, top - height - GAP, *(each[3] + GAP for each in others)}
+
+    def distance(place: Box) -> float:
+        aside = max(left - place[2], place[0] - right, 0.0)
+        return aside + max(top - place[3], place[1] - bottom, 0.0) + 0.01 * (abs(place[0] - left) + abs(place[1] - top))
+
+    places = [[x, y, x + width, y + height] for x in columns for y in rows]
+    x, y, *_ = min((each for each in places if not any(meet(each, other) for other in others)), key=distance)
+    return [x, y + TITLE]
+
+
+class Item:
+    """What moves as one: a node, or a group with all that stands in it."""
+
+    def __init__(self, frame: Box, move: Callable[[float], None]) -> None:
+        self.frame, self.move = frame, move
+
+    def lower(self, by: float) -> None:
+        self.frame[1] += by
+        self.frame[3] += by
+        self.move(by)
+
+
+def lowered(items: Sequence[Item], grown: Sequence[tuple[Item, Box]]) -> None:
+    """Moves items down until none that stood clear of a grown one meets it."""
+    before = {id(each): list(each.frame) for each in items} | {id(item): was for item, was in grown}
+    todo = [item for item, _ in grown]
+    for _ in range(len(items) ** 2):
+        if not todo:
+            return
+        one = todo.pop(0)
+        for other in items:
+            if other is one or meet(before[id(one)], before[id(other)]) or not meet(one.frame, other.frame):
+                continue
+            if before[id(other)][1] < before[id(one)][1]:
+                continue
+            other.lower(one.frame[3] + GAP - other.frame[1])
+            todo.append(other)
+
+
+def shift(raw: dict[str, Any], by: float) -> None:
+    x, y = numbers(raw.get("pos"), 2) or (0.0, 0.0)
+    raw["pos"] = [x, y + by]
+
+
+def make_room(data: dict[str, Any], before: Mapping[int, Box]) -> None:
+    """Room for the nodes that are larger than in `before`, which has the boxes of all nodes as they were, by id().
+
+    Groups keep around them what stood in them, and what stood below a group stays below it.
+    """
+    nodes = [each for each in data["nodes"] if id(each) in before]
+    groups = [each for each in data.get("groups") or [] if numbers(each.get("bounding"), 4)]
+    frames = {id(each): framed(each) for each in groups}
+    homes = {id(node): [g for g in groups if inside(before[id(node)], frames[id(g)])] for node in nodes}
+    outer = {id(node): max(homes[id(node)], key=lambda g: area(frames[id(g)]), default=None) for node in nodes}
+    for home in [*groups, None]:
+        members = [node for node in nodes if outer[id(node)] is home]
+        items = {id(node): Item(box(node), lambda by, node=node: shift(node, by)) for node in members}
+        grown = [(items[id(each)], before[id(each)]) for each in members if box(each)[3] > before[id(each)][3]]
+        if home is not None:
+            lowered(list(items.values()), grown)
+    for group in groups:
+        members = [node for node in nodes if group in homes[id(node)]]
+        moved = [box(node) for node in members if box(node) != before[id(node)]]
+        if moved:
+            left, top, right, bottom = frames[id(group)]
+            lowest = max(max(each[3] for each in moved) + GAP, bottom)
+            group["bounding"] = bounding([left, top, max(right, *(each[2] for each in moved)), lowest])
+    apart(nodes, groups, outer, frames, before)
+
+
+def apart(nodes: Any, groups: Any, outer: Any, frames: Any, before: Any) -> None:
+    """The groups, and the nodes in none, moved from one another."""
+    items: list[Item] = []
+    grown: list[tuple[Item, Box]] = []
+    whole = [g for g in groups if not any(o is not g and inside(frames[id(g)], frames[id(o)]) for o in groups)]
+    for group in whole:
+        members = [node for node in nodes if outer[id(node)] is group]
+        inner = [g for g in groups if g is not group and inside(frames[id(g)], frames[id(group)])]
+
+        def move(by: float, group: Any = group, members: Any = members, inner: Any = inner) -> None:
+            for node in members:
+                shift(node, by)
+            for each in (group, *inner):
+                x, y, width, height = numbers(each["bounding"], 4) or (0.0, 0.0, 0.0, 0.0)
+                each["bounding"] = [x, y + by, width, height]
+
+        items.append(Item(framed(group), move))
+        if framed(group)[3] > frames[id(group)][3]:
+            grown.append((items[-1], frames[id(group)]))
+    for node in nodes:
+        if outer[id(node)] is None:
+            items.append(Item(box(node), lambda by, node=node: shift(node, by)))
+            if box(node)[3] > before[id(node)][3]:
+                grown.append((items[-1], before[id(node)]))
+    lowered(items, grown)
+
+
+def framed(group: Mapping[str, Any]) -> Box:
+    x, y, width, height = numbers(group["bounding"], 4) or (0.0, 0.0, 0.0, 0.0)
+    return [x, y, x + width, y + height]
+
+
+def bounding(frame: Box) -> list[float]:
+    return [frame[0], frame[1], frame[2] - frame[0], frame[3] - frame[1]]
+
+
+def area(frame: Box) -> float:
+    return (frame[2] - frame[0]) * (frame[3] - frame[1])
+
+
+def inside(one: Box, other: Box) -> bool:
+    return other[0] <= one[0] and other[1] <= one[1] and one[2] <= other[2] and one[3] <= other[3]

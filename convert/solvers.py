@@ -1,0 +1,68 @@
+"""Which solver takes the steps of a sampler of ComfyUI's, and with what settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .graph import Graph, Node, Wire
+from .table import inputs_of, table
+
+UNKNOWN = "is of another pack, or of another version of ComfyUI"
+OUTSIDE = "is chosen on the subgraph's face, or known only in a run"
+
+
+class Left(Exception):
+    """A node that is left as it is, and why."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A row of the table with its settings.
+
+    sampler: its name in ComfyUI. params: typed values and wires. noise: it adds noise, so only the law is the same.
+    """
+
+    sampler: str
+    id: str
+    name: str
+    params: Mapping[str, Any]
+    noise: bool
+    to_zero: bool
+    masked_noise: bool
+
+    @property
+    def guided(self) -> bool:
+        """It needs the prediction without the prompt."""
+        return bool(self.params.get("cfg_pp"))
+
+
+def solver_named(name: Any) -> Solver:
+    row = table()["samplers"].get(name) if isinstance(name, str) else None
+    if row is None:
+        raise Left(f"the sampler {name!r} {UNKNOWN}")
+    if "left" in row:
+        raise Left(f"{name}: {row['left']}")
+    flags = (row.get("to_zero", False), row.get("masked_noise", False))
+    return Solver(name, row["id"], row["name"], row["params"], row["noise"], *flags)
+
+
+def solver_of(graph: Graph, maker: Node) -> Solver:
+    """What a node that makes a SAMPLER stands for. Raises Left for one without a twin."""
+    if maker.kind == "KSamplerSelect":
+        name = graph.constant(maker.inputs.get("sampler_name"))
+        if name is None:
+            raise Left(f"the sampler_name of {maker.title} {OUTSIDE}")
+        return solver_named(name)
+    twin = table()["sampler_twins"].get(maker.kind)
+    if twin is None:
+        raise Left(f"its SAMPLER comes from {maker.kind}, which has no twin")
+    for name, value in twin.get("only", {}).items():
+        if graph.constant(maker.inputs.get(name)) != value:
+            raise Left(f"{name} of {maker.title} is not {value!r}")
+    solver = solver_named(twin["name"])
+    given = {twin["inputs"][name]: value for name, value in maker.inputs.items() if name in twin.get("inputs", {})}
+    declared = {each.name: each for each in inputs_of(f"Stepwise{solver.id}")}
+    for name, value in given.items():
+        if not isinstance(value, Wire) and (refusal := declared[name].refusal(value)):
+            raise Left(f"{name} of {maker.title}: {refusal}")
+    return Solver(**{**vars(solver), "params": {**solver.params, **given}})

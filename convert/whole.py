@@ -1,0 +1,109 @@
+"""A workflow as a whole: its graphs, each converted, and the report of all."""
+
+from collections.abc import Collection, Iterator
+from copy import deepcopy
+from typing import Any
+
+from . import backwards, forwards
+from .editor import EditorGraph, Numbers
+from .files import BadWorkflow, is_editor, is_prompt
+from .graph import Graph
+from .layout import box, make_room
+from .prompt import PromptGraph
+from .report import Report
+
+# The nodes to convert: the graph, "" for the root or the id of a subgraph, and the node.
+Only = Collection[tuple[str, str]]
+DEEPEST = 64
+
+
+def converted(
+    data: dict[str, Any], *, back: bool = False, join: bool = False, only: Only | None = None
+) -> tuple[dict[str, Any], Report]:
+    """A workflow, in the editor's form or the API's, with Stepwise's nodes in the place of ComfyUI's sampling nodes, or
+    with `back` the other way; `data` itself stays as it is.
+
+    join: the second of two KSampler (Advanced) goes on from the state of the first, also where that changes the
+    picture. only: convert these nodes and no others.
+
+    Raises BadWorkflow for what is none.
+    """
+    made = deepcopy(data)
+    report = Report(back=back)
+    rules = backwards if back else forwards
+    if is_editor(made):
+        graphs = editor_graphs(made)
+        before = [{id(node): box(node) for node in graph.data["nodes"]} for graph in graphs]
+        for graph in graphs:
+            rules.convert(graph, report, join, chosen(graph, only))
+        for graph, boxes in zip(graphs, before, strict=True):
+            if graph.grown:
+                make_room(graph.data, boxes | graph.placed)
+    elif is_prompt(made):
+        check_prompt(made)
+        graph = PromptGraph(made)
+        rules.convert(graph, report, join, chosen(graph, only))
+    else:
+        raise BadWorkflow("This is no workflow.")
+    return made, report
+
+
+def chosen(graph: Graph, only: Only | None) -> Collection[str] | None:
+    return None if only is None else {node for name, node in only if name == graph.name}
+
+
+def editor_graphs(data: dict[str, Any]) -> list[EditorGraph]:
+    """The root and what is in each subgraph; each knows the nodes that stand for it."""
+    definitions = data.get("definitions")
+    inner = definitions.get("subgraphs") if isinstance(definitions, dict) else None
+    inner = inner if isinstance(inner, list) else []
+    for name, one in [("", data), *((each.get("id"), each) for each in inner if isinstance(each, dict))]:
+        check_editor(one, name)
+    numbers = Numbers(data)
+    graphs = [EditorGraph(data, "", numbers), *(EditorGraph(each, each["id"], numbers) for each in inner)]
+    for graph in graphs:
+        numbers.take(graph)
+    named = {graph.name: graph for graph in graphs[1:]}
+    for graph in graphs:
+        for number, raw in graph.raw.items():
+            if raw["type"] in named:
+                named[raw["type"]].instances.append((graph, number))
+    return graphs
+
+
+def check_editor(data: dict[str, Any], name: Any) -> None:
+    """Raises BadWorkflow where nodes or links are not what the editor saves."""
+    where = f"The subgraph {name!r}" if name else "The workflow"
+    if not isinstance(name, str) or not isinstance(data.get("nodes"), list):
+        raise BadWorkflow(f"{where} has no id, or no list of nodes.")
+    for index, fault in faults(data):
+        raise BadWorkflow(f"{where}: nodes[{index}] {fault}.")
+    for index, link in enumerate(data.get("links") or []):
+        if not isinstance(link, list | dict):
+            raise BadWorkflow(f"{where}: links[{index}] is no link.")
+    numbers = [str(each["id"]) for each in data["nodes"]]
+    if len(set(numbers)) != len(numbers):
+        raise BadWorkflow(f"{where} has two nodes with one id.")
+
+
+def faults(data: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    for index, node in enumerate(data["nodes"]):
+        if not isinstance(node, dict) or not isinstance(node.get("type"), str):
+            yield index, "has no type"
+            continue
+        if not isinstance(node.get("id"), int | str):
+            yield index, "has no id"
+        for name in ("inputs", "outputs"):
+            sockets = node.get(name)
+            if sockets is None:
+                continue
+            if not isinstance(sockets, list) or not all(
+                isinstance(each, dict) and isinstance(each.get("name"), str) for each in sockets
+            ):
+                yield index, f"has {name} that are none"
+
+
+def check_prompt(data: dict[str, Any]) -> None:
+    for number, node in data.items():
+        if not isinstance(node.get("inputs", {}), dict):
+            raise BadWorkflow(f"Node {number} has inputs that are none.")
