@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..samplers import Path
 from ..samplers.guidance.evaluation import check_weight, needed
 from ..samplers.guidance.expressions import Leaf, Prediction
+from ..samplers.guidance.informed import told
 from ..samplers.parameters import checked, counted
 from ..samplers.registry import OPERATIONS, Operation
 from .host.cfg_patches import not_applied
@@ -124,9 +125,11 @@ class StepwiseGuider(io.ComfyNode):
             check_weight(prediction, range_of(model), path)
             guider = PredictionGuider(model)
             guider.set_prediction(prediction)
-            levels = levels_of(guider, path, sigmas, sampler)
-            check_weight(prediction, levels or (), path)
-        text = report(guider, path, levels or range_of(model), of_a_run=levels is not None)
+            calls = calls_of(guider, path, sigmas, sampler)
+            check_weight(prediction, [sigma for sigma, _ in calls or ()], path)
+        of_a_run = calls is not None
+        whole = calls if of_a_run else [(sigma, None) for sigma in range_of(model)]
+        text = report(guider, path, whole, len(read_sigmas(sigmas)) - 1 if of_a_run else 0, of_a_run)
         show_text(cls, text)
         return io.NodeOutput(guider, text, ui=ui.PreviewText(text))
 
@@ -138,8 +141,8 @@ def range_of(model: Any) -> list[float]:
     return [math.exp(high + (low - high) * i / (LEVELS - 1)) for i in range(LEVELS)]
 
 
-def levels_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) -> list[float] | None:
-    """The noise level of every model call of a run, as far as it is known."""
+def calls_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) -> list[tuple[float, int]] | None:
+    """The noise level of every model call of a run, and the number of its step, as far as they are known."""
     if sigmas is None:
         return None
     levels = read_sigmas(sigmas)
@@ -147,24 +150,31 @@ def levels_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) -
         limits = Limits.of(sampling_of(guider.model_patcher))
         plan = make_plan(sampler.solver, sampler.params, path, levels, limits=limits)
         rests = resting_steps(guider, plan)
-        return [stage.sigma for stage in sampler.rested(plan, rests, limits).stages if stage.step >= rests]
-    return list(levels[:-1])
+        stages = sampler.rested(plan, rests, limits).stages
+        return [(stage.sigma, stage.step) for stage in stages if stage.step >= rests]
+    return [(sigma, step) for step, sigma in enumerate(levels[:-1])]
 
 
-def report(guider: PredictionGuider, path: Path, levels: Sequence[float], of_a_run: bool) -> str:
-    """What is evaluated at these noise levels; as numbers where they are those of a run."""
+def report(
+    guider: PredictionGuider, path: Path, calls: Sequence[tuple[float, int | None]], steps: int, of_a_run: bool
+) -> str:
+    """What is evaluated at these calls of so many steps; as numbers where they are those of a run."""
     names = {leaf: key for leaf, key in zip(guider.leaves, guider.keys, strict=True) if leaf is not None}
     used: dict[Prediction, list[float]] = {leaf: [] for leaf in names}
-    for sigma in levels:
-        for leaf in needed(guider.expression, sigma, path):
+    expression, number = guider.expression, None
+    for sigma, step in calls:
+        if guider.asks and step is not None and step != number:
+            expression, number = told(guider.expression, step=step, steps=steps), step
+        for leaf in needed(expression, sigma, path):
             used[leaf].append(sigma)
     lines = []
     if of_a_run:
-        made, possible = sum(map(len, used.values())), len(levels) * len(names)
+        made, possible = sum(map(len, used.values())), len(calls) * len(names)
         lines.append(
-            f"{counted(len(levels), 'model call')} of the sampler: {made} of {counted(possible, 'prediction')} "
+            f"{counted(len(calls), 'model call')} of the sampler: {made} of {counted(possible, 'prediction')} "
             f"evaluated, {possible - made} saved"
         )
+    levels = [sigma for sigma, _ in calls]
     lines += [f"{name}: {where_used(used[leaf], levels)}" for leaf, name in names.items()]
     lines += [f"not applied: {patch}" for patch in not_applied(guider.expression, guider.model_options)]
     return "\n".join(lines)

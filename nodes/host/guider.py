@@ -18,6 +18,7 @@ from ...samplers import Path
 from ...samplers.guidance import Call, Chain, Descent, resting, scale_at
 from ...samplers.guidance.evaluation import evaluate, flat, guided_in, needed, varies
 from ...samplers.guidance.expressions import Guided, Leaf, Prediction, guided, negatives, subexpressions
+from ...samplers.guidance.informed import asks, told
 from ...samplers.linear_combination import combine
 from .cfg_patches import asked, guided_with_patches, not_applied, pair_of
 from .models import path_of
@@ -33,10 +34,14 @@ class Run:
     """What a guider keeps for the length of one run.
 
     It has `evaluated` so many predictions of those that were `possible`; `fixed` are the factors of a sum of
-    leaves that is the same at all calls; `descent` is the memory under a foreign sampler.
+    leaves that is the same at all calls; `descent` is the memory under a foreign sampler; `levels` is its schedule, and
+    `told` an expression whose rules know their step, with the one it was made of and the step.
     """
 
     components: tuple[int, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+    levels: tuple[float, ...] = ()
+    told: tuple[Prediction, int | None, Prediction] | None = None
     prepared: Prepared | None = None
     descent: Descent = field(default_factory=Descent)
     evaluated: int = 0
@@ -60,7 +65,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
     def set_prediction(self, expression: Prediction) -> None:
         self.wired = expression
         self.cfg = expression.scale if isinstance(expression, Guided) else 1.0
-        self.varies = varies(expression)
+        self.varies, self.asks = varies(expression), asks(expression)
         self.may_rest = any(rule.rests for part in guided_in(expression) for rule in part.rules)
         unwanted = negatives(expression)
         leaves = [part for part in subexpressions(expression) if isinstance(part, Leaf)]
@@ -81,11 +86,24 @@ class PredictionGuider(comfy.samplers.CFGGuider):
             self.wired = replace(self.wired, scale=self.cfg)
         return self.wired
 
-    def inner_sample(self, *args: Any, latent_shapes: Sequence[Any] | None = None, **kwargs: Any) -> Tensor:
+    def inner_sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        device: Any,
+        sampler: Any,
+        sigmas: Tensor,
+        *args: Any,
+        latent_shapes: Sequence[Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         packed = latent_shapes is not None and len(latent_shapes) > 1
-        self.run = Run(tuple(math.prod(shape[1:]) for shape in latent_shapes) if packed else ())
+        shapes = tuple(tuple(shape[1:]) for shape in latent_shapes) if packed else ()
+        levels = tuple(sigmas.tolist()) if self.asks else ()
+        self.run = Run(tuple(map(math.prod, shapes)), shapes, levels)
+        given = (noise, latent_image, device, sampler, sigmas, *args)
         try:
-            return super().inner_sample(*args, latent_shapes=latent_shapes, **kwargs)
+            return super().inner_sample(*given, latent_shapes=latent_shapes, **kwargs)
         finally:
             if self.run.evaluated < self.run.possible:
                 logging.info("Stepwise: %d of %d predictions evaluated", self.run.evaluated, self.run.possible)
@@ -95,6 +113,8 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None
     ) -> Tensor:
         options, expression = model_options or {}, self.expression
+        if self.asks:
+            expression = self.told(expression, self.step_of(timestep, options))
         if not self.run.warned:
             self.warn(expression, options)
         conds = [self.conds.get(key) for key in self.keys]
@@ -129,8 +149,28 @@ class PredictionGuider(comfy.samplers.CFGGuider):
 
     def rests(self, level: float, step: int, path: Path) -> bool:
         """Whether x stays as it is, and no model is called, in the step of a run that begins at this noise level."""
-        still = set(resting_in(self.expression, level, step, path))
-        return bool(still) and still.issuperset(needed(self.expression, level, path, still))
+        expression = self.told(self.expression, step) if self.asks else self.expression
+        still = set(resting_in(expression, level, step, path))
+        return bool(still) and still.issuperset(needed(expression, level, path, still))
+
+    def step_of(self, timestep: Tensor, options: Options) -> int | None:
+        """The number of the step that makes this call; under a foreign sampler, that of the level next above it."""
+        progress = progress_of(options)
+        if progress is not None:
+            return progress.step
+        sigma = float(timestep[0])
+        above = [i for i, level in enumerate(self.run.levels[:-1]) if level >= sigma * (1.0 - 1e-6)]
+        return max(above, default=0)
+
+    def told(self, expression: Prediction, step: int | None) -> Prediction:
+        """The expression with rules that know the step, and whether there are components."""
+        known = self.run.told
+        if known is None or known[0] is not expression or known[1] != step:
+            facts = {} if self.run.components else {"component": 0}
+            if step is not None and self.run.levels:
+                facts |= {"step": step, "steps": len(self.run.levels) - 1}
+            known = self.run.told = (expression, step, told(expression, **facts))
+        return known[2]
 
     def summed(
         self,
@@ -153,11 +193,11 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         path = path_of(self.inner_model.model_sampling)
         if not self.varies:
             return Call(x, math.nan, path, components=self.run.components)
-        progress, components = progress_of(options), self.run.components
+        progress, parts = progress_of(options), {"components": self.run.components, "shapes": self.run.shapes}
         if progress is not None:
-            return Call(x, progress.sigma, path, components=components, advances=progress.first, memory=progress.memory)
+            return Call(x, progress.sigma, path, advances=progress.first, memory=progress.memory, **parts)
         sigma, descent = float(timestep[0]), self.run.descent
-        return Call(x, sigma, path, components=components, advances=descent.advances(sigma), memory=descent.memory)
+        return Call(x, sigma, path, advances=descent.advances(sigma), memory=descent.memory, **parts)
 
     def hosts_own(
         self, pair: Guided, call: Call, conds: Sequence[Any], timestep: Tensor, options: Options, seed: int | None

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from ..parameters import InputError, Param
 from ..path import Path
-from .chain import Chain, Rule, avoided_names, extra_names, scale_at
+from .chain import Chain, Rule, avoided_names, by_component, extra_names, scale_at
 from .scales import Measure, Over, SigmaEnd, SigmaStart, drawn_curve, interval, position
 
 
@@ -82,7 +82,7 @@ class Guided(Prediction):
     @property
     def linear(self) -> bool:
         """Whether it is classifier-free guidance, with a scale that may depend on the noise level."""
-        return all(rule.kind == "scale" for rule in self.rules)
+        return all(rule.kind == "scale" for rule in self.rules) and not by_component(self.rules)
 
     @property
     def avoided(self) -> frozenset[str]:
@@ -121,6 +121,8 @@ class Switched(Prediction):
 def _factor(value: float, rules: Chain) -> Factor:
     if any(rule.kind != "scale" for rule in rules):
         raise InputError("rule", "holds a rule that is no number", "wire rules that only set the scale, such as curves")
+    if by_component(rules):
+        raise InputError("rule", "holds a scale for each component", "wire it into the rule of a guidance")
     return Factor(value, tuple(rules))
 
 

@@ -20,6 +20,7 @@ WORKFLOWS = (
     guidance.drawn,
     guidance.without_burning,
     guidance.more_prompts,
+    guidance.newer_rules,
     guidance.over_the_run,
     guidance.apg_by_hand,
     schedules.flow_model,

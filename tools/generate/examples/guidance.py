@@ -120,6 +120,34 @@ def more_prompts() -> Workflow:
     return w
 
 
+def newer_rules() -> Workflow:
+    rules, guiders = "Eight rules", "Guidance 7.5, nine times"
+    w = Workflow(
+        "Rules for today's models",
+        "newer_rules",
+        "## Nine ways with the same two predictions\nFrom top to bottom: guidance alone, each rule by itself, then "
+        "the scale by steps and, for video with sound, by component. Momentum acts without a negative prompt, too.",
+        ((PROMPTS, SCHEDULE), (rules,), (guiders, RUNS), ("A row of pictures for each",)),
+        demo=DIGITS,
+    )
+    model, prompts, begins = begin_on_karras(w, PROMPTS, SCHEDULE)
+    kinds = {
+        "CFG Norm": w.add("StepwiseCFGNormGuidance", rules),
+        "Tangential": w.add("StepwiseTCFGGuidance", rules),
+        "Frequencies": w.add("StepwiseFDGGuidance", rules),
+        "MAMBO-G": w.add("StepwiseMAMBOGGuidance", rules),
+        "Sliding mode": w.add("StepwiseSMCGuidance", rules),
+        "Momentum": w.add("StepwiseMomentumGuidance", rules, column=1),
+        "Steps": w.add("StepwiseStepsGuidance", rules, column=1),
+        "Component": w.add("StepwiseComponentGuidance", rules, column=1),
+    }
+    given = {"model": model[0], **prompts, "cfg": 7.5, "compact": True}
+    made = [("Plain", guider(w, guiders, "Plain", **given))]
+    made += [(title, guider(w, guiders, title, **given, rule=rule[0])) for title, rule in kinds.items()]
+    compared(w, model, begins, made)
+    return w
+
+
 def cfg_by_hand() -> Workflow:
     leaves_group, formula = "A prediction for each prompt", "Combined by a formula"
     w = Workflow(
