@@ -10,7 +10,7 @@ All predictions are denoised and of x's shape. Every operation works on each ima
 and on the components of packed latents apart.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Annotated, Any, Literal
@@ -30,18 +30,21 @@ class Leaf(Prediction):
     """The model's prediction for one conditioning. Leaves of one conditioning are equal: it is evaluated once.
 
     `negative` tells two apart where guidance moves from a conditioning to itself: a model may look at the role, too.
+    `variant` is what evaluates it where that is not the guider's own model as it is; equal ones are the same.
     """
 
     conditioning: Any
     negative: bool = False
+    variant: Hashable | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Leaf):
             return False
-        return other.conditioning is self.conditioning and other.negative is self.negative
+        same = other.conditioning is self.conditioning and other.negative is self.negative
+        return same and other.variant == self.variant
 
     def __hash__(self) -> int:
-        return hash((id(self.conditioning), self.negative))
+        return hash((id(self.conditioning), self.negative, self.variant))
 
 
 @dataclass(frozen=True, eq=False)

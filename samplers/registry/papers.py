@@ -113,5 +113,9 @@ SMC_PAPER = (
     "Wang, Liu, Chi, Liu, Xue and Duan 2026, CFG-Ctrl: Control-Based Classifier-Free Diffusion Guidance, "
     "arXiv:2603.03281"
 )
+PAG_PAPER = (
+    "Ahn and others 2024, Self-Rectifying Diffusion Sampling with Perturbed-Attention Guidance, arXiv:2403.17377"
+)
+SLG = "Stability AI 2024, Skip Layer Guidance, github.com/Stability-AI/sd3.5"
 COMFYUI_CFG_NORM = "ComfyUI, CFGNorm, github.com/comfyanonymous/ComfyUI"
 CFG_PAPER = "Ho and Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598"
