@@ -1,7 +1,8 @@
-"""Choosing guidance: the table and the plot of docs/guidance.md.
+"""Choosing guidance: the tables and the plots of docs/guidance.md.
 
-    python benchmarks/guidance.py            about 10 minutes on one core; fills what stands between the marks of the
-                                             page and draws its picture in docs/images
+    python benchmarks/guidance.py            about 15 minutes on one core; fills what stands between the marks of the
+                                             page and draws its pictures in docs/images
+    python benchmarks/guidance.py --newer    about 5 minutes; the table and the plot of the newer rules alone
     python benchmarks/guidance.py --quick    less than a minute; prints a small table and writes nothing
 
 The Digits model runs in the real ComfyUI, on the CPU, through this pack's own nodes. docs/guidance.md says how
@@ -43,11 +44,12 @@ class Way:
     steps: int = STEPS
     rules: Rules = field(default=(), hash=False)
     cfg_pp: bool = False
+    moves_scale_1: bool = False
 
     @property
     def changes_scale_1(self) -> bool:
         """All other ways are the conditional prediction there."""
-        return self.cfg_pp or not self.rules
+        return self.cfg_pp or self.moves_scale_1 or not self.rules
 
     def scale(self, guidance: float) -> float:
         """What the guider's scale is set to. CFG++ guides by scale / (1 - e^-h) in a step of length h in log-SNR: its
@@ -65,6 +67,16 @@ WAYS = (
     Way("APG, threshold 0.5", rules=(("APG", {"norm_threshold": 0.5}),)),
     Way("CFG++", cfg_pp=True),
 )
+# Momentum moves the one prediction of guidance 1, too.
+NEWER = (
+    Way("CFG Norm", rules=(("CFGNorm", {"space": "noise"}),)),
+    Way("Tangential Damping", rules=(("TCFG", {}),)),
+    Way("Frequencies, low 0.44", rules=(("FDG", {}),)),
+    Way("MAMBO-G, alpha 8", rules=(("MAMBOG", {}),)),
+    Way("Sliding mode, gain 0.2", rules=(("SMC", {}),)),
+    Way("Momentum, alpha 0.5", rules=(("Momentum", {}),), moves_scale_1=True),
+)
+FEWER_SCALES = (1.0, 1.5, 3.0, 7.5, 15.0)
 # The interval at its fewest evaluations: the same steps as plain guidance.
 SAVING = Way("Interval 0.19 to 1.61", STEPS, WAYS[2].rules)
 
@@ -172,7 +184,7 @@ def plot(lines: Sequence[Line], referee: Referee, path: Path) -> None:
     picture, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     ways = list(dict.fromkeys(line.way for line in lines))
     for axis, (title, value, unit, real) in zip(axes.flat, panels, strict=True):
-        for way, marker in zip(ways, "osD^v", strict=False):
+        for way, marker in zip(ways, "osD^vPX", strict=False):
             own = [line for line in lines if line.way == way]
             axis.plot(
                 [line.guidance for line in own], list(map(value, own)), marker=marker, markersize=4, label=way.name
@@ -191,10 +203,9 @@ def plot(lines: Sequence[Line], referee: Referee, path: Path) -> None:
     plt.close(picture)
 
 
-def write(lines: Sequence[Line], interval: Sequence[Line], referee: Referee) -> None:
-    plot(lines, referee, IMAGES / "guidance.png")
+def write(tables: Mapping[str, str]) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for name, between in (("guidance", table(lines, referee)), ("saved", saved(lines, interval))):
+    for name, between in tables.items():
         text = markdown.filled(text, between, name)
     generated.write({PAGE: text})
 
@@ -202,16 +213,26 @@ def write(lines: Sequence[Line], interval: Sequence[Line], referee: Referee) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small run that writes nothing")
+    parser.add_argument("--newer", action="store_true", help="only the table and the plot of the newer rules")
     given = parser.parse_args()
     torch.set_num_threads(1)
     load_host()
-    per_class, scales = (2, (1.0, 7.5)) if given.quick else (20, SCALES)
-    referee = Referee(per_class)
-    lines = measured(WAYS, scales, 10 * per_class, referee)
-    interval = measured((SAVING,), scales, 10 * per_class, referee)
-    print(table(lines, referee), saved(lines, interval), sep="\n")
+    per_class = 2 if given.quick else 20
+    referee, tables = Referee(per_class), dict[str, str]()
+    scales, fewer = ((1.0, 7.5), (1.0, 7.5)) if given.quick else (SCALES, FEWER_SCALES)
+    if not given.newer:
+        lines = measured(WAYS, scales, 10 * per_class, referee)
+        interval = measured((SAVING,), scales, 10 * per_class, referee)
+        tables |= {"guidance": table(lines, referee), "saved": saved(lines, interval)}
+        if not given.quick:
+            plot(lines, referee, IMAGES / "guidance.png")
+    newer = measured((CFG, *NEWER), fewer, 10 * per_class, referee)
+    tables["newer"] = table(newer, referee)
     if not given.quick:
-        write(lines, interval, referee)
+        plot(newer, referee, IMAGES / "guidance_newer.png")
+    print(*tables.values(), sep="\n")
+    if not given.quick:
+        write(tables)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import demo, emoji, sigmas, state
+from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
 from .ksampler import StepwiseKSampler
@@ -29,6 +30,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwiseNoiseFromLatent,
         *rule_nodes(),
         *prediction_nodes(),
+        StepwiseDetail,
         StepwisePlanTable,
         StepwisePlotSigmas,
         *state.NODES,

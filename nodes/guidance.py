@@ -65,8 +65,15 @@ def of_one_prompt(model: Any, positive: Any, cfg: float, rules: Chain) -> Predic
         raise InputError(
             "cfg", f"is {cfg:g}, and there is no negative prompt to guide away from", f"set it to 1, or {cure}"
         )
-    if rules:
+    if any(rule.kind != "history" for rule in rules):
         raise InputError("rule", "changes guidance, and there is no negative prompt to guide away from", cure)
+    if rules:
+        # At scale 1 the other side is never evaluated.
+        guider = GuidedGuider(model)
+        guider.set_rules(rules)
+        guider.set_cfg(1.0)
+        guider.set_conds(positive, positive)
+        return guider
     guider = PredictionGuider(model)
     guider.set_prediction(Leaf(positive))
     return guider

@@ -9,16 +9,19 @@ from comfy_api.latest import io, ui
 from ..samplers import Path
 from ..samplers.guidance.evaluation import check_weight, needed
 from ..samplers.guidance.expressions import Leaf, Prediction
-from ..samplers.parameters import checked, counted
+from ..samplers.guidance.informed import told
+from ..samplers.parameters import InputError, checked, counted, quoted
 from ..samplers.registry import OPERATIONS, Operation
+from ..samplers.registry.papers import PAG_PAPER, SLG
 from .host.cfg_patches import not_applied
 from .host.guider import PredictionGuider
 from .host.levels import read_sigmas
 from .host.models import path_of, sampling_of
 from .host.sampler import Limits, PlanSampler, make_plan, resting_steps
+from .host.variants import Perturbation, Variant
 from .shared.curves import curve_of
 from .shared.messages import named, show_text
-from .shared.schema import GuidanceType, PredictionType, description, widgets
+from .shared.schema import GuidanceType, PerturbationType, PredictionType, description, only, widgets
 
 PREDICTION_OUTPUT = PredictionType.Output("prediction", tooltip="For Guider (Stepwise) or another operation.")
 LEVELS = 200
@@ -40,14 +43,97 @@ class StepwisePrediction(io.ComfyNode):
             inputs=[
                 io.Conditioning.Input(
                     "conditioning", tooltip="A prompt, with whatever areas or ControlNets it carries."
-                )
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Another model than the guider's that evaluates it: a weaker one to guide away from, or an "
+                    "expert of its own. It must share latents and noise levels with it.",
+                ),
+                PerturbationType.Input(
+                    "perturbation", optional=True, tooltip="Layers that the model goes past in this prediction."
+                ),
             ],
             outputs=[PREDICTION_OUTPUT],
         )
 
     @classmethod
-    def execute(cls, conditioning) -> io.NodeOutput:
-        return io.NodeOutput(Leaf(conditioning))
+    def execute(cls, conditioning, model=None, perturbation=None) -> io.NodeOutput:
+        variant = None if model is None and perturbation is None else Variant(model, perturbation)
+        return io.NodeOutput(Leaf(conditioning, variant=variant))
+
+
+class StepwisePerturbation(io.ComfyNode):
+    """Layers that a prediction goes past."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StepwisePerturbation",
+            display_name="Perturbation",
+            category="stepwise/guidance/predictions",
+            description=description(
+                "Makes a prediction worse in a way that guidance can move away from.",
+                "Perturbed Attention Guidance and Skip Layer Guidance as parts of an expression.",
+                (PAG_PAPER, SLG),
+            ),
+            search_aliases=["stepwise", "pag", "slg", "perturbed attention", "skip layer", "spatiotemporal guidance"],
+            inputs=[
+                io.Combo.Input(
+                    "kind",
+                    options=["attention", "layers"],
+                    tooltip="attention: in a block of a U-Net (SD1.5, SDXL) self-attention hands on its values alone; "
+                    "layers: blocks of a transformer (SD3, Flux, Wan, Qwen-Image) are skipped.",
+                ),
+                io.Combo.Input(
+                    "block",
+                    options=["middle", "input", "output"],
+                    tooltip="The part of the U-Net.",
+                    extra_dict=only("kind", "attention"),
+                ),
+                io.Int.Input(
+                    "number",
+                    default=0,
+                    min=0,
+                    max=100,
+                    tooltip="The block of this part.",
+                    extra_dict=only("kind", "attention"),
+                ),
+                io.String.Input(
+                    "double_layers",
+                    default="7, 8, 9",
+                    tooltip="Numbers of the double blocks, with commas; SD3, Wan and Qwen-Image have no others.",
+                    extra_dict=only("kind", "layers"),
+                ),
+                io.String.Input(
+                    "single_layers",
+                    default="",
+                    tooltip="Numbers of the single blocks, with commas: Flux and its kin.",
+                    extra_dict=only("kind", "layers"),
+                ),
+            ],
+            outputs=[PerturbationType.Output("perturbation", tooltip="For Prediction.")],
+        )
+
+    @classmethod
+    def execute(cls, kind, block="middle", number=0, double_layers="", single_layers="") -> io.NodeOutput:
+        with named("Perturbation"):
+            if kind == "attention":
+                return io.NodeOutput(Perturbation(attention=((block, number),)))
+            layers = [("double_block", n) for n in numbers_in("double_layers", double_layers)]
+            layers += [("single_block", n) for n in numbers_in("single_layers", single_layers)]
+            if not layers:
+                raise InputError("double_layers", "and single_layers name no layer", "write numbers, such as 7, 8, 9")
+            return io.NodeOutput(Perturbation(layers=tuple(layers)))
+
+
+def numbers_in(name: str, text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise InputError(
+            name, f"is {quoted(text)}, and no list of numbers", "write numbers with commas, such as 7, 8, 9"
+        )
+    return [int(part) for part in parts]
 
 
 class OperationNode(io.ComfyNode):
@@ -124,9 +210,11 @@ class StepwiseGuider(io.ComfyNode):
             check_weight(prediction, range_of(model), path)
             guider = PredictionGuider(model)
             guider.set_prediction(prediction)
-            levels = levels_of(guider, path, sigmas, sampler)
-            check_weight(prediction, levels or (), path)
-        text = report(guider, path, levels or range_of(model), of_a_run=levels is not None)
+            calls = calls_of(guider, path, sigmas, sampler)
+            check_weight(prediction, [sigma for sigma, _ in calls or ()], path)
+        of_a_run = calls is not None
+        whole = calls if of_a_run else [(sigma, None) for sigma in range_of(model)]
+        text = report(guider, path, whole, len(read_sigmas(sigmas)) - 1 if of_a_run else 0, of_a_run)
         show_text(cls, text)
         return io.NodeOutput(guider, text, ui=ui.PreviewText(text))
 
@@ -138,8 +226,8 @@ def range_of(model: Any) -> list[float]:
     return [math.exp(high + (low - high) * i / (LEVELS - 1)) for i in range(LEVELS)]
 
 
-def levels_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) -> list[float] | None:
-    """The noise level of every model call of a run, as far as it is known."""
+def calls_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) -> list[tuple[float, int]] | None:
+    """The noise level of every model call of a run, and the number of its step, as far as they are known."""
     if sigmas is None:
         return None
     levels = read_sigmas(sigmas)
@@ -147,27 +235,39 @@ def levels_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) -
         limits = Limits.of(sampling_of(guider.model_patcher))
         plan = make_plan(sampler.solver, sampler.params, path, levels, limits=limits)
         rests = resting_steps(guider, plan)
-        return [stage.sigma for stage in sampler.rested(plan, rests, limits).stages if stage.step >= rests]
-    return list(levels[:-1])
+        stages = sampler.rested(plan, rests, limits).stages
+        return [(stage.sigma, stage.step) for stage in stages if stage.step >= rests]
+    return [(sigma, step) for step, sigma in enumerate(levels[:-1])]
 
 
-def report(guider: PredictionGuider, path: Path, levels: Sequence[float], of_a_run: bool) -> str:
-    """What is evaluated at these noise levels; as numbers where they are those of a run."""
+def report(
+    guider: PredictionGuider, path: Path, calls: Sequence[tuple[float, int | None]], steps: int, of_a_run: bool
+) -> str:
+    """What is evaluated at these calls of so many steps; as numbers where they are those of a run."""
     names = {leaf: key for leaf, key in zip(guider.leaves, guider.keys, strict=True) if leaf is not None}
     used: dict[Prediction, list[float]] = {leaf: [] for leaf in names}
-    for sigma in levels:
-        for leaf in needed(guider.expression, sigma, path):
+    expression, number = guider.expression, None
+    for sigma, step in calls:
+        if guider.asks and step is not None and step != number:
+            expression, number = told(guider.expression, step=step, steps=steps), step
+        for leaf in needed(expression, sigma, path):
             used[leaf].append(sigma)
     lines = []
     if of_a_run:
-        made, possible = sum(map(len, used.values())), len(levels) * len(names)
+        made, possible = sum(map(len, used.values())), len(calls) * len(names)
         lines.append(
-            f"{counted(len(levels), 'model call')} of the sampler: {made} of {counted(possible, 'prediction')} "
+            f"{counted(len(calls), 'model call')} of the sampler: {made} of {counted(possible, 'prediction')} "
             f"evaluated, {possible - made} saved"
         )
-    lines += [f"{name}: {where_used(used[leaf], levels)}" for leaf, name in names.items()]
+    levels = [sigma for sigma, _ in calls]
+    lines += [f"{name}{said_of(leaf)}: {where_used(used[leaf], levels)}" for leaf, name in names.items()]
     lines += [f"not applied: {patch}" for patch in not_applied(guider.expression, guider.model_options)]
     return "\n".join(lines)
+
+
+def said_of(leaf: Prediction) -> str:
+    """What evaluates a leaf, where that is not the guider's own model as it is: a model call of its own."""
+    return f" ({leaf.variant.name})" if isinstance(leaf, Leaf) and isinstance(leaf.variant, Variant) else ""
 
 
 def where_used(used: Sequence[float], levels: Sequence[float]) -> str:
@@ -183,4 +283,4 @@ def operation_nodes() -> list[type[io.ComfyNode]]:
 
 
 def prediction_nodes() -> list[type[io.ComfyNode]]:
-    return [StepwisePrediction, *operation_nodes(), StepwiseGuider]
+    return [StepwisePrediction, StepwisePerturbation, *operation_nodes(), StepwiseGuider]

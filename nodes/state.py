@@ -138,6 +138,7 @@ def summary(held: HeldRun) -> dict[str, str]:
     size = sum(tensor.nbytes for tensor in {id(each): each for each in registers.values()}.values())
     model, level = held.model, "no noise level" if held.level is None else f"noise level {held.level:.6g}"
     channels, calls = counted(model.get("channels"), "channel"), counted(held.state.index, "model call")
+    beside = f", with {model['others']} beside it" if "others" in model else ""
     before = f", {held.solver} since step {held.solver_step}" if held.solver_step > held.start_step else ""
     return {
         "solver": described(held.solver, held.params),
@@ -145,7 +146,7 @@ def summary(held: HeldRun) -> dict[str, str]:
         "schedule": f"{counted(held.steps, 'step')} from {held.sigmas[0]:.6g} to {held.sigmas[-1]:.6g}"
         if held.sigmas
         else "empty",
-        "model": f"{model.get('model')} ({model.get('sampling')}), {held.path!r} path",
+        "model": f"{model.get('model')} ({model.get('sampling')}), {held.path!r} path{beside}",
         "latent": f"{form(held.latent['samples'])}, {model.get('latent')} of {channels}",
         "mask": "yes" if held.latent.get("noise_mask") is not None else "none",
         "seed": str(held.image_seeds),

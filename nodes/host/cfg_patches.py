@@ -21,9 +21,12 @@ Conds = list[dict[str, Any]] | None
 def pair_of(expression: Prediction) -> Guided | None:
     """The guidance that CFG patches act on."""
     guided = [part for part in subexpressions(expression) if isinstance(part, Guided)]
-    if len(guided) == 1 and isinstance(guided[0].positive, Leaf) and isinstance(guided[0].negative, Leaf):
-        return guided[0]
-    return None
+    if len(guided) != 1:
+        return None
+    pair = guided[0]
+    # They evaluate the positive one anew, as the guider's own model has it.
+    both = isinstance(pair.positive, Leaf) and isinstance(pair.negative, Leaf)
+    return pair if both and pair.positive.variant is None else None
 
 
 def patches(options: Options) -> Iterator[tuple[str, Any]]:

@@ -18,12 +18,14 @@ from ...samplers import Path
 from ...samplers.guidance import Call, Chain, Descent, resting, scale_at
 from ...samplers.guidance.evaluation import evaluate, flat, guided_in, needed, varies
 from ...samplers.guidance.expressions import Guided, Leaf, Prediction, guided, negatives, subexpressions
+from ...samplers.guidance.informed import asks, told
 from ...samplers.linear_combination import combine
 from .cfg_patches import asked, guided_with_patches, not_applied, pair_of
 from .models import path_of
 from .plain_calls import CFG_PATCHES, Prepared, is_plain
 from .progress import progress_of
 from .roles import NEGATIVE, POSITIVE, with_roles
+from .variants import Others, Variant, check_alike
 
 Options = Mapping[str, Any]
 
@@ -33,11 +35,17 @@ class Run:
     """What a guider keeps for the length of one run.
 
     It has `evaluated` so many predictions of those that were `possible`; `fixed` are the factors of a sum of
-    leaves that is the same at all calls; `descent` is the memory under a foreign sampler.
+    leaves that is the same at all calls; `prepared` is by the model, None for the guider's own; `others` are the models
+    beside it; `descent` is the memory under a foreign sampler; `levels` is its schedule, and
+    `told` an expression whose rules know their step, with the one it was made of and the step.
     """
 
+    others: Others | None = None
     components: tuple[int, ...] = ()
-    prepared: Prepared | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
+    levels: tuple[float, ...] = ()
+    told: tuple[Prediction, int | None, Prediction] | None = None
+    prepared: dict[Any, Prepared] = field(default_factory=dict)
     descent: Descent = field(default_factory=Descent)
     evaluated: int = 0
     possible: int = 0
@@ -60,11 +68,15 @@ class PredictionGuider(comfy.samplers.CFGGuider):
     def set_prediction(self, expression: Prediction) -> None:
         self.wired = expression
         self.cfg = expression.scale if isinstance(expression, Guided) else 1.0
-        self.varies = varies(expression)
+        self.varies, self.asks = varies(expression), asks(expression)
         self.may_rest = any(rule.rests for part in guided_in(expression) for rule in part.rules)
-        unwanted = negatives(expression)
         leaves = [part for part in subexpressions(expression) if isinstance(part, Leaf)]
+        self.models = tuple(dict.fromkeys(model for leaf in leaves if (model := model_of(leaf)) is not None))
+        for model in self.models:
+            check_alike(self.model_patcher, model)
+        unwanted = unlike_positive(leaves, negatives(expression))
         self.leaves = in_host_order(leaves, unwanted)
+        self.varied = any(leaf.variant is not None for leaf in leaves)
         self.roles = [NEGATIVE if leaf in unwanted else POSITIVE for leaf in self.leaves]
         self.keys = ("positive", "negative", *(f"prediction {i + 1}" for i in range(2, len(self.leaves))))
         self.original_conds = {}
@@ -81,29 +93,77 @@ class PredictionGuider(comfy.samplers.CFGGuider):
             self.wired = replace(self.wired, scale=self.cfg)
         return self.wired
 
-    def inner_sample(self, *args: Any, latent_shapes: Sequence[Any] | None = None, **kwargs: Any) -> Tensor:
-        packed = latent_shapes is not None and len(latent_shapes) > 1
-        self.run = Run(tuple(math.prod(shape[1:]) for shape in latent_shapes) if packed else ())
+    def outer_sample(self, *args: Any, **kwargs: Any) -> Tensor:
+        if not self.models:
+            return super().outer_sample(*args, **kwargs)
+        others = self.run.others = Others(self.model_patcher, self.models)
+        others.declared(self.conds)
         try:
-            return super().inner_sample(*args, latent_shapes=latent_shapes, **kwargs)
+            return super().outer_sample(*args, **kwargs)
+        finally:
+            others.cleaned()
+            self.run = Run()
+
+    def inner_sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        device: Any,
+        sampler: Any,
+        sigmas: Tensor,
+        *args: Any,
+        latent_shapes: Sequence[Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        packed = latent_shapes is not None and len(latent_shapes) > 1
+        shapes = tuple(tuple(shape[1:]) for shape in latent_shapes) if packed else ()
+        levels = tuple(sigmas.tolist()) if self.asks else ()
+        self.run = Run(self.run.others, tuple(map(math.prod, shapes)), shapes, levels)
+        if self.run.others is not None:
+            conds = self.conds_of_others()
+            self.run.others.prepared(
+                conds, noise, latent_image, device, sigmas, args[0], args[3], latent_shapes=latent_shapes
+            )
+        given = (noise, latent_image, device, sampler, sigmas, *args)
+        try:
+            return super().inner_sample(*given, latent_shapes=latent_shapes, **kwargs)
         finally:
             if self.run.evaluated < self.run.possible:
                 logging.info("Stepwise: %d of %d predictions evaluated", self.run.evaluated, self.run.possible)
             self.run = Run()
 
+    def conds_of_others(self) -> dict[Any, dict[str, Any]]:
+        """The conditionings of the other models, taken from those that the host prepares for the guider's own."""
+        found: dict[Any, dict[str, Any]] = {model: {} for model in self.models}
+        for key, leaf in zip(self.keys, self.leaves, strict=True):
+            if leaf is not None and (model := model_of(leaf)) is not None:
+                found[model][key] = self.conds.pop(key)
+        return found
+
+    def conds_of_run(self) -> list[Any]:
+        """The conditionings of all leaves, each as the model that evaluates it wants them."""
+        if self.run.others is None:
+            return [self.conds.get(key) for key in self.keys]
+        known = dict(self.conds)
+        for other in self.run.others.ready.values():
+            known |= other.conds
+        return [known.get(key) for key in self.keys]
+
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None
     ) -> Tensor:
         options, expression = model_options or {}, self.expression
+        if self.asks:
+            expression = self.told(expression, self.step_of(timestep, options))
         if not self.run.warned:
             self.warn(expression, options)
-        conds = [self.conds.get(key) for key in self.keys]
+        conds = self.conds_of_run()
         both = bool(options.get("disable_cfg1_optimization"))
         plain = not both and is_plain([cond for cond in conds if cond is not None], options)
         if plain and self.run.fixed is not None and self.run.fixed[0] is expression:
             return self.summed(self.run.fixed[1], conds, plain, x, timestep, options)
         call = self.call(x, timestep, options)
-        if not plain and expression is pair_of(expression) and expression.linear:
+        if not plain and not self.varied and expression is pair_of(expression) and expression.linear:
             return self.hosts_own(expression, call, conds, timestep, options, seed)
         known: dict[Prediction, Tensor] = {}
         progress = progress_of(options)
@@ -129,8 +189,28 @@ class PredictionGuider(comfy.samplers.CFGGuider):
 
     def rests(self, level: float, step: int, path: Path) -> bool:
         """Whether x stays as it is, and no model is called, in the step of a run that begins at this noise level."""
-        still = set(resting_in(self.expression, level, step, path))
-        return bool(still) and still.issuperset(needed(self.expression, level, path, still))
+        expression = self.told(self.expression, step) if self.asks else self.expression
+        still = set(resting_in(expression, level, step, path))
+        return bool(still) and still.issuperset(needed(expression, level, path, still))
+
+    def step_of(self, timestep: Tensor, options: Options) -> int | None:
+        """The number of the step that makes this call; under a foreign sampler, that of the level next above it."""
+        progress = progress_of(options)
+        if progress is not None:
+            return progress.step
+        sigma = float(timestep[0])
+        above = [i for i, level in enumerate(self.run.levels[:-1]) if level >= sigma * (1.0 - 1e-6)]
+        return max(above, default=0)
+
+    def told(self, expression: Prediction, step: int | None) -> Prediction:
+        """The expression with rules that know the step, and whether there are components."""
+        known = self.run.told
+        if known is None or known[0] is not expression or known[1] != step:
+            facts = {} if self.run.components else {"component": 0}
+            if step is not None and self.run.levels:
+                facts |= {"step": step, "steps": len(self.run.levels) - 1}
+            known = self.run.told = (expression, step, told(expression, **facts))
+        return known[2]
 
     def summed(
         self,
@@ -153,11 +233,11 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         path = path_of(self.inner_model.model_sampling)
         if not self.varies:
             return Call(x, math.nan, path, components=self.run.components)
-        progress, components = progress_of(options), self.run.components
+        progress, parts = progress_of(options), {"components": self.run.components, "shapes": self.run.shapes}
         if progress is not None:
-            return Call(x, progress.sigma, path, components=components, advances=progress.first, memory=progress.memory)
+            return Call(x, progress.sigma, path, advances=progress.first, memory=progress.memory, **parts)
         sigma, descent = float(timestep[0]), self.run.descent
-        return Call(x, sigma, path, components=components, advances=descent.advances(sigma), memory=descent.memory)
+        return Call(x, sigma, path, advances=descent.advances(sigma), memory=descent.memory, **parts)
 
     def hosts_own(
         self, pair: Guided, call: Call, conds: Sequence[Any], timestep: Tensor, options: Options, seed: int | None
@@ -205,28 +285,56 @@ class PredictionGuider(comfy.samplers.CFGGuider):
     ) -> Mapping[int, Tensor]:
         """The denoised predictions of these leaves, of one model call if the host's rules for batches allow it."""
         self.note(len(indices))
-        if plain:
-            found = self.prepared(conds, x)(x, timestep, options, indices)
+        if self.varied:
+            found = self.of_variants(indices, conds, x, timestep, options)
         else:
-            wanted = [cond if index in indices else None for index, cond in enumerate(conds)]
-            found = dict(enumerate(self.by_host(wanted, x, timestep, with_roles(options, self.roles))))
+            found = self.of_model(None, self.inner_model, indices, conds, plain, x, timestep, options)
         progress = progress_of(options)
         if progress is not None and progress.witness is not None:
             for index in indices:
                 progress.witness(self.keys[index], found[index])
         return found
 
-    def prepared(self, conds: Sequence[Any], x: Tensor) -> Prepared:
-        known = self.run.prepared
-        if known is None or not known.fits(conds, x):
-            known = self.run.prepared = Prepared(self.inner_model, conds, x, self.roles)
-        return known
+    def of_variants(
+        self, indices: tuple[int, ...], conds: Sequence[Any], x: Tensor, timestep: Tensor, options: Options
+    ) -> dict[int, Tensor]:
+        """One batch for the leaves of each model with each perturbation, in the order of the leaves."""
+        groups: dict[Any, list[int]] = {}
+        for index in indices:
+            groups.setdefault(self.leaves[index].variant, []).append(index)
+        found: dict[int, Tensor] = {}
+        for variant, group in groups.items():
+            variant = variant or Variant()
+            held, model, given = None, self.inner_model, options
+            if variant.model is not None:
+                other = self.run.others.ready[variant.model]
+                held, model, given = variant.model, other.inner, other.options
+            if variant.perturbation is not None:
+                given = variant.perturbation.options(given)
+            plain = is_plain([conds[index] for index in group], given)
+            made = self.of_model(held, model, tuple(group), conds, plain, x, timestep, given)
+            found |= {index: made[index] for index in group}
+        return found
 
-    def by_host(self, conds: list[Any], x: Tensor, timestep: Tensor, options: Options) -> Sequence[Tensor]:
-        if "sampler_calc_cond_batch_function" in options:
-            args = {"conds": conds, "input": x, "sigma": timestep, "model": self.inner_model, "model_options": options}
-            return options["sampler_calc_cond_batch_function"](args)
-        return comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, options)
+    def of_model(
+        self,
+        held: Any,
+        model: Any,
+        indices: tuple[int, ...],
+        conds: Sequence[Any],
+        plain: bool,
+        x: Tensor,
+        timestep: Tensor,
+        options: Options,
+    ) -> Mapping[int, Tensor]:
+        """The predictions of one model, the guider's own where `held` is None."""
+        if plain:
+            known = self.run.prepared.get(held)
+            if known is None or not known.fits(conds, x):
+                known = self.run.prepared[held] = Prepared(model, conds, x, self.roles)
+            return known(x, timestep, options, indices)
+        wanted = [cond if index in indices else None for index, cond in enumerate(conds)]
+        return dict(enumerate(by_host(model, wanted, x, timestep, with_roles(options, self.roles))))
 
     def note(self, evaluated: int) -> None:
         self.run.evaluated += evaluated
@@ -253,6 +361,26 @@ class GuidedGuider(PredictionGuider):
 
     def set_rules(self, rules: Chain) -> None:
         self.rules = tuple(rules)
+
+
+def by_host(model: Any, conds: list[Any], x: Tensor, timestep: Tensor, options: Options) -> Sequence[Tensor]:
+    if "sampler_calc_cond_batch_function" in options:
+        args = {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": options}
+        return options["sampler_calc_cond_batch_function"](args)
+    return comfy.samplers.calc_cond_batch(model, conds, x, timestep, options)
+
+
+def model_of(leaf: Leaf) -> Any:
+    """The model that evaluates it, None for the guider's own."""
+    return leaf.variant.model if isinstance(leaf.variant, Variant) else None
+
+
+def unlike_positive(leaves: Sequence[Leaf], unwanted: Container[Leaf]) -> list[Leaf]:
+    """The leaves that are like the negative prompt: those that are moved away from, but for a positive prompt that is
+    evaluated in another way too."""
+    wanted = [leaf.conditioning for leaf in leaves if leaf not in unwanted]
+    own = [leaf for leaf in leaves if leaf in unwanted]
+    return [leaf for leaf in own if leaf.variant is None or all(each is not leaf.conditioning for each in wanted)]
 
 
 def resting_in(expression: Prediction, level: float, step: int | None, path: Path) -> list[Guided]:

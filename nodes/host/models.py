@@ -34,6 +34,12 @@ def family_of(model_patcher: Any) -> dict[str, Value]:
     }
 
 
+def family_of_all(guider: Any) -> dict[str, Value]:
+    """That of the guider's model, and what the other models are called, of a guider that has others."""
+    others = [type(each.model).__name__ for each in getattr(guider, "models", ())]
+    return {**family_of(guider.model_patcher), **({"others": ", ".join(others)} if others else {})}
+
+
 def sampling_name(model_sampling: Any) -> str:
     """The host's names for a model's noise levels and its prediction, which it puts together anew for every model."""
     bases = [base.__name__ for base in type(model_sampling).__mro__ if base.__module__ == comfy.model_sampling.__name__]

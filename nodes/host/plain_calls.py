@@ -54,7 +54,7 @@ def is_touched(patcher: Any, model_options: Mapping[str, Any]) -> bool:
 
 
 def wrappers(kind: str, model_options: Mapping[str, Any]) -> list[Any]:
-    """Those of others: Stepwise's own only look on."""
+    """Those of others: Stepwise's own write to nothing."""
     held = model_options.get("transformer_options", {}).get("wrappers", {}).get(kind, {})
     return [wrapper for key, found in held.items() if key != KEY for wrapper in found]
 

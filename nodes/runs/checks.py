@@ -136,7 +136,7 @@ def is_state(value: Any) -> bool:
 
 
 def is_model(value: Any) -> bool:
-    texts = ("latent", "model", "sampling")
+    texts = ("latent", "model", "sampling", "others")
     named = named_by(is_value)(value) and all(isinstance(value.get(name, ""), str) for name in texts)
     return named and is_of(int)(value.get("channels", 0))
 

@@ -16,7 +16,7 @@ from ...samplers.plan import ascends
 from ...samplers.schedules.checks import check_sigmas
 from ..host.latents import packed, read_latent, read_noise, unpacked
 from ..host.levels import read_sigmas, rounding_of, snapped
-from ..host.models import below_one, family_of, path_of, sampling_of
+from ..host.models import below_one, family_of, family_of_all, path_of, sampling_of
 from ..host.plain_values import there
 from ..host.sampler import MASKED, UNMASK, PlanRun, PlanSampler, state_on
 from ..host.seeds import component_sizes, image_seeds, seed_of
@@ -101,7 +101,7 @@ def fresh(
         seed_of(noise),
         solver_step=start_step,
         step=start_step,
-        model=family_of(guider.model_patcher),
+        model=family_of_all(guider),
         highest=float(sampling_of(guider.model_patcher).sigma_max),
         below=below_one(sampling_of(guider.model_patcher)),
         **asdict(image_seeds(noise, latent)),

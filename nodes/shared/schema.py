@@ -10,6 +10,7 @@ from ...samplers.parameters import Parameter, parameters
 StateType = io.Custom("STEPWISE_STATE")
 GuidanceType = io.Custom("STEPWISE_GUIDANCE")
 PredictionType = io.Custom("STEPWISE_PREDICTION")
+PerturbationType = io.Custom("STEPWISE_PERTURBATION")
 
 # Inputs that nodes got after they were first there, in that order. Saved workflows know widgets by their position and
 # saved prompts by name, so these stand behind the others and may be missing.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..parameters import Param
 from ..path import Path
-from .model_call import Call
+from .model_call import Call, cuts
 
 
 def cfg(
@@ -28,7 +28,7 @@ def cfg(
     return torch.lerp(uncond, cond, cfg)
 
 
-Kind = Literal["scale", "away", "combine", "prompt", "result"]
+Kind = Literal["scale", "away", "combine", "prompt", "result", "history"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,14 @@ class Rule:
         combine: (call, cond, uncond', **others, **params) -> denoised
         prompt:  (call, denoised, uncond, **others, **params) -> denoised
         result:  (call, denoised, cond, **params) -> denoised
+        history: (call, denoised, **params) -> denoised
     others: conditionings beyond the guider's own two, by name, in whatever form the guider evaluates.
     reads: (scale, **params) -> the names of the predictions that it reads there, for `combine`, `prompt`, and `away`
         where it is not all; the others are None where it is called.
     rests: (sigma, path, step, **params) -> whether the model is not asked there at all, and x stays as it is; `step` is
         None where the number of the step is not known.
     avoids: (**params) -> which of `others` are like the negative prompt.
+    knows: parameters that only the run can give, see `informed`; until then they are as in the signature.
     """
 
     kind: Kind
@@ -56,9 +58,26 @@ class Rule:
     reads: Callable[..., tuple[str, ...]] | None = None
     rests: Callable[..., bool] | None = None
     avoids: Callable[..., tuple[str, ...]] | None = None
+    knows: frozenset[str] = frozenset()
 
 
 Chain = Sequence[Rule]
+
+
+def informed(rules: Chain, **facts: int) -> Chain:
+    """The rules, told of what they have to know: `step` and `steps` of the run, or the `component` that is guided."""
+    if not any(rule.knows & facts.keys() for rule in rules):
+        return rules
+    told = ({name: facts[name] for name in rule.knows & facts.keys()} for rule in rules)
+    return tuple(
+        replace(rule, params={**rule.params, **given}, knows=rule.knows - given.keys())
+        for rule, given in zip(rules, told, strict=True)
+    )
+
+
+def by_component(rules: Chain) -> bool:
+    """Whether the scale of the components of a packed latent is not one."""
+    return any("component" in rule.knows for rule in rules)
 
 
 def scale_at(rules: Chain, scale: float, sigma: float, path: Path) -> float:
@@ -113,6 +132,9 @@ def needs(rules: Chain, scale: float, sigma: float, path: Path) -> frozenset[str
     Args:
         scale: the guider's own. Where the rules make it 1, `cond` is enough; an empty set means no evaluation at all.
     """
+    if by_component(rules):
+        sides = (informed(rules, component=i) for i in (0, 1))
+        return frozenset[str]().union(*(needs(side, scale, sigma, path) for side in sides))
     if resting(rules, scale, sigma, path):
         return frozenset()
     scale = scale_at(rules, scale, sigma, path)
@@ -137,6 +159,8 @@ def guide(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str 
         predictions: denoised, of x's shape, by the names that `needs` gave; none of them is written to.
         key: tells apart several chains that share one memory.
     """
+    if by_component(rules):
+        return guided_apart(rules, call, predictions, key)
     call = replace(call, scale=scale_at(rules, call.scale, call.sigma, call.path))
     if not predictions:
         return call.x
@@ -147,7 +171,23 @@ def guide(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str 
     if denoised is not cond:
         for rule, _ in with_others(rules, predictions, "result"):
             denoised = rule.function(call, denoised, cond, **rule.params)
+    for i, rule in enumerate(rules):
+        if rule.kind == "history":
+            denoised = rule.function(replace(call, key=f"{key}{i}"), denoised, **rule.params)
     return denoised
+
+
+def guided_apart(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str) -> Tensor:
+    """Each component with the scale that is its own, and with memory of its own."""
+    found: list[Tensor] = []
+    for i, cut in enumerate(cuts(call.components or (call.x.shape[-1],))):
+        part = call.x[..., cut]
+        shape = (-1, *call.shapes[i]) if len(call.shapes) > 1 else part.shape
+        alone = replace(call, x=part.reshape(shape), components=(), shapes=())
+        given = {name: value[..., cut].reshape(shape) for name, value in predictions.items()}
+        guided = guide(informed(rules, component=min(i, 1)), alone, given, f"{key}{i}.")
+        found.append(guided.reshape(part.shape))
+    return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
 
 def combined(rules: Chain, call: Call, predictions: Mapping[str, Tensor], key: str) -> Tensor:

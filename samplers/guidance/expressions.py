@@ -10,14 +10,14 @@ All predictions are denoised and of x's shape. Every operation works on each ima
 and on the components of packed latents apart.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Annotated, Any, Literal
 
 from ..parameters import InputError, Param
 from ..path import Path
-from .chain import Chain, Rule, avoided_names, extra_names, scale_at
+from .chain import Chain, Rule, avoided_names, by_component, extra_names, scale_at
 from .scales import Measure, Over, SigmaEnd, SigmaStart, drawn_curve, interval, position
 
 
@@ -30,18 +30,21 @@ class Leaf(Prediction):
     """The model's prediction for one conditioning. Leaves of one conditioning are equal: it is evaluated once.
 
     `negative` tells two apart where guidance moves from a conditioning to itself: a model may look at the role, too.
+    `variant` is what evaluates it where that is not the guider's own model as it is; equal ones are the same.
     """
 
     conditioning: Any
     negative: bool = False
+    variant: Hashable | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Leaf):
             return False
-        return other.conditioning is self.conditioning and other.negative is self.negative
+        same = other.conditioning is self.conditioning and other.negative is self.negative
+        return same and other.variant == self.variant
 
     def __hash__(self) -> int:
-        return hash((id(self.conditioning), self.negative))
+        return hash((id(self.conditioning), self.negative, self.variant))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,7 @@ class Guided(Prediction):
     @property
     def linear(self) -> bool:
         """Whether it is classifier-free guidance, with a scale that may depend on the noise level."""
-        return all(rule.kind == "scale" for rule in self.rules)
+        return all(rule.kind == "scale" for rule in self.rules) and not by_component(self.rules)
 
     @property
     def avoided(self) -> frozenset[str]:
@@ -121,6 +124,8 @@ class Switched(Prediction):
 def _factor(value: float, rules: Chain) -> Factor:
     if any(rule.kind != "scale" for rule in rules):
         raise InputError("rule", "holds a rule that is no number", "wire rules that only set the scale, such as curves")
+    if by_component(rules):
+        raise InputError("rule", "holds a scale for each component", "wire it into the rule of a guidance")
     return Factor(value, tuple(rules))
 
 

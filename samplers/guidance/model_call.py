@@ -23,6 +23,7 @@ class Call:
     advances: whether memory moves on with this call: once per step, at its first call.
     memory: what rules remember from step to step; tensors in it are replaced, never written to.
     key: what the names of this rule's memory begin with; `guide` fills it in.
+    shapes: the shapes `[C, ...]` of the packed parts, where they are known.
     """
 
     x: Tensor
@@ -33,6 +34,7 @@ class Call:
     advances: bool = True
     memory: MutableMapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     key: str = ""
+    shapes: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass
@@ -61,10 +63,33 @@ def per_image(statistic: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return values[0] if len(values) == 1 else torch.cat(values)
 
 
+def cuts(components: Sequence[int]) -> list[slice]:
+    """Where the parts of packed tensors lie in their last axis."""
+    ends = list(accumulate(components))
+    return [slice(end - length, end) for length, end in zip(components, ends, strict=True)]
+
+
 def apart(components: Sequence[int], rule: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """`rule` on the whole tensors, or on each component of packed ones."""
     if len(components) < 2:
         return rule(*tensors)
-    ends = list(accumulate(components))
-    cuts = [slice(end - length, end) for length, end in zip(components, ends, strict=True)]
-    return torch.cat([rule(*(tensor[..., cut] for tensor in tensors)) for cut in cuts], dim=-1)
+    return torch.cat([rule(*(tensor[..., cut] for tensor in tensors)) for cut in cuts(components)], dim=-1)
+
+
+def unpacked(call: Call, rule: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """`rule` on each image by itself, as `[1, C, ...]`, and on each component in its own shape where that is known.
+
+    For rules that know channels from places.
+    """
+
+    def each(*tensors: Tensor) -> Tensor:
+        values = [rule(*(tensor[i : i + 1] for tensor in tensors)) for i in range(len(tensors[0]))]
+        return values[0] if len(values) == 1 else torch.cat(values)
+
+    if len(call.shapes) < 2:
+        return apart(call.components, each, *tensors)
+    found: list[Tensor] = []
+    for cut, shape in zip(cuts(call.components), call.shapes, strict=True):
+        value = each(*(tensor[..., cut].reshape(-1, *shape) for tensor in tensors))
+        found.append(value.reshape(len(value), 1, -1))
+    return torch.cat(found, dim=-1)

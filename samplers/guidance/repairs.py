@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..parameters import Param
 from ..path import Path
-from .model_call import Call, apart, per_image
+from .model_call import Call, apart, per_image, unpacked
 
 
 def velocity_anchor(call: Call) -> float:
@@ -83,3 +83,43 @@ def threshold(
         return guided.clamp(-s, s).mul_(limit / s)
 
     return apart(call.components, clipped, denoised)
+
+
+def channel_norm(
+    call: Call,
+    denoised: Tensor,
+    cond: Tensor,
+    *,
+    strength: Annotated[
+        float, Param("How much of the normed prediction is taken: 0 is plain guidance, 1 norms fully.", 0.0, 1.0, 0.01)
+    ] = 1.0,
+    space: Annotated[
+        Literal["denoised", "noise"],
+        Param(
+            "denoised is the clean image, which is shortened only; noise is what the image is left of x, which is "
+            "lengthened too."
+        ),
+    ] = "denoised",
+) -> Tensor:
+    """CFG Norm: y' = |y_cond| / |y| y at each place, over the channels   (ComfyUI's CFGNorm, in both of its forms).
+
+    y is the guided prediction. In `space` denoised it is the clean image, and the ratio at most 1 (ComfyUI's default);
+    in `space` noise it is x - denoised, as for Qwen-Image and models like it, and the ratio any (its `pre_cfg`). Where
+    both are 0 nothing changes.
+    """
+    if strength == 0.0:
+        return denoised
+
+    def normed(x: Tensor, guided: Tensor, cond: Tensor) -> Tensor:
+        y, y_cond = (guided, cond) if space == "denoised" else (x - guided, x - cond)
+        ratio = (channel_length(y_cond) / channel_length(y)).nan_to_num_(1.0, 1.0)
+        if space == "denoised":
+            return torch.addcmul(guided, guided, ratio.clamp_(max=1.0) - 1.0, value=strength)
+        return torch.addcmul(guided, y, 1.0 - ratio, value=strength)
+
+    return unpacked(call, normed, call.x, denoised, cond)
+
+
+def channel_length(image: Tensor) -> Tensor:
+    """The Euclidean length over the channels of each place."""
+    return torch.linalg.vector_norm(image, dim=1, keepdim=True)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

@@ -121,3 +121,52 @@ def drawn_curve(
 def along(scale: float, low: float, y: float) -> float:
     """low + (scale - low) y, exact at 0 and at 1."""
     return scale if y == 1.0 else low + (scale - low) * y
+
+
+def by_steps(
+    scale: float,
+    sigma: float,
+    path: Path,
+    *,
+    first_steps: Annotated[
+        int, Param("So many steps at the beginning of the run have `first_scale`.", 0, 10000, 1)
+    ] = 0,
+    first_scale: Annotated[float, Param("Guidance scale of the first steps.", 0.0, 100.0, 0.1)] = 1.0,
+    last_steps: Annotated[int, Param("So many steps at the end of the run have `last_scale`.", 0, 10000, 1)] = 3,
+    last_scale: Annotated[float, Param("Guidance scale of the last steps.", 0.0, 100.0, 0.1)] = 3.0,
+    step: int | None = None,
+    steps: int = 0,
+) -> float:
+    """Scale by steps: first_scale in the first steps, last_scale in the last, and the guider's own between them.
+
+    Steps are counted over the schedule of the whole run, wherever it is cut; all model calls of a step have its scale.
+    Where first and last steps overlap, they are last ones. `step` is None where the number of the step is not known:
+    then the scale stays as it is.
+    """
+    if step is None:
+        return scale
+    if step >= steps - last_steps:
+        return last_scale
+    return first_scale if step < first_steps else scale
+
+
+def by_component(
+    scale: float,
+    sigma: float,
+    path: Path,
+    *,
+    first_scale: Annotated[
+        float,
+        Param("Guidance scale of the first component, the picture; also where there is only one.", 0.0, 100.0, 0.1),
+    ] = 3.0,
+    others_scale: Annotated[
+        float, Param("Guidance scale of the other components, such as the sound.", 0.0, 100.0, 0.1)
+    ] = 7.0,
+    component: int = 0,
+) -> float:
+    """Scale by component: first_scale for the first part of a packed latent, others_scale for all others.
+
+    Video with sound is sampled as one packed latent of several components. Rules behind this one, such as an interval,
+    act on both scales.
+    """
+    return first_scale if component == 0 else others_scale

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..parameters import Param
 from ..path import Path
+from .history import remember, remembered
 from .model_call import Call, apart, per_image
 
 
@@ -80,19 +81,8 @@ def apg(
 
 def averaged(call: Call, d: Tensor, momentum: float) -> Tensor:
     """d + momentum times what it was at the first call of the step before."""
-    now, before = f"{call.key}.now", f"{call.key}.before"
-    if call.advances:
-        last = call.memory.pop(now, None)
-        call.memory.pop(before, None)
-        if last is not None:
-            call.memory[before] = last
-    else:
-        last = call.memory.get(before)
-    if last is not None:
-        d = torch.add(d, last, alpha=momentum)
-    if call.advances:
-        call.memory[now] = d
-    return d
+    last = remembered(call)
+    return remember(call, d if last is None else torch.add(d, last, alpha=momentum))
 
 
 def zero_star(
@@ -187,3 +177,48 @@ def perp_neg_reads(scale: float, *, negative_scale: float, form: str) -> tuple[s
 
 def perp_neg_avoids(*, negative_scale: float, form: str) -> tuple[str, ...]:
     return ("empty",)
+
+
+def tangential(call: Call, cond: Tensor, uncond: Tensor) -> Tensor:
+    """Tangential damping: u' = <u, n> n, with n the first right singular vector of (u, c)   (Kwon et al. 2025).
+
+    u = x - uncond and c = x - cond point along the two scores. u' is what u has in common with the direction that the
+    two of them share most: cos^2 t u + sin t cos t c, where tan 2 t = 2 <u, c> / (<u, u> - <c, c>). It is computed from
+    these three numbers of an image and not from a decomposition. Without a parameter; between equal scores it does
+    nothing.
+    """
+
+    def away(x: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+        u, c = x - uncond, x - cond
+        uc, excess = per_image(dot, u, c), per_image(dot, u, u) - per_image(dot, c, c)
+        r = torch.hypot(excess, uc + uc)
+        # Of u, sin^2 t is left out, and cos t sin t of c put in its place: both as shares of the image.
+        out, put = ((0.5 - 0.5 * excess / r).nan_to_num_(0.0), (uc / r).nan_to_num_(0.0))
+        return uncond + torch.addcmul(u * out, c, put, value=-1.0)
+
+    return apart(call.components, away, call.x, cond, uncond)
+
+
+def magnitude_aware(
+    call: Call,
+    cond: Tensor,
+    uncond: Tensor,
+    *,
+    alpha: Annotated[
+        float, Param("How strongly large differences are damped; 0 is plain guidance.", 0.0, 100.0, 0.1)
+    ] = 8.0,
+) -> Tensor:
+    """MAMBO-G: scale' = 1 + (scale - 1) exp(-alpha r), r = |v_cond - v_uncond| / |v_uncond|   (Zhu et al. 2025).
+
+    v = (x - denoised) / sigma, with lengths over each image. Where guidance is large against the velocity, as at the
+    beginning of a run, it is damped. The default is the paper's, at scale 10.
+    """
+    if alpha == 0.0:
+        return uncond
+
+    def away(x: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+        d = cond - uncond
+        r = (per_image(length, d) / per_image(length, x - uncond)).nan_to_num_(0.0)
+        return torch.addcmul(uncond, d, torch.expm1(-alpha * r), value=-1.0)
+
+    return apart(call.components, away, call.x, cond, uncond)

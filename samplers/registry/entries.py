@@ -126,7 +126,7 @@ class Guidance:
 
     others: conditionings beside the guider's own two: input name and meaning.
     curves: parameters that are drawn: input name and meaning.
-    reads, rests, avoids: as in `guidance.Rule`.
+    reads, rests, avoids, knows: as in `guidance.Rule`.
     """
 
     id: str
@@ -141,6 +141,7 @@ class Guidance:
     reads: Callable[..., tuple[str, ...]] | None = None
     rests: Callable[..., bool] | None = None
     avoids: Callable[..., tuple[str, ...]] | None = None
+    knows: frozenset[str] = frozenset()
     aliases: tuple[str, ...] = ()
 
     def rule(self, params: Mapping[str, Any]) -> guidance.Rule:
@@ -154,7 +155,8 @@ class Guidance:
         if self.kind == "scale":
             # What several parameters must be together, the function itself checks.
             self.function(1.0, 0.5, VE, **complete)
-        return guidance.Rule(self.kind, self.function, complete, others, self.reads, self.rests, self.avoids)
+        asked = (self.reads, self.rests, self.avoids, self.knows)
+        return guidance.Rule(self.kind, self.function, complete, others, *asked)
 
 
 @dataclass(frozen=True)

@@ -99,4 +99,23 @@ IMAGEN_PAPER = (
     "Saharia and others 2022, Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding, "
     "arXiv:2205.11487"
 )
+TCFG_PAPER = "Kwon, Kim, Jeong, Hsiao and Uh 2025, TCFG: Tangential Damping Classifier-free Guidance, arXiv:2503.18137"
+FDG_PAPER = (
+    "Sadat, Vontobel, Salehi and Weber 2025, Guidance in the Frequency Domain Enables High-Fidelity Sampling at Low "
+    "CFG Scales, arXiv:2506.19713"
+)
+MAMBO_PAPER = "Zhu and others 2025, MAMBO-G: Magnitude-Aware Mitigation for Boosted Guidance, arXiv:2508.03442"
+MOMENTUM_PAPER = (
+    "Liao, Yu, Su, Zhang, Chen and Liu 2026, Momentum Guidance: Plug-and-Play Guidance for Flow Models, "
+    "arXiv:2602.20360"
+)
+SMC_PAPER = (
+    "Wang, Liu, Chi, Liu, Xue and Duan 2026, CFG-Ctrl: Control-Based Classifier-Free Diffusion Guidance, "
+    "arXiv:2603.03281"
+)
+PAG_PAPER = (
+    "Ahn and others 2024, Self-Rectifying Diffusion Sampling with Perturbed-Attention Guidance, arXiv:2403.17377"
+)
+SLG = "Stability AI 2024, Skip Layer Guidance, github.com/Stability-AI/sd3.5"
+COMFYUI_CFG_NORM = "ComfyUI, CFGNorm, github.com/comfyanonymous/ComfyUI"
 CFG_PAPER = "Ho and Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598"

@@ -15,7 +15,7 @@ markdown = importlib.import_module("stepwise.tools.generate.markdown")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("way", guidance.WAYS, ids=lambda way: way.name)
+@pytest.mark.parametrize("way", [*guidance.WAYS, *guidance.NEWER], ids=lambda way: way.name)
 def test_every_way_has_about_40_evaluations_of_its_own(way):
     """Counted at the network; and at a high scale no two ways make the same picture."""
     made = guidance.run(way, 15.0, 2)
@@ -27,10 +27,10 @@ def test_every_way_has_about_40_evaluations_of_its_own(way):
 def test_at_scale_1_all_but_cfg_pp_are_the_conditional_prediction():
     plain = guidance.run(guidance.CFG, 1.0, 2)
     assert plain.evaluations == 20
-    for way in guidance.WAYS:
+    for way in (*guidance.WAYS, *guidance.NEWER):
         if way.steps == guidance.STEPS:
             same = torch.equal(guidance.run(way, 1.0, 2).latents, plain.latents)
-            assert same is not way.cfg_pp
+            assert same is not (way.cfg_pp or way.moves_scale_1)
 
 
 def test_the_scale_of_cfg_pp_is_that_of_plain_guidance_in_steps_of_the_mean_length():
@@ -82,7 +82,7 @@ def test_the_plot_is_drawn(measured, tmp_path):
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_page_has_its_marks_and_both_are_filled():
+def test_the_page_has_its_marks_and_all_are_filled():
     text = guidance.PAGE.read_text(encoding="utf-8")
-    for name in ("guidance", "saved"):
+    for name in ("guidance", "saved", "newer", "detail"):
         assert markdown.marked(name).search(text)[0].count("\n") > 5

@@ -8,11 +8,18 @@ from comfy.nested_tensor import NestedTensor
 from comfy_extras import nodes_custom_sampler as core
 from pixel_runs import Given, evaluated, guider_of, model_of, noise_of, run
 from stepwise.samplers.registry import GUIDANCE
-from toy_models import call, prompt
+from toy_models import call, prompt, refused
 
 STEPS = 6
 RULES = {entry.id: entry for entry in GUIDANCE if entry.kind}
 SHARP = {"Interval": {"sigma_low": 0.1, "sigma_high": 3.0}, "APG": {"norm_threshold": 2.0}, "Threshold": {"limit": 0.5}}
+# With which a rule leaves guidance 1 alone.
+NEUTRAL = {
+    "Dual": {"middle_scale": 1.0},
+    "Steps": {"last_scale": 1.0},
+    "Component": {"first_scale": 1.0, "others_scale": 1.0},
+    "Momentum": {"alpha": 0.0},
+}
 
 
 def chain_of(name, rule=(), **params):
@@ -68,6 +75,80 @@ def test_momentum_goes_on_where_a_run_is_cut(kind, solver):
         state = run(guider, noise, sigmas, solver, end_step=cut)[2]
         assert state.memory
         assert torch.equal(call(f"Stepwise{solver}", guider=guider, state=state)[0]["samples"], whole)
+
+
+@pytest.mark.parametrize("name", ["Steps", "SMC", "Momentum"])
+@pytest.mark.parametrize("solver", ["Euler", "DPMpp2M", "Heun", "EulerAncestral"])
+def test_steps_and_memory_go_on_where_a_run_is_cut(name, solver):
+    """Bit for bit at every step: steps count over the whole schedule, and what is remembered is in the state."""
+    model, noise, sigmas = model_of("FLOW"), noise_of(), sigmas_of("FLOW")
+    guider = guider_of(model, chain_of(name))
+    whole = run(guider, noise, sigmas, solver)[0]["samples"]
+    for cut in range(1, STEPS):
+        state = run(guider, noise, sigmas, solver, end_step=cut)[2]
+        assert bool(state.memory) == (name != "Steps")
+        fresh = guider_of(model, chain_of(name))
+        assert torch.equal(call(f"Stepwise{solver}", guider=fresh, state=state)[0]["samples"], whole)
+
+
+@pytest.mark.parametrize("solver", ["Euler", "Heun", "DPMSolver", "EulerAncestral"])
+def test_each_step_evaluates_what_its_scale_needs(solver):
+    """Scale 1 in the first two steps and 0 in the last: all calls of a step have its scale, under every sampler."""
+    model, noise, sigmas = model_of(), noise_of(batch=1), sigmas_of("EPS")
+    params = {"first_steps": 2, "first_scale": 1.0, "last_steps": 1, "last_scale": 0.0}
+    guider = guider_of(model, chain_of("Steps", **params))
+    run(guider, noise, sigmas, solver)
+    calls = 2 if solver in ("Heun", "DPMSolver") else 1
+    assert evaluated(model) == [*[1] * 2 * calls, *[2] * (STEPS - 3) * calls, 1]
+    evaluated(model).clear()
+    run(guider, noise, sigmas, solver, start_step=2)
+    assert evaluated(model) == [*[1] * 2 * calls, *[2] * (STEPS - 5) * calls, 1]
+
+
+def test_steps_under_a_foreign_sampler_are_those_of_ours():
+    """It tells its noise levels alone."""
+    model, noise, sigmas = model_of(), noise_of(), sigmas_of("EPS")
+    rule = chain_of("Steps", first_steps=2, first_scale=1.0, last_steps=2, last_scale=2.0)
+    guider, latent = guider_of(model, rule), {"samples": torch.zeros_like(noise)}
+    sampler = comfy.samplers.sampler_object("euler")
+    theirs = core.SamplerCustomAdvanced.execute(Given(noise), guider, sampler, sigmas, latent).args[0]["samples"]
+    calls = list(evaluated(model))
+    torch.testing.assert_close(theirs, run(guider, noise, sigmas, "Euler")[0]["samples"], rtol=1e-5, atol=1e-5)
+    assert evaluated(model)[len(calls) :] == calls
+
+
+def test_momentum_needs_no_negative_prompt():
+    """One prediction a call; with the prompt as its own negative it is the same picture."""
+    model, noise, sigmas = model_of("FLOW"), noise_of(batch=1), sigmas_of("FLOW")
+    given = {"model": model, "positive": prompt(0.4), "cfg": 1.0, "rule": chain_of("Momentum")}
+    (guider,) = call("StepwiseCFGGuider", **given, negative=None)
+    alone = run(guider, noise, sigmas)[0]["samples"]
+    assert evaluated(model) == [1] * STEPS
+    assert torch.equal(alone, run(guider_of(model, chain_of("Momentum"), 1.0), noise, sigmas)[0]["samples"])
+    assert not torch.equal(alone, run(guider_of(model, cfg=1.0), noise, sigmas)[0]["samples"])
+    message = refused("StepwiseCFGGuider", **{**given, "rule": chain_of("APG", chain_of("Momentum"))})
+    assert "rule changes guidance, and there is no negative prompt" in message
+
+
+def test_picture_and_sound_have_a_scale_each():
+    """As two runs with these scales; the network is pointwise. Bit for bit, and at equal scales plain guidance."""
+    model, sigmas = model_of("FLOW", dims=3), sigmas_of("FLOW")
+    generator = torch.Generator().manual_seed(1)
+    picture, sound = (torch.randn(shape, generator=generator) for shape in ((2, 4, 2, 5, 6), (2, 4, 7, 3)))
+
+    def both(rule=(), cfg=5.0):
+        noise = NestedTensor([picture, sound])
+        latent = {"samples": NestedTensor([torch.zeros_like(picture), torch.zeros_like(sound)])}
+        inputs = {"noise": Given(noise), "latent_image": latent, "sigmas": sigmas}
+        return call("StepwiseDPMpp2M", guider=guider_of(model, rule, cfg), **inputs)[0]["samples"].unbind()
+
+    apart = both(chain_of("Component", first_scale=2.0, others_scale=6.0))
+    for i, scale in enumerate((2.0, 6.0)):
+        assert torch.equal(apart[i], both(cfg=scale)[i])
+    equal = both(chain_of("Component", first_scale=2.0, others_scale=2.0))
+    assert all(torch.equal(a, b) for a, b in zip(equal, both(cfg=2.0), strict=True))
+    (alone, *_) = run(guider_of(model, chain_of("Component", first_scale=2.0)), picture, sigmas)
+    assert torch.equal(alone["samples"], apart[0])
 
 
 @pytest.mark.parametrize(("solver", "params"), [("DPMpp2M", {}), ("LMS", {"cfg_pp": True})])
@@ -141,7 +222,6 @@ def test_a_prompt_without_weight_is_not_evaluated(name, params, cfg, expected):
 @pytest.mark.parametrize("name", [name for name in RULES if name != "AnotherPrompt"])
 def test_guidance_1_is_the_run_of_the_positive_prompt_alone(name):
     model, noise, sigmas = model_of(), noise_of(), sigmas_of("EPS")
-    params = {"middle_scale": 1.0} if name == "Dual" else {}
-    guided = run(guider_of(model, chain_of(name, **params), 1.0), noise, sigmas)[0]["samples"]
+    guided = run(guider_of(model, chain_of(name, **NEUTRAL.get(name, {})), 1.0), noise, sigmas)[0]["samples"]
     basic = core.BasicGuider.execute(model, prompt(0.4)).args[0]
     torch.testing.assert_close(guided, run(basic, noise, sigmas)[0]["samples"], rtol=1e-5, atol=1e-5)

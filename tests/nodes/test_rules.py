@@ -5,10 +5,11 @@ import comfy.samplers
 import pytest
 import torch
 from comfy_extras.nodes_apg import APG
-from comfy_extras.nodes_cfg import CFGZeroStar
+from comfy_extras.nodes_cfg import CFGNorm, CFGZeroStar
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from comfy_extras.nodes_model_advanced import RescaleCFG
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
+from comfy_extras.nodes_tcfg import TCFG
 from stepwise.nodes.shared.schema import LATER
 from stepwise.samplers import FLOW, VE
 from stepwise.samplers.guidance import Call, extra_names, guide, needs
@@ -31,8 +32,15 @@ def patched(patch, x, cond, uncond, scale, sigma=SIGMA):
     options = patch(toy_model()).model_options
     out = [cond, uncond]
     for function in options.get("sampler_pre_cfg_function", []):
-        given = {"conds": out, "conds_out": out, "cond_scale": scale, "timestep": sigmas, "input": x, "sigma": sigmas}
-        out = function({**given, "model": None, "model_options": options})
+        given = {
+            "conds": [PROMPT, PROMPT],
+            "conds_out": out,
+            "cond_scale": scale,
+            "timestep": sigmas,
+            "input": x,
+            "sigma": sigmas,
+        }
+        out = function({**given, "input": x, "sigma": sigmas, "model": None, "model_options": options})
     return comfy.samplers.cfg_function(None, *out, scale, x, sigmas, options)
 
 
@@ -82,6 +90,29 @@ def test_zero_star_is_comfyuis_but_for_a_share_of_x(scale, path):
     shares = (lost * images_x).sum(1, keepdim=True) / images_x.square().sum(1, keepdim=True)
     assert relative(shares * images_x, lost) < 1e-7
     assert shares.abs().min() > 0.1
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(("space", "pre_cfg"), [("denoised", False), ("noise", True)])
+def test_cfg_norm_is_comfyuis_in_both_of_its_forms(scale, space, pre_cfg, differences):
+    """Theirs adds 1e-8 to a length. Its strength multiplies the picture in the one form and mixes in the other; ours
+    mixes in both, which is the same at 1."""
+    x, cond, uncond = images(3)
+    for strength in (1.0, 0.5) if pre_cfg else (1.0,):
+        theirs = patched(lambda model: CFGNorm.execute(model, strength, pre_cfg).args[0], x, cond, uncond, scale)  # noqa: B023
+        ours = by_rule("CFGNorm", x, (cond, uncond), scale, strength=strength, space=space)
+        differences("comfyui CFGNorm", difference := relative(ours, theirs))
+        assert difference < 1e-7
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_tangential_damping_is_comfyuis(scale, differences):
+    """Theirs decomposes in float32."""
+    x, cond, uncond = images(3)
+    theirs = patched(lambda model: TCFG.execute(model).args[0], x, cond, uncond, scale)
+    ours = by_rule("TCFG", x, (cond, uncond), scale)
+    differences("comfyui TCFG", difference := relative(ours, theirs))
+    assert difference < 1e-5
 
 
 def evaluated(monkeypatch, guider, conds, predictions, x):
@@ -157,7 +188,7 @@ def test_wrong_inputs_are_refused():
 
 def test_every_rule_node_takes_and_gives_a_chain():
     rules = {name: node for name, node in nodes_by_id().items() if name.endswith("Guidance")}
-    assert len(rules) == 10
+    assert len(rules) == 18
     for node in rules.values():
         schema = node.GET_SCHEMA()
         (*_, rule) = (each for each in schema.inputs if each.id not in LATER)

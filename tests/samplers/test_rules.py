@@ -8,39 +8,19 @@ from diffusers import DDPMScheduler
 from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeZeroStarGuidance
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 from exact import relative_rms
+from guidance_rules import EACH, LATENTS, PATHS, RULES, SIGMA, made, named, split, tensors
 from stepwise.samplers import FLOW, VE
 from stepwise.samplers.guidance import Call, Descent, cfg, extra_names, guide, needs, scale_at
 from stepwise.samplers.parameters import InputError
-from stepwise.samplers.registry import GUIDANCE
 from stepwise.tools.measure.counting import Device
 
-RULES = {entry.id: entry for entry in GUIDANCE if entry.kind}
-SHAPES = {"4-D": ((8, 4, 6, 5), ()), "5-D": ((8, 4, 3, 6, 5), ()), "packed": ((8, 1, 300), (240, 60))}
 SCALES = (0.0, 0.5, 1.5, 7.5, 30.0)
-EACH = pytest.mark.parametrize("name", RULES)
-LATENTS = pytest.mark.parametrize(("shape", "components"), SHAPES.values(), ids=SHAPES)
-PATHS = pytest.mark.parametrize("path", [VE, FLOW])
-SIGMA = 0.6
-
-
-def tensors(shape, count, dtype=torch.float32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, *shape, generator=generator, dtype=dtype).unbind()
-
-
-def made(name, **params):
-    """A rule with its defaults; conditionings are named, not given, and a drawn curve is the constant 1."""
-    entry = RULES[name]
-    defaults = {**dict.fromkeys(entry.others), **dict.fromkeys(entry.curves, lambda u: 1.0)}
-    return entry.rule({**defaults, **params})
-
-
-def named(rule, *others):
-    return dict(zip(extra_names((rule,)), others, strict=True))
-
-
 # Parameters with which the further prompts of a rule have no weight when the guider's scale is 1.
-NEUTRAL = {"Dual": {"middle_scale": 1.0}, "AnotherPrompt": {"prompt_scale": 0.0}}
+NEUTRAL = {
+    "Dual": {"middle_scale": 1.0},
+    "AnotherPrompt": {"prompt_scale": 0.0},
+    "Component": {"first_scale": 1.0, "others_scale": 1.0},
+}
 
 
 @EACH
@@ -80,6 +60,12 @@ PLAIN = [
     ("DrawnCurve", {}),
     ("Threshold", {"limit": 1000.0}),
     ("AnotherPrompt", {"prompt_scale": 0.0}),
+    ("FDG", {"low": 1.0}),
+    ("MAMBOG", {"alpha": 0.0}),
+    ("SMC", {"gain": 0.0}),
+    ("CFGNorm", {"strength": 0.0}),
+    ("CFGNorm", {"strength": 0.0, "space": "noise"}),
+    ("Momentum", {"alpha": 0.0}),
 ]
 
 
@@ -177,11 +163,6 @@ def test_apg_moves_no_further_than_its_threshold(shape, components):
     moved = guide((rule,), Call(x, SIGMA, VE, 10.0, components), {"cond": cond, "uncond": uncond}) - cond
     for (part,) in split(components, moved):
         assert part.flatten(1).norm(dim=1) == pytest.approx(torch.full((8,), 9.0 * 2.5, dtype=torch.float64))
-
-
-def split(components, *values):
-    """The components of packed tensors, else the tensors themselves."""
-    return zip(*(value.split(list(components), dim=-1) if components else (value,) for value in values), strict=True)
 
 
 def test_apgs_momentum_sums_the_steps_geometrically_and_advances_once_a_step():
@@ -407,7 +388,7 @@ def test_an_image_comes_out_alone_as_in_its_batch(name, shape, components):
         assert torch.equal(alone, runs[0][chosen])
 
 
-@EACH
+@pytest.mark.parametrize("name", [name for name in RULES if name != "Component"])
 def test_components_of_a_packed_latent_are_guided_apart(name):
     """As if each were a latent of its own."""
     rule, lengths = made(name), (240, 60)
@@ -523,6 +504,14 @@ COSTS = {
     "Interval": (1, 3),
     "Curve": (1, 3),
     "DrawnCurve": (1, 3),
+    "Steps": (1, 3),
+    "Component": (1, 3),
+    "TCFG": (21, 29),
+    "FDG": (15, 37),
+    "MAMBOG": (10, 14),
+    "SMC": (7, 19),
+    "CFGNorm": (8, 7),
+    "Momentum": (6, 17),
     "APG": (17, 20),
     "CFGZeroStar": (11, 20),
     "PerpNeg": (11, 23),

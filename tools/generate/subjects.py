@@ -54,7 +54,8 @@ class Subject:
 
     @property
     def function(self) -> Callable[..., Any] | None:
-        return getattr(self.entry, "plan", None) or getattr(self.entry, "function", None)
+        found = getattr(self.entry, "plan", None) or getattr(self.entry, "function", None)
+        return found or getattr(self.node, "FORMULA", None)
 
 
 def subject(node: Any) -> Subject:

@@ -20,6 +20,8 @@ WORKFLOWS = (
     guidance.drawn,
     guidance.without_burning,
     guidance.more_prompts,
+    guidance.newer_rules,
+    guidance.worse_versions,
     guidance.over_the_run,
     guidance.apg_by_hand,
     schedules.flow_model,

@@ -120,6 +120,79 @@ def more_prompts() -> Workflow:
     return w
 
 
+def newer_rules() -> Workflow:
+    rules, guiders = "Eight rules", "Guidance 7.5, nine times"
+    w = Workflow(
+        "Rules for today's models",
+        "newer_rules",
+        "## Nine ways with the same two predictions\nFrom top to bottom: guidance alone, each rule by itself, then "
+        "the scale by steps and, for video with sound, by component. Momentum acts without a negative prompt, too.",
+        ((PROMPTS, SCHEDULE), (rules,), (guiders, RUNS), ("A row of pictures for each",)),
+        demo=DIGITS,
+    )
+    model, prompts, begins = begin_on_karras(w, PROMPTS, SCHEDULE)
+    kinds = {
+        "CFG Norm": w.add("StepwiseCFGNormGuidance", rules),
+        "Tangential": w.add("StepwiseTCFGGuidance", rules),
+        "Frequencies": w.add("StepwiseFDGGuidance", rules),
+        "MAMBO-G": w.add("StepwiseMAMBOGGuidance", rules),
+        "Sliding mode": w.add("StepwiseSMCGuidance", rules),
+        "Momentum": w.add("StepwiseMomentumGuidance", rules, column=1),
+        "Steps": w.add("StepwiseStepsGuidance", rules, column=1),
+        "Component": w.add("StepwiseComponentGuidance", rules, column=1),
+    }
+    given = {"model": model[0], **prompts, "cfg": 7.5, "compact": True}
+    made = [("Plain", guider(w, guiders, "Plain", **given))]
+    made += [(title, guider(w, guiders, title, **given, rule=rule[0])) for title, rule in kinds.items()]
+    compared(w, model, begins, made)
+    return w
+
+
+def worse_versions() -> Workflow:
+    leaves_group, formula, told = "Predictions, good and worse", "Away from the worse one", "Told another noise level"
+    w = Workflow(
+        "Away from a worse version of the model",
+        "worse_versions",
+        "## Guidance without a negative prompt\nFrom top to bottom: guidance away from the empty prompt; with it what "
+        "a prediction without attention in the middle of the network lacks (Perturbed Attention Guidance); guidance "
+        "away from another model, here the same one with less detail; and the model told less noise than there is.",
+        ((PROMPTS, told), (leaves_group, formula), ("Guiders", RUNS), ("A row of pictures for each",)),
+        demo=DIGITS,
+    )
+    model, prompts, begins = begin_on_karras(w, PROMPTS, PROMPTS)
+    more = w.add("StepwiseDetail", told, "More detail", model=model[0], amount=0.15)
+    less = w.add("StepwiseDetail", told, "Less detail", model=model[0], amount=-0.3)
+    perturbation = w.add("StepwisePerturbation", leaves_group)
+    good, worse, other = (
+        w.add("StepwisePrediction", leaves_group, title, compact=True, conditioning=prompts["positive"], **by)
+        for title, by in (
+            ("Prediction", {}),
+            ("Perturbed", {"perturbation": perturbation[0]}),
+            ("Of the other model", {"model": less[0]}),
+        )
+    )
+    empty_prompt = w.add(
+        "StepwisePrediction", leaves_group, "Empty prompt", compact=True, conditioning=prompts["negative"]
+    )
+    plain = w.add("StepwiseCFGCombine", formula, "Plain", positive=good[0], negative=empty_prompt[0], scale=2.0)
+    lacks = w.add("StepwiseAddPredictions", formula, "What is lacking", a=good[0], b=worse[0], factor_b=-1.0)
+    added = {"a": plain[0], "b": lacks[0], "factor_b": 1.5}
+    attention = w.add("StepwiseAddPredictions", formula, "Perturbed attention", column=1, **added)
+    two = {"positive": good[0], "negative": other[0], "scale": 2.0}
+    models = w.add("StepwiseCFGCombine", formula, "Two models", column=1, **two)
+    made = [
+        (title, w.add("StepwiseGuider", "Guiders", f"Guider: {title}", compact=True, model=by[0], prediction=each[0]))
+        for title, by, each in (
+            ("plain", model, plain),
+            ("attention", model, attention),
+            ("two models", model, models),
+            ("detail", more, plain),
+        )
+    ]
+    compared(w, model, begins, made)
+    return w
+
+
 def cfg_by_hand() -> Workflow:
     leaves_group, formula = "A prediction for each prompt", "Combined by a formula"
     w = Workflow(
