@@ -14,11 +14,11 @@ from ..samplers.parameters import InputError, checked, counted, quoted
 from ..samplers.registry import OPERATIONS, Operation
 from ..samplers.registry.papers import PAG_PAPER, SLG
 from .host.cfg_patches import not_applied
+from .host.evaluators import Evaluator, Perturbation
 from .host.guider import PredictionGuider
 from .host.levels import read_sigmas
 from .host.models import path_of, sampling_of
 from .host.sampler import Limits, PlanSampler, make_plan, resting_steps
-from .host.variants import Perturbation, Variant
 from .shared.curves import curve_of
 from .shared.messages import named, show_text
 from .shared.schema import GuidanceType, PerturbationType, PredictionType, description, only, widgets
@@ -59,8 +59,8 @@ class StepwisePrediction(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning, model=None, perturbation=None) -> io.NodeOutput:
-        variant = None if model is None and perturbation is None else Variant(model, perturbation)
-        return io.NodeOutput(Leaf(conditioning, variant=variant))
+        evaluator = None if model is None and perturbation is None else Evaluator(model, perturbation)
+        return io.NodeOutput(Leaf(conditioning, evaluator=evaluator))
 
 
 class StepwisePerturbation(io.ComfyNode):
@@ -267,7 +267,7 @@ def report(
 
 def said_of(leaf: Prediction) -> str:
     """What evaluates a leaf, where that is not the guider's own model as it is: a model call of its own."""
-    return f" ({leaf.variant.name})" if isinstance(leaf, Leaf) and isinstance(leaf.variant, Variant) else ""
+    return f" ({leaf.evaluator.name})" if isinstance(leaf, Leaf) and isinstance(leaf.evaluator, Evaluator) else ""
 
 
 def where_used(used: Sequence[float], levels: Sequence[float]) -> str:

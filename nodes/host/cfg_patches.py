@@ -26,7 +26,7 @@ def pair_of(expression: Prediction) -> Guided | None:
     pair = guided[0]
     # They evaluate the positive one anew, as the guider's own model has it.
     both = isinstance(pair.positive, Leaf) and isinstance(pair.negative, Leaf)
-    return pair if both and pair.positive.variant is None else None
+    return pair if both and pair.positive.evaluator is None else None
 
 
 def patches(options: Options) -> Iterator[tuple[str, Any]]:

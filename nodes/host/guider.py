@@ -6,8 +6,8 @@ the host's guider.
 
 import logging
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import comfy.samplers
@@ -15,42 +15,21 @@ import node_helpers
 from torch import Tensor
 
 from ...samplers import Path
-from ...samplers.guidance import Call, Chain, Descent, resting, scale_at
+from ...samplers.guidance import Call, Chain, scale_at
 from ...samplers.guidance.evaluation import evaluate, flat, guided_in, needed, varies
 from ...samplers.guidance.expressions import Guided, Leaf, Prediction, guided, negatives, subexpressions
 from ...samplers.guidance.informed import asks, told
 from ...samplers.linear_combination import combine
 from .cfg_patches import asked, guided_with_patches, not_applied, pair_of
+from .evaluators import Evaluator, Others, check_alike
+from .guided_run import Run
+from .leaves import both_sides, in_host_order, model_of, resting_in, unlike_positive
 from .models import path_of
 from .plain_calls import CFG_PATCHES, Prepared, is_plain
 from .progress import progress_of
 from .roles import NEGATIVE, POSITIVE, with_roles
-from .variants import Others, Variant, check_alike
 
 Options = Mapping[str, Any]
-
-
-@dataclass
-class Run:
-    """What a guider keeps for the length of one run.
-
-    It has `evaluated` so many predictions of those that were `possible`; `fixed` are the factors of a sum of
-    leaves that is the same at all calls; `prepared` is by the model, None for the guider's own; `others` are the models
-    beside it; `descent` is the memory under a foreign sampler; `levels` is its schedule, and
-    `told` an expression whose rules know their step, with the one it was made of and the step.
-    """
-
-    others: Others | None = None
-    components: tuple[int, ...] = ()
-    shapes: tuple[tuple[int, ...], ...] = ()
-    levels: tuple[float, ...] = ()
-    told: tuple[Prediction, int | None, Prediction] | None = None
-    prepared: dict[Any, Prepared] = field(default_factory=dict)
-    descent: Descent = field(default_factory=Descent)
-    evaluated: int = 0
-    possible: int = 0
-    fixed: tuple[Prediction, Mapping[int, float]] | None = None
-    warned: bool = False
 
 
 class PredictionGuider(comfy.samplers.CFGGuider):
@@ -76,7 +55,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
             check_alike(self.model_patcher, model)
         unwanted = unlike_positive(leaves, negatives(expression))
         self.leaves = in_host_order(leaves, unwanted)
-        self.varied = any(leaf.variant is not None for leaf in leaves)
+        self.apart = any(leaf.evaluator is not None for leaf in leaves)
         self.roles = [NEGATIVE if leaf in unwanted else POSITIVE for leaf in self.leaves]
         self.keys = ("positive", "negative", *(f"prediction {i + 1}" for i in range(2, len(self.leaves))))
         self.original_conds = {}
@@ -163,7 +142,7 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         if plain and self.run.fixed is not None and self.run.fixed[0] is expression:
             return self.summed(self.run.fixed[1], conds, plain, x, timestep, options)
         call = self.call(x, timestep, options)
-        if not plain and not self.varied and expression is pair_of(expression) and expression.linear:
+        if not plain and not self.apart and expression is pair_of(expression) and expression.linear:
             return self.hosts_own(expression, call, conds, timestep, options, seed)
         known: dict[Prediction, Tensor] = {}
         progress = progress_of(options)
@@ -285,8 +264,8 @@ class PredictionGuider(comfy.samplers.CFGGuider):
     ) -> Mapping[int, Tensor]:
         """The denoised predictions of these leaves, of one model call if the host's rules for batches allow it."""
         self.note(len(indices))
-        if self.varied:
-            found = self.of_variants(indices, conds, x, timestep, options)
+        if self.apart:
+            found = self.of_evaluators(indices, conds, x, timestep, options)
         else:
             found = self.of_model(None, self.inner_model, indices, conds, plain, x, timestep, options)
         progress = progress_of(options)
@@ -295,22 +274,22 @@ class PredictionGuider(comfy.samplers.CFGGuider):
                 progress.witness(self.keys[index], found[index])
         return found
 
-    def of_variants(
+    def of_evaluators(
         self, indices: tuple[int, ...], conds: Sequence[Any], x: Tensor, timestep: Tensor, options: Options
     ) -> dict[int, Tensor]:
         """One batch for the leaves of each model with each perturbation, in the order of the leaves."""
         groups: dict[Any, list[int]] = {}
         for index in indices:
-            groups.setdefault(self.leaves[index].variant, []).append(index)
+            groups.setdefault(self.leaves[index].evaluator, []).append(index)
         found: dict[int, Tensor] = {}
-        for variant, group in groups.items():
-            variant = variant or Variant()
+        for evaluator, group in groups.items():
+            evaluator = evaluator or Evaluator()
             held, model, given = None, self.inner_model, options
-            if variant.model is not None:
-                other = self.run.others.ready[variant.model]
-                held, model, given = variant.model, other.inner, other.options
-            if variant.perturbation is not None:
-                given = variant.perturbation.options(given)
+            if evaluator.model is not None:
+                other = self.run.others.ready[evaluator.model]
+                held, model, given = evaluator.model, other.inner, other.options
+            if evaluator.perturbation is not None:
+                given = evaluator.perturbation.options(given)
             plain = is_plain([conds[index] for index in group], given)
             made = self.of_model(held, model, tuple(group), conds, plain, x, timestep, given)
             found |= {index: made[index] for index in group}
@@ -368,34 +347,3 @@ def by_host(model: Any, conds: list[Any], x: Tensor, timestep: Tensor, options: 
         args = {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": options}
         return options["sampler_calc_cond_batch_function"](args)
     return comfy.samplers.calc_cond_batch(model, conds, x, timestep, options)
-
-
-def model_of(leaf: Leaf) -> Any:
-    """The model that evaluates it, None for the guider's own."""
-    return leaf.variant.model if isinstance(leaf.variant, Variant) else None
-
-
-def unlike_positive(leaves: Sequence[Leaf], unwanted: Container[Leaf]) -> list[Leaf]:
-    """The leaves that are like the negative prompt: those that are moved away from, but for a positive prompt that is
-    evaluated in another way too."""
-    wanted = [leaf.conditioning for leaf in leaves if leaf not in unwanted]
-    own = [leaf for leaf in leaves if leaf in unwanted]
-    return [leaf for leaf in own if leaf.variant is None or all(each is not leaf.conditioning for each in wanted)]
-
-
-def resting_in(expression: Prediction, level: float, step: int | None, path: Path) -> list[Guided]:
-    """The guidances that leave x as it is, in a step that begins at this noise level."""
-    return [part for part in guided_in(expression) if resting(part.rules, part.scale, level, path, step)]
-
-
-def both_sides(expression: Prediction, wanted: Container[Prediction]) -> list[Leaf]:
-    """Both conditionings of each guidance in the expression that has a part in the call with one of them."""
-    pairs = ((part.positive, part.negative) for part in guided_in(expression))
-    return [leaf for pair in pairs if any(side in wanted for side in pair) for leaf in pair if isinstance(leaf, Leaf)]
-
-
-def in_host_order(leaves: Sequence[Leaf], negatives: Container[Leaf]) -> tuple[Leaf | None, ...]:
-    """First the leaf that is the host's `positive`, then its `negative` (None where there is none), then the others."""
-    wanted = [leaf for leaf in leaves if leaf not in negatives]
-    unwanted = [leaf for leaf in leaves if leaf in negatives]
-    return (*(wanted[:1] or [None]), *(unwanted[:1] or [None]), *wanted[1:], *unwanted[1:])

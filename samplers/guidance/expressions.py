@@ -30,21 +30,21 @@ class Leaf(Prediction):
     """The model's prediction for one conditioning. Leaves of one conditioning are equal: it is evaluated once.
 
     `negative` tells two apart where guidance moves from a conditioning to itself: a model may look at the role, too.
-    `variant` is what evaluates it where that is not the guider's own model as it is; equal ones are the same.
+    `evaluator` is what evaluates it where that is not the guider's own model as it is; equal ones are the same.
     """
 
     conditioning: Any
     negative: bool = False
-    variant: Hashable | None = None
+    evaluator: Hashable | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Leaf):
             return False
         same = other.conditioning is self.conditioning and other.negative is self.negative
-        return same and other.variant == self.variant
+        return same and other.evaluator == self.evaluator
 
     def __hash__(self) -> int:
-        return hash((id(self.conditioning), self.negative, self.variant))
+        return hash((id(self.conditioning), self.negative, self.evaluator))
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,7 @@ def handed_on(args: Any, extra_options: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Variant:
+class Evaluator:
     """What evaluates a prediction in the place of the guider's own model. One that has the same is the same."""
 
     model: Any = None
