@@ -48,6 +48,15 @@ function told(change, id) {
     return `${before}${change.name}${where} was ${short(change.was)}, is ${short(change.is)}`
 }
 
+/**
+ * Of what differs, what lets a run begin anew: all of it, or, for a run that went on from a state, what leads to that
+ * state and the loss of its wire. For the rest such a run goes on from its state again.
+ */
+export function beginnings(found, shown) {
+    const lost = (each) => "is" in each && each.is === undefined
+    return shown.went_on ? found.filter((each) => each.by === "state" && (each.id !== shown.node || lost(each))) : found
+}
+
 /** The changes in words, the first of them in full. */
 export function inWords(found, id) {
     const more = found.length > 2 ? ` (and ${found.length - 2} more)` : ""

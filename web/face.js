@@ -5,7 +5,7 @@
 // page would send the same again, the host has the result at hand, and a run goes on from there.
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
-import { canPutBack, changes, inWords, moves, putBack } from "./changes.js"
+import { beginnings, canPutBack, changes, inWords, moves, putBack } from "./changes.js"
 import { goOn, note } from "./go_on.js"
 import { button, heightAt, nodeAt, remember, takesSteps } from "./page.js"
 import { MARGIN, drawnWidget, follow } from "./shared.js"
@@ -39,8 +39,9 @@ class Face {
     /** A run of this node has ended well, or its result came from the cache. */
     executed(shown) {
         const before = this.shown
-        const found = before?.paused ? changes(before.with, shown.with, shown.node) : []
-        this.anew = found.length ? `Began anew: ${inWords(found, shown.node)}.` : ""
+        const found = before?.paused ? beginnings(changes(before.with, shown.with, shown.node), shown) : []
+        const what = shown.went_on ? "Its state is new" : "Began anew"
+        this.anew = found.length ? `${what}: ${inWords(found, shown.node)}.` : ""
         if (!this.anew) this.anew = this.newState(shown)
         this.shown = shown
         this.saved = null
@@ -49,6 +50,15 @@ class Face {
         else paused.delete(this)
         this.draw()
         compareSoon()
+    }
+
+    /** A run of this node was cancelled or failed, and was saved: what there was to say of a pause before it is past. */
+    ended(saved) {
+        this.saved = saved
+        this.anew = ""
+        this.stale = []
+        paused.delete(this)
+        this.draw()
     }
 
     /** What there is to say where the wired state is none that was paused before, but of a new run. */
@@ -89,7 +99,9 @@ class Face {
         if (this.anew) this.write("anew", this.anew)
         if (stale.length) {
             const why = moves(stale) ? ' It changes after every run: set "control after generate" to fixed.' : ""
-            this.write("stale", `The next run begins anew: ${inWords(stale, shown.node)}.${why}`)
+            const causes = beginnings(stale, shown)
+            const next = causes.length ? "begins anew" : "goes on from its state again"
+            this.write("stale", `The next run ${next}: ${inWords(causes.length ? causes : stale, shown.node)}.${why}`)
             if (canPutBack(stale)) this.element.append(button("Put back and keep", () => this.keep()))
         }
         for (const remark of shown?.remarks ?? []) this.write("remark", remark)
@@ -159,9 +171,8 @@ app.registerExtension({
             const node = nodeAt(detail.node)
             if (!node || !takesSteps(node)) return
             const face = faceFor(node)
-            face.saved = detail
+            face.ended(detail)
             note(node, detail.file)
-            face.draw()
         })
     },
     nodeCreated(node) {

@@ -39,6 +39,7 @@ class Face:
         shown = {
             "node": self.node,
             "did": did(held, state),
+            "went_on": state is not None,
             "paused": is_paused(held),
             "remarks": self.remarks,
             "with": upstream(self.prompt, self.node),

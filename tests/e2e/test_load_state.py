@@ -180,11 +180,18 @@ def cancelled(editor, ids, steps):
 
 @CANVASES
 def test_cancel_and_go_on_with_one_click(open_editor, nodes2, server, no_states):
-    """The node says where it was saved; a click places and wires Load State; the run goes on to its end."""
+    """The node says where it was saved; a click places and wires Load State; the run goes on to its end.
+
+    Nothing is said any more of the pause that was before.
+    """
     editor = open_editor(nodes2=nodes2)
-    ids = editor.page.evaluate(GRAPH, ["StepwiseDPMpp2M", None, 10000])
+    ids = editor.page.evaluate(GRAPH, ["StepwiseDPMpp2M", None, 2])
     editor.page.evaluate("id => { app.graph.getNodeById(id).title = 'portrait run' }", ids["one"])
+    editor.page.evaluate(FIXED, ids["noise"])
+    editor.queue().check()
+    faces(editor, lambda all: ids["one"] in all)
     face = cancelled(editor, ids, STEPS)
+    assert lines(face, "stale") == []
     (said,) = lines(face, "saved")
     told = re.fullmatch(
         rf"saved at step (\d+) of {STEPS}: (stepwise/autosave_(.+)_portrait-run_(.+)_\w{{12}}\.safetensors) \[output\]",
@@ -209,6 +216,7 @@ def test_cancel_and_go_on_with_one_click(open_editor, nodes2, server, no_states)
     editor.queue().check()
     found = faces(editor, lambda all: ids["one"] in all and lines(all[ids["one"]], "did"))
     assert lines(found[ids["one"]], "did") == [f"went on from step {step} to {STEPS}, seed 7"]
+    assert lines(found[ids["one"]], "anew") == []
     assert editor.errors_of_pack() == []
 
 

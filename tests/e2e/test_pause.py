@@ -170,6 +170,35 @@ def test_an_input_that_changes_after_a_pause_is_named(open_editor, nodes2):
 
 
 @CANVASES
+def test_a_part_that_goes_on_does_not_begin_anew_with_its_own_inputs(open_editor, nodes2):
+    """It goes on from its state again; only what leads to the state lets the run begin anew."""
+    editor = open_editor(nodes2=nodes2)
+    ids = editor.page.evaluate(GRAPH, ["StepwiseDPMpp2M", "StepwiseDPMpp2M", 10])
+    editor.page.evaluate(FIXED, ids["noise"])
+    editor.page.evaluate(SET, [ids["two"], "end_step", 15])
+    editor.queue().check()
+    changed = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()"
+    for node, name, value, said in (
+        ("two", "end_step", 20, "The next run goes on from its state again: end_step was 15, is 20."),
+        (
+            "one",
+            "end_step",
+            12,
+            "The next run begins anew: state: end_step of DPM++ 2M was 10, is 12.",
+        ),
+        ("one", "end_step", 10, "The next run goes on from its state again: end_step was 15, is 20."),
+    ):
+        editor.page.evaluate(SET, [ids[node], name, value])
+        editor.page.evaluate(changed)
+        faces(editor, lambda all, said=said: ids["two"] in all and lines(all[ids["two"]], "stale") == [said])
+    editor.queue().check()
+    went = ["went on from step 10 to 20, seed 7"]
+    found = faces(editor, lambda all: lines(all[ids["two"]], "did") == went)
+    assert lines(found[ids["two"]], "anew") == lines(found[ids["two"]], "stale") == []
+    assert editor.errors_of_pack() == []
+
+
+@CANVASES
 def test_a_noise_of_another_seed_beside_a_state_is_said_once(open_editor, nodes2):
     """As after an autosave: the state has one seed, RandomNoise shows another, and the run goes on."""
     editor = open_editor(nodes2=nodes2)

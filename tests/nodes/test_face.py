@@ -47,11 +47,12 @@ def ksampler(**inputs):
 
 def test_a_paused_node_says_where_and_with_which_seed():
     (_, _, state), shown = with_face(**begins(), end_step=3)
-    assert (shown["did"], shown["paused"]) == ("stopped at step 3 of 6, seed 7", True)
+    assert (shown["did"], shown["paused"], shown["went_on"]) == ("stopped at step 3 of 6, seed 7", True, False)
     (_, _, further), shown = with_face(guider=guider_of(), state=state, end_step=5)
     assert (shown["did"], shown["paused"]) == ("went on from step 3, stopped at step 5 of 6, seed 7", True)
     _, shown = with_face(guider=guider_of(), state=further)
     assert (shown["did"], shown["paused"]) == ("went on from step 5 to 6, seed 7", False)
+    assert shown["went_on"]
 
 
 def test_a_run_in_one_piece_says_nothing():
