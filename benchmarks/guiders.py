@@ -154,27 +154,30 @@ class NoCheck:
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         return self.denoiser(x, sigma)
 
+    def note(self, *_: Any) -> None:
+        pass
+
     def look(self, *_: Any, **__: Any) -> None:
         pass
 
 
-def never_idle() -> type:
-    """The finite check on a device that always has work: it is read at the end of the run only."""
-    from stepwise.nodes.host.finite import FiniteCheck
-
-    return type("NeverIdle", (FiniteCheck,), {"idle": lambda self: False})
-
-
 def count(
-    kind: str, family: str, shape: Sequence[int], check: bool = False, rule: Any = (), sampler: str | None = None
+    kind: str,
+    family: str,
+    shape: Sequence[int],
+    check: bool = False,
+    rule: Any = (),
+    sampler: str | None = None,
+    idle: bool = False,
 ) -> Counts:
-    """One step on a pretended GPU: guider and sampler of one kind, unless a `sampler` of the other is asked for."""
+    """One step on a pretended GPU, an idle one or one that never is: guider and sampler of one kind, unless a `sampler`
+    of the other is asked for."""
     from stepwise.nodes.host import sampler as host
 
     kept = host.FiniteCheck
-    host.FiniteCheck = never_idle() if check else NoCheck
+    host.FiniteCheck = kept if check else NoCheck
     try:
-        with torch.no_grad(), Device(shape) as device:
+        with torch.no_grad(), Device(shape, idle) as device:
             x = device.given(torch.ones(*shape))
             stage = staged(kind, family, x, device.put, rule)
             until_enough(sampler or kind, stage, x, Between(MIDDLE, MIDDLE + 1, device.begin, device.end))

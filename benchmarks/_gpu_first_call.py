@@ -1,0 +1,128 @@
+"""Whether the first call of a network in a process differs from later ones, and whether a call that is thrown away
+makes a resumed run equal again: SD1.5 in float16, over several processes."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from stepwise.benchmarks._gpu_networks import DEVICE, Subject, sd15
+from stepwise.benchmarks._gpu_runs import Results, difference, ours
+from stepwise.nodes.runs import files
+from torch import Tensor, nn
+
+STEPS, CUT = 10, 5
+# What a new process does before it goes on from a state: nothing, or a call that is thrown away, of the run's own
+# shape or of a small one.
+ROLES = ("cold", "own shape", "small")
+
+
+def compared(one: Tensor, other: Tensor) -> float:
+    """0 for equal bits."""
+    return 0.0 if torch.equal(one.cpu(), other.cpu()) else difference(one, other)
+
+
+def one_call(subject: Subject, side: int = 0) -> Tensor:
+    """The network alone on fixed numbers, both prompts at once."""
+    side = side or subject.shape[-1]
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, subject.shape[1], side, side, generator=generator).to(DEVICE)
+    context = torch.cat([subject.positive[0][0], subject.negative[0][0]]).to(DEVICE)
+    dtype = subject.network.dtype
+    return subject.network(x.to(dtype), torch.full((2,), 500.0, device=DEVICE), context=context.to(dtype)).float()
+
+
+class Layers:
+    """What every layer without parts got and gave in a call of the network."""
+
+    def __init__(self, network: nn.Module):
+        self.seen: dict[str, tuple[Tensor, Tensor]] = {}
+        leaves = [(name, layer) for name, layer in network.named_modules() if not list(layer.children())]
+        self.kinds = {name: type(layer).__name__ for name, layer in leaves}
+        self.hooks = [layer.register_forward_hook(self.watching(name)) for name, layer in leaves]
+
+    def watching(self, name: str) -> Any:
+        def hook(layer: nn.Module, given: tuple[Any, ...], out: Any) -> None:
+            if given and isinstance(given[0], Tensor) and isinstance(out, Tensor):
+                self.seen[name] = given[0].clone(), out.clone()
+
+        return hook
+
+    def remove(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+def layers_that_differ(first: Layers, later: Layers) -> dict[str, Any]:
+    """The layers that gave something else for the same input, in the order of the call."""
+    own = [
+        f"{name} ({first.kinds[name]})"
+        for name, (given, out) in first.seen.items()
+        if name in later.seen and torch.equal(given, later.seen[name][0]) and not torch.equal(out, later.seen[name][1])
+    ]
+    return {"by themselves": own[:10], "how many": len(own), "of": len(first.seen)}
+
+
+def calls(subject: Subject) -> dict[str, Any]:
+    """The first calls of the network in this process against the last of them."""
+    watched = Layers(subject.network)
+    made = [one_call(subject)]
+    watched.remove()
+    made += [one_call(subject) for _ in range(3)]
+    small = [one_call(subject, side=subject.shape[-1] // 2) for _ in range(3)]
+    made += [one_call(subject) for _ in range(2)]
+    again = Layers(subject.network)
+    made.append(one_call(subject))
+    again.remove()
+    return {
+        "calls 1 to 6 against the last": [compared(each, made[-1]) for each in made[:-1]],
+        "calls of half the side, 1 and 2 against the last": [compared(each, small[-1]) for each in small[:-1]],
+        "layers of call 1": layers_that_differ(watched, again),
+    }
+
+
+def whole_and_state(subject: Subject, folder: Path) -> dict[str, Any]:
+    """A whole run, twice, and its state half-way, as files for other processes."""
+    first, again = (ours(subject, "DPMpp2M", STEPS)[0]["samples"] for _ in range(2))
+    state = ours(subject, "DPMpp2M", STEPS, end_step=CUT)[2]
+    (folder / "state.safetensors").write_bytes(files.to_bytes(state, {}))
+    save_file({"whole": again.cpu().clone()}, folder / "whole.safetensors")
+    rest = ours(subject, "DPMpp2M", STEPS, state=state)[0]["samples"]
+    return {"two whole runs": compared(first, again), "resumed in this process": compared(rest, again)}
+
+
+def resumed(subject: Subject, role: str, folder: Path) -> dict[str, Any]:
+    """In a new process: what of the run that was made in another one differs."""
+    state = files.read(folder / "state.safetensors", "state.safetensors")
+    whole = load_file(folder / "whole.safetensors")["whole"]
+    if role == "own shape":
+        ours(subject, "DPMpp2M", STEPS, state=state, end_step=CUT + 1)
+    elif role == "small":
+        one_call(subject, side=8)
+    rests = [ours(subject, "DPMpp2M", STEPS, state=state)[0]["samples"] for _ in range(3)]
+    return {"resumed, three times": [compared(rest, whole) for rest in rests]}
+
+
+def first_call(results: Results, end: float, folder: Path, subject: Subject, small: bool) -> None:
+    results.put("first call", "a run in the first process", whole_and_state(subject, folder))
+    for role in ROLES:
+        left = end - time.time()
+        if left < 10.0:
+            results.put("first call", role, "no time left")
+            continue
+        command = [sys.executable, sys.argv[0], "--role", role, "--folder", str(folder), *["--small"] * small]
+        made = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)
+        file = folder / f"{role}.json"
+        said = file.read_text(encoding="utf-8") if file.is_file() else (made.stdout + made.stderr)[-2000:]
+        results.put("first call", role, said)
+
+
+def in_a_new_process(role: str, folder: Path, small: bool) -> None:
+    import json
+
+    subject = sd15(small)
+    found = resumed(subject, role, folder)
+    (folder / f"{role}.json").write_text(json.dumps(found), encoding="utf-8")
