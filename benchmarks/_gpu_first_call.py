@@ -1,11 +1,12 @@
 """Whether the first call of a network in a process differs from later ones, and whether a call that is thrown away
 makes a resumed run equal again: SD1.5 in float16, over several processes."""
 
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -107,22 +108,35 @@ def resumed(subject: Subject, role: str, folder: Path) -> dict[str, Any]:
 
 
 def first_call(results: Results, end: float, folder: Path, subject: Subject, small: bool) -> None:
+    """Side by side, since a process takes longer to begin than to do this."""
     results.put("first call", "a run in the first process", whole_and_state(subject, folder))
-    for role in ROLES:
-        left = end - time.time()
-        if left < 10.0:
-            results.put("first call", role, "no time left")
-            continue
-        command = [sys.executable, sys.argv[0], "--role", role, "--folder", str(folder), *["--small"] * small]
-        made = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)
+    running = {role: begun(role, folder, small) for role in ROLES}
+    for role, (process, log) in running.items():
+        try:
+            process.wait(max(1.0, end - time.time()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
         file = folder / f"{role}.json"
-        said = file.read_text(encoding="utf-8") if file.is_file() else (made.stdout + made.stderr)[-2000:]
+        said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else last_of(folder / f"{role}.log")
         results.put("first call", role, said)
 
 
-def in_a_new_process(role: str, folder: Path, small: bool) -> None:
-    import json
+def begun(role: str, folder: Path, small: bool) -> tuple[subprocess.Popen[str], IO[str]]:
+    """A process of that role, and the file that takes what it says."""
+    log = (folder / f"{role}.log").open("w", encoding="utf-8")
+    command = [sys.executable, sys.argv[0], "--role", role, "--folder", str(folder), *["--small"] * small]
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True), log
 
+
+def last_of(file: Path) -> str:
+    return "no result: " + file.read_text(encoding="utf-8", errors="replace")[-2000:]
+
+
+def in_a_new_process(role: str, folder: Path, small: bool) -> None:
     subject = sd15(small)
     found = resumed(subject, role, folder)
-    (folder / f"{role}.json").write_text(json.dumps(found), encoding="utf-8")
+    beside = folder / f"{role}.tmp"
+    beside.write_text(json.dumps(found), encoding="utf-8")
+    beside.replace(folder / f"{role}.json")

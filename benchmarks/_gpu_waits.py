@@ -37,7 +37,7 @@ def waits() -> Iterator[Counter[str]]:
 
     def note(kind: str) -> None:
         frames = [f for f in traceback.extract_stack()[:-2] if "warnings" not in f.filename]
-        own = [f for f in frames if "stepwise" in f.filename or "pack" in f.filename or "comfy" in f.filename.lower()]
+        own = [f for f in frames if "stepwise" in f.filename or "/comfy" in f.filename or "ComfyUI" in f.filename]
         places = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in own[-3:]]
         found[f"{kind}: {' < '.join(reversed(places))}"] += 1
 
