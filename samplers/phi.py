@@ -8,6 +8,8 @@ import numpy as np
 from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
 
+Values = NDArray[np.float64]
+
 SERIES_BELOW = 1.0
 SERIES_TERMS = 20
 QUADRATURE_NODES = 32
@@ -20,7 +22,7 @@ def _series(k: int) -> tuple[float, ...]:
 
 
 @cache
-def legendre() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def legendre() -> tuple[Values, Values]:
     """The points and weights of Gauss and Legendre's rule on [-1, 1]."""
     return leggauss(QUADRATURE_NODES)
 
@@ -47,17 +49,22 @@ def phi(k: int, h: float) -> float:
     return value
 
 
-def lagrange(nodes: Sequence[float], j: int) -> list[float]:
-    """Coefficients, constant first, of the polynomial that is 1 at nodes[j] and 0 at the others."""
-    poly = [1.0]
-    for k, node in enumerate(nodes):
-        if k != j:
-            scale = 1.0 / (nodes[j] - node)
-            poly.append(0.0)
-            for i in range(len(poly) - 1, 0, -1):
-                poly[i] = (poly[i - 1] - node * poly[i]) * scale
-            poly[0] *= -node * scale
-    return poly
+def polynomial_weights(places: Sequence[float], moments: Sequence[float]) -> list[float]:
+    """The integrals of the Lagrange polynomials of `places`, from those of 1, u, u^2 and so on.
+
+    They solve sum_i w_i places_i^k = moments_k, the system of Vandermonde, by divided differences (Bjorck and Pereyra
+    1970; Golub and Van Loan 2013, algorithm 4.6.2).
+    """
+    found, n = list(moments), len(places)
+    for k in range(n - 1):
+        for i in range(n - 1, k, -1):
+            found[i] -= places[k] * found[i - 1]
+    for k in range(n - 2, -1, -1):
+        for i in range(k + 1, n):
+            found[i] /= places[i] - places[i - k - 1]
+        for i in range(k, n - 1):
+            found[i] -= found[i + 1]
+    return found
 
 
 def exponential_weights(
@@ -74,33 +81,38 @@ def exponential_weights(
     scaled = [(node - lam_s) / h for node in nodes]
     moments = [rate * h * math.factorial(k) * phi(k + 1, -rate * h) for k in range(len(nodes))]
     moments[2:3] = [curvature * moment for moment in moments[2:3]]
-    return [
-        math.fsum(c * moment for c, moment in zip(lagrange(scaled, j), moments, strict=True)) for j in range(len(nodes))
-    ]
+    return polynomial_weights(scaled, moments)
 
 
-def adams_weights(
-    nodes: Sequence[float], s: float, t: float, time: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
-) -> list[float]:
-    """The integral over sigma in [s, t] of L_j(time(sigma)), for each of `nodes`.
+def adams_weights(nodes: Sequence[float], t: float) -> list[float]:
+    """The integral over sigma from nodes[0] to t of L_j(sigma), for each of `nodes`: the weights of the Adams-Bashforth
+    method on an uneven grid, exactly."""
+    s = nodes[0]
+    return polynomial_weights([(node - s) / (t - s) for node in nodes], [(t - s) / k for k in range(1, len(nodes) + 1)])
 
-    Without a `time` it is sigma itself: these are the weights of the Adams-Bashforth method on an uneven grid, exactly.
-    Another is integrated by Gauss and Legendre's rule in log sigma, in which polynomials of those in use are smooth.
+
+def timed_weights(
+    sigmas: Sequence[float], time: Callable[[Values], Values], order: int
+) -> Callable[[int, int], list[float]]:
+    """(step, used) -> the integrals over the step of L_j(time(sigma)), for each of the `used` levels up to its own.
+
+    They are integrated by Gauss and Legendre's rule in log sigma, in which polynomials of the times in use are smooth;
+    of all steps at once. The step to or from 0 has none.
     """
-    count, moments = len(nodes), list[float]()
-    if time is None:
-        scaled = [(node - nodes[0]) / (t - s) for node in nodes]
-        low, high = (s - nodes[0]) / (t - s), (t - nodes[0]) / (t - s)
-        moments = [(t - s) * (high**k - low**k) / k for k in range(1, count + 1)]
-    else:
-        points, weights = legendre()
-        half = 0.5 * math.log(t / s)
-        sigma = s * np.exp(half * (1.0 + points))
-        places = time(np.array([*nodes, *sigma]))
-        places = (places - places[0]) / (places[-1] - places[0])
-        scaled, u, powers = places[:count].tolist(), places[count:], half * weights * sigma
-        for _ in range(count):
-            moments.append(float(powers.sum()))
-            powers = powers * u
-    polys = [lagrange(scaled, j) for j in range(count)]
-    return [math.fsum(c * moment for c, moment in zip(poly, moments, strict=True)) for poly in polys]
+    levels = np.array(sigmas)
+    points, weights = legendre()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = 0.5 * np.log(levels[1:] / levels[:-1])[:, None]
+        at = levels[:-1, None] * np.exp(half * (1.0 + points))
+        times, inner = time(levels), time(at)
+        span = times[1:] - times[:-1]
+        u = (inner - times[:-1, None]) / span[:, None]
+        measure = half * weights * at
+        moments = np.array([(measure * u**k).sum(axis=1) for k in range(order)]).T.tolist()
+    times, span = times.tolist(), span.tolist()
+
+    def weights_at(step: int, used: int) -> list[float]:
+        places = [(times[step - i] - times[step]) / span[step] for i in range(used)]
+        return polynomial_weights(places, moments[step][:used])
+
+    return weights_at

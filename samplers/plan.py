@@ -9,7 +9,7 @@ waits for the device.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import Concatenate, NamedTuple, ParamSpec
 
@@ -24,8 +24,7 @@ class PlanError(ValueError):
     """A plan that breaks its own rules: a solver's fault, never the artist's."""
 
 
-@dataclass(frozen=True)
-class Noise:
+class Noise(NamedTuple):
     """An operand: standard normal noise, addressed by what it is for, so that it never depends on the order of drawing.
 
     `occurrence` tells apart several visits to one interval. `clip` bounds the values, in standard deviations of the
@@ -61,8 +60,7 @@ Denoiser = Callable[[Tensor, float], Tensor | Predicted]
 NoiseSource = Callable[[Noise, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """target = sum of coefficient * operand.
 
     `weight` is what the target's coefficients sum to when each operand counts by its own weight: 1 for a state or a
@@ -72,13 +70,14 @@ class Row:
     target: str
     terms: tuple[tuple[Operand, float], ...]
     weight: float = 1.0
-    reads: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    draws: tuple[Noise, ...] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        operands = [operand for operand, _ in self.terms]
-        object.__setattr__(self, "reads", tuple(each for each in operands if isinstance(each, str)))
-        object.__setattr__(self, "draws", tuple(each for each in operands if isinstance(each, Noise)))
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple([operand for operand, _ in self.terms if isinstance(operand, str)])
+
+    @property
+    def draws(self) -> tuple[Noise, ...]:
+        return tuple([operand for operand, _ in self.terms if isinstance(operand, Noise)])
 
     def __str__(self) -> str:
         return f"{self.target} = " + " ".join(f"{value:+.6g} {operand}" for operand, value in self.terms)
@@ -86,12 +85,12 @@ class Row:
 
 def row(target: str, terms: Mapping[Operand, float] | Mapping[str, float], weight: float = 1.0) -> Row:
     """A row, noise last, without the terms whose coefficient is zero: nothing is read or drawn in vain."""
-    nonzero = [(operand, float(value)) for operand, value in terms.items() if value != 0.0]
-    return Row(target, tuple(sorted(nonzero, key=lambda term: isinstance(term[0], Noise))), weight)
+    plain = [(each, float(value)) for each, value in terms.items() if value != 0.0 and isinstance(each, str)]
+    drawn = [(each, float(value)) for each, value in terms.items() if value != 0.0 and isinstance(each, Noise)]
+    return Row(target, (*plain, *drawn), weight)
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One model call: `opening` rows, the model at (`x`, `sigma`), then `rows`. A row may read those above it.
 
     `step` is the interval of the schedule that the stage works in. `keeps` names the registers that a later stage
@@ -176,7 +175,7 @@ def planned(
 
 def ascends(sigmas: Sequence[float]) -> bool:
     """Whether a schedule goes up: a run on it unsamples, from a picture to its noise."""
-    return len(sigmas) > 1 and sigmas[1] > sigmas[0]
+    return len(sigmas) > 1 and sigmas[-1] > sigmas[0]
 
 
 def staged(
@@ -205,7 +204,7 @@ def staged(
         found = tuple(stages(path, rest, *args, **kwargs)) if len(rest) > 1 else ()
         if zero:
             opening = from_zero(sigmas[1], guided=bool(kwargs.get("cfg_pp")))
-            found = (opening, *(replace(stage, step=stage.step + 1) for stage in found))
+            found = (opening, *(stage._replace(step=stage.step + 1) for stage in found))
     if drawn_in(found):
         cure = "choose settings that add none, or a solver such as DPM++ 2M or Heun"
         raise InputError("sigmas", "go up, to unsample a picture, and these settings add noise on the way", cure)
@@ -237,27 +236,28 @@ def pruned(stages: Sequence[Stage], leaves: Iterable[str]) -> tuple[Stage, ...]:
     return tuple(reversed(result))
 
 
-def _live(rows: Sequence[Row], live: set[str]) -> tuple[tuple[Row, ...], set[str]]:
+def _live(rows: tuple[Row, ...], live: set[str]) -> tuple[tuple[Row, ...], set[str]]:
     """The rows whose target somebody reads, and the names that are read before they are set."""
     kept, live = list[Row](), set(live)
     for r in reversed(rows):
         if r.target in live and r.terms != ((r.target, 1.0),):
             kept.append(r)
-            live = (live - {r.target}) | set(r.reads)
-    return tuple(reversed(kept)), live
+            live.discard(r.target)
+            live.update(r.reads)
+    return rows if len(kept) == len(rows) else tuple(reversed(kept)), live
 
 
 def _checked(weights: Mapping[str, float], rows: Sequence[Row], where: str) -> dict[str, float]:
     """The weights after `rows`, each row checked against what it may read and must sum to."""
     known = dict(weights)
     for r in rows:
-        missing = [name for name in r.reads if name not in known]
-        if missing:
+        reads = r.reads
+        if missing := [name for name in reads if name not in known]:
             raise PlanError(f"{where}: '{r}' reads {', '.join(missing)}, which is not set")
-        if not all(math.isfinite(value) for _, value in r.terms):
+        if not math.isfinite(sum([value for _, value in r.terms])):
             raise PlanError(f"{where}: '{r}' has a coefficient that is not finite")
-        if not r.draws:
-            summed = [value * known[operand] for operand, value in r.terms if isinstance(operand, str)]
+        if len(reads) == len(r.terms):
+            summed = [value * known[name] for name, (_, value) in zip(reads, r.terms, strict=True)]
             if abs(total(summed) - r.weight) > 1e-9 * (1.0 + sum(map(abs, summed))):
                 raise PlanError(f"{where}: '{r}' sums to {total(summed)!r}, must be {r.weight!r}")
         known[r.target] = r.weight

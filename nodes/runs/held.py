@@ -87,6 +87,15 @@ def described(solver: str, params: Mapping[str, Value]) -> str:
     return f"{solver} ({', '.join(f'{name} = {value}' for name, value in params.items())})" if params else solver
 
 
+def told_apart(held: HeldRun, solver: str, params: Mapping[str, Value]) -> tuple[str, str]:
+    """The solver of a state and another in words; of one solver only the parameters that differ."""
+    if solver != held.solver:
+        return described(held.solver, held.params), described(solver, params)
+    names = [name for name in {**held.params, **params} if held.params.get(name) != params.get(name)]
+    before, now = ({name: each[name] for name in names if name in each} for each in (held.params, params))
+    return described(solver, before), described(solver, now)
+
+
 def check_family(held: HeldRun, path: Path, model: Mapping[str, Value]) -> None:
     """Raises InputError for a model whose latents mean something else than those of the state."""
     cure = "take a model of the same family"

@@ -14,7 +14,7 @@ from ..host.levels import snapped
 from ..host.sampler import PlanSampler, make_plan
 from ..host.seeds import image_seeds, seed_of
 from .face import Face
-from .held import HeldRun, described
+from .held import HeldRun, told_apart
 
 OR_FORK = "or set on_mismatch to fork"
 
@@ -74,7 +74,8 @@ class Fork:
     def solver(self, held: HeldRun, solver: str, settings: Mapping[str, Value]) -> HeldRun:
         if (solver, dict(settings)) == (held.solver, dict(held.params)):
             return held
-        problem = f"was made by {described(held.solver, held.params)}, and this is {described(solver, settings)}"
+        before, now = told_apart(held, solver, settings)
+        problem = f"was made by {before}, and this is {now}"
         instead = f"{solver} begins anew from the present x, without the history of {held.solver}"
         self.refuse("state", problem, "use the same solver and parameters", instead)
         self.restarts = True

@@ -42,7 +42,7 @@ def faults(path: Path, sigmas: Sequence[float], fewest: int = 2, upwards: bool =
     """What forbids a run, in the order of the schedule."""
     up = ascends(sigmas)
     if up and not upwards:
-        problem = f"go up, from {sigmas[0]:g} to {sigmas[1]:g}"
+        problem = f"go up, from {sigmas[0]:g} to {sigmas[-1]:g}"
         yield Finding(None, problem, "edit a schedule while it descends, and turn it round last, with Reverse Sigmas")
     if len(sigmas) < fewest:
         held = "is empty" if not sigmas else f"holds one value, {sigmas[0]:g}"
@@ -60,7 +60,7 @@ def faults(path: Path, sigmas: Sequence[float], fewest: int = 2, upwards: bool =
             yield Finding(index, problem, f"wire a schedule that {goes} at every step{cure}")
         elif sigma > path.sigma_max:
             problem, cure = f"is {sigma:g}, and a flow model begins at 1", FROM_THE_MODEL
-            if like_timesteps(sigma):
+            if like_timesteps(sigma) and not up and any(other > path.sigma_max for other in sigmas[1:]):
                 problem, cure = f"{problem}: these look like timesteps", "divide them by 1000"
             yield Finding(index, problem, cure)
 

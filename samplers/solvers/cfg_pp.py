@@ -1,7 +1,6 @@
 """CFG++: any solver, on a guided image that keeps the noise of the unconditional prediction."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 from ..parameters import Param
@@ -37,7 +36,7 @@ def guided_stages(path: Path, stages: Sequence[Stage]) -> list[Stage]:
     for stage in stages:
         opens = not result or result[-1].step != stage.step
         rows = with_jump(stage.rows, path.alpha(stage.sigma)) if opens else stage.rows
-        result.append(replace(stage, rows=rows))
+        result.append(stage._replace(rows=rows))
     return result
 
 

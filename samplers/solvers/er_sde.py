@@ -6,11 +6,10 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..parameters import Param
 from ..path import VE, Path
-from ..phi import lagrange, legendre
+from ..phi import Values, legendre, polynomial_weights
 from ..plan import Noise, Operand, Stage, ascends, planned, row
 from .ancestral import SNoise
 from .cfg_pp import CfgPP, with_cfg_pp
@@ -19,7 +18,6 @@ from .first_level import BELOW_ONE, FirstLevel, begun
 from .history import FinalOrder, WarmUp, final_limit, finite_steps, known_history, opened, opening_order
 from .runge_kutta import euler_row, runge_kutta_stages
 
-Values = NDArray[np.float64]
 # Of log rho: log(phi(rho) / rho), and the derivative of that. It never falls with rho, or no noise would be enough.
 Scaler = Callable[[Values], tuple[Values, Values]]
 
@@ -38,35 +36,40 @@ def scaler_of(name: str, eta: float) -> Scaler:
     return lambda log_rho: (power * log_rho, np.full_like(log_rho, power))
 
 
-def moments(scaler: Scaler, log_s: float, log_t: float, count: int) -> list[float]:
-    """The integrals from rho_t to rho_s of phi(rho_t) phi'(rho) / phi(rho)^2 tau^k, for each k below `count`.
+def moments(scaler: Scaler, log_s: Values, log_t: Values, count: int) -> Values:
+    """The integrals from rho_t to rho_s of phi(rho_t) phi'(rho) / phi(rho)^2 tau^k, for each step a row of those of
+    each k below `count`.
 
     tau = (rho - rho_s) / (rho_t - rho_s) is 0 at s and 1 at t. That of k = 0 is 1 - phi(rho_t) / phi(rho_s); the others
     are summed by Gauss and Legendre's rule in log rho, in which everything is smooth and positive.
     """
-    ends = scaler(np.array([log_t, log_s]))[0].tolist()
-    found = [-math.expm1(log_t - log_s + ends[0] - ends[1])]
+    end = scaler(log_t)[0]
     points, weights = legendre()
-    half = 0.5 * (log_s - log_t)
-    at = log_t + half * (1.0 + points)
+    half = 0.5 * (log_s - log_t)[:, None]
+    at = log_t[:, None] + half * (1.0 + points)
     value, derivative = scaler(at)
-    kernel = np.exp(log_t - at + ends[0] - value) * (1.0 + derivative) * (half * weights)
-    tau = np.expm1(at - log_s) / math.expm1(log_t - log_s)
-    for _ in range(1, count):
-        kernel = kernel * tau
-        found.append(float(kernel.sum()))
-    return found
+    kernel = np.exp((log_t + end)[:, None] - at - value) * (1.0 + derivative) * (half * weights)
+    tau = np.expm1(at - log_s[:, None]) / np.expm1(log_t - log_s)[:, None]
+    first = -np.expm1(log_t - log_s + end - scaler(log_s)[0])
+    return np.stack([first, *((kernel * tau**k).sum(axis=1) for k in range(1, count))], axis=1)
 
 
-def polynomial_weights(scaled: Sequence[float], integrals: Sequence[float], published: bool) -> list[float]:
-    """The weights of the predictions at `scaled` places, newest (0) first, in a polynomial of these moments.
+def integrated(
+    scaler: Scaler, steps: Sequence[tuple[float, float]], count: int
+) -> tuple[list[list[float]], list[float]]:
+    """`moments` and log r of each step between two log rhos; not finite where an end is not."""
+    log_s, log_t = np.array(steps).reshape(-1, 2).T
+    with np.errstate(invalid="ignore", over="ignore"):
+        kept = scaler(log_t)[0] - scaler(log_s)[0]
+        return moments(scaler, log_s, log_t, count).tolist(), kept.tolist()
 
-    As published the first derivative of the third stage is the difference of the last two predictions, which the second
-    derivative is not taken out of, so that it is of order 2.
+
+def published_weights(scaled: Sequence[float], integrals: Sequence[float]) -> list[float]:
+    """The weights of the three predictions at `scaled` places, newest (0) first, as published.
+
+    The first derivative of the third stage is the difference of the last two predictions, which the second derivative
+    is not taken out of, so that it is of order 2.
     """
-    if not published or len(scaled) < 3:
-        polys = [lagrange(scaled, j) for j in range(len(scaled))]
-        return [math.fsum(c * m for c, m in zip(poly, integrals, strict=True)) for poly in polys]
     _, r1, r2 = scaled
     first = [-1.0 / r1, 1.0 / r1, 0.0]
     before = [0.0, 1.0 / (r1 - r2), -1.0 / (r1 - r2)]
@@ -110,37 +113,31 @@ def er_sde(
     """
     levels, phi = begun(path, sigmas, first_level, below), scaler_of(scaler, eta)
     still = scaler == "ode" or (scaler == "reverse_sde" and eta == 0.0)
+    # On FLOW rho runs away towards 1, where sigma does not.
     up = ascends(levels)
+    clocks = [VE if up and path.alpha(t) < 0.1 else path for t in levels[1:]]
+    ends = [(-clock.lam(s), -clock.lam(t)) for clock, (s, t) in zip(clocks, pairwise(levels), strict=True)]
+    integrals, kept = integrated(phi, ends, order)
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(levels)):
         single = opening_order(warm_up, order, finite_steps(path, levels, step)) if still and t > 0.0 else 0
         if single:
             stages += opened(runge_kutta_stages(single, path, s, t, step), known_history(step, order - 1))
             continue
-        # On FLOW rho runs away towards 1, where sigma does not.
-        clock = VE if up and path.alpha(t) < 0.1 else path
         used = min(order, step + 1, final_limit(final_order, levels, step))
-        known = [-clock.lam(levels[step - i]) for i in range(used)]
-        if t == 0.0 or (still and math.isinf(known[0])):
+        begin, end = ends[step]
+        if t == 0.0 or (still and math.isinf(begin)):
             last = euler_row(path, s, t)
-        elif math.isinf(known[0]):
+        elif math.isinf(begin):
             last = row("x", {"denoised": path.alpha(t), Noise("step", s, t): s_noise * t})
         else:
-            log_t = -clock.lam(t)
-            terms = predictions(phi, list(filter(math.isfinite, known)), log_t, clock.alpha(t), weights == "published")
-            kept = math.fsum(phi(np.array([log_t, known[0]]))[0] * (1.0, -1.0))
-            fresh = {Noise("step", s, t): s_noise * t * math.sqrt(-math.expm1(2.0 * kept))}
-            last = row("x", {**terms, "x": t / s * math.exp(kept), **fresh})
+            logs = [-clocks[step].lam(levels[step - i]) for i in range(used)]
+            known = [math.expm1(log - begin) / math.expm1(end - begin) for log in logs if math.isfinite(log)]
+            weigh = published_weights if weights == "published" and len(known) == 3 else polynomial_weights
+            found = weigh(known, integrals[step][: len(known)])
+            names: list[Operand] = ["denoised", *(f"previous{i}" for i in range(1, len(known)))]
+            terms = {name: clocks[step].alpha(t) * weight for name, weight in zip(names, found, strict=True)}
+            fresh = {Noise("step", s, t): s_noise * t * math.sqrt(-math.expm1(2.0 * kept[step]))}
+            last = row("x", {**terms, "x": t / s * math.exp(kept[step]), **fresh})
         stages.append(Stage(s, (last, *known_history(step, order - 1)), step))
     return with_cfg_pp(path, stages, cfg_pp)
-
-
-def predictions(
-    phi: Scaler, known: Sequence[float], log_t: float, alpha_t: float, published: bool
-) -> dict[Operand, float]:
-    """The predictions in a step to rho_t, from those known at the log rhos `known`, the newest first."""
-    whole = math.expm1(log_t - known[0])
-    scaled = [math.expm1(log - known[0]) / whole for log in known]
-    weights = polynomial_weights(scaled, moments(phi, known[0], log_t, len(known)), published)
-    names: list[Operand] = ["denoised", *(f"previous{i}" for i in range(1, len(known)))]
-    return {name: alpha_t * weight for name, weight in zip(names, weights, strict=True)}

@@ -1,6 +1,7 @@
 """What multistep solvers remember, how they begin without it, and how they end."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Literal
 
 from ..parameters import Param
@@ -48,6 +49,7 @@ def finite_steps(path: Path, sigmas: Sequence[float], step: int) -> int:
     return max(step - 1, 0) if path.alpha(sigmas[0]) == 0.0 else step
 
 
+@cache
 def history(length: int, name: str = "previous") -> tuple[Row, ...]:
     """Shifts the history by one: the newest prediction becomes `previous1`. Aliases, which cost nothing."""
     names = [f"{name}{i}" for i in range(1, length + 1)]

@@ -1,6 +1,7 @@
 """Linear multistep solvers of the slope: LMS, DEIS, iPNDM and gradient estimation."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..parameters import Param
 from ..path import Path
-from ..phi import adams_weights
+from ..phi import adams_weights, timed_weights
 from ..plan import Row, Stage, planned, row
 from .cfg_pp import CfgPP, jumped_past
 from .history import FinalOrder, WarmUp, final_limit, opening_order
@@ -18,10 +19,11 @@ from .runge_kutta import euler_row, runge_kutta_stages
 SLOPE = "slope"
 
 
-def slope_history(step: int, order: int, sigma: float) -> tuple[Row, ...]:
+@cache
+def slope_history(length: int) -> tuple[Row, ...]:
     """Shifts the slopes by one and puts x - denoised, which is sigma times the newest, at the front; for the first of
     the rows after a call, while x is still the state that the model saw."""
-    names = [f"{SLOPE}{i}" for i in range(min(step + 1, order))]
+    names = [f"{SLOPE}{i}" for i in range(length)]
     shifts = [row(names[i], {names[i - 1]: 1.0}, weight=0.0) for i in range(len(names) - 1, 0, -1)]
     return (*shifts, row(names[0], {"x": 1.0, "denoised": -1.0}, weight=0.0))
 
@@ -32,14 +34,13 @@ def linear_multistep(
     order: int,
     warm_up: str,
     final_order: str,
-    time: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None,
+    weights_at: Callable[[int, int], Sequence[float]],
     cfg_pp: bool,
 ) -> list[Stage]:
-    """x_t = x + sum_j C_j (x_j - denoised_j) / sigma_j, C_j the integral of the Lagrange polynomial in `time`, or in
-    sigma without one."""
+    """x_t = x + sum_j C_j (x_j - denoised_j) / sigma_j, C the weights of a step and of a number of slopes."""
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
-        keep = slope_history(step, order, s)
+        keep = slope_history(min(step + 1, order))
         if cfg_pp:
             known = [f"{SLOPE}{i}" for i in range(min(step, order))]
             keep = (*jumped_past(path, sigmas, step, known), *keep)
@@ -51,9 +52,7 @@ def linear_multistep(
         used = min(order, step + 1, final_limit(final_order, sigmas, step))
         last = euler_row(path, s, t)
         if used > 1:
-            nodes = [sigmas[step - i] for i in range(used)]
-            weights = adams_weights(nodes, s, t, time)
-            slopes = {f"{SLOPE}{i}": w / node for i, (w, node) in enumerate(zip(weights, nodes, strict=True))}
+            slopes = {f"{SLOPE}{i}": w / sigmas[step - i] for i, w in enumerate(weights_at(step, used))}
             last = row("x", {"x": 1.0, **slopes})
         stages.append(Stage(s, (*keep, last), step))
     return stages
@@ -74,7 +73,11 @@ def lms(
     The weights are the integrals of the Lagrange polynomials in sigma, exactly. Order 1 to 4, one model call a step.
     `warm_up` = singlestep makes the first order - 2 steps by a Runge-Kutta method of order - 1, which keeps the order.
     """
-    return linear_multistep(path, sigmas, order, warm_up, final_order, None, cfg_pp)
+
+    def weights(step: int, used: int) -> Sequence[float]:
+        return adams_weights([sigmas[step - i] for i in range(used)], sigmas[step + 1])
+
+    return linear_multistep(path, sigmas, order, warm_up, final_order, weights, cfg_pp)
 
 
 BETA_D, BETA_MIN = 19.9, 0.1
@@ -102,7 +105,7 @@ def deis(
     time t, sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1; here beta runs from 0.1 to 20. On FLOW the slope and sigma
     are the flow's own. Order 1 to 3, one model call a step. `warm_up` as in LMS.
     """
-    return linear_multistep(path, sigmas, order, warm_up, final_order, vp_time, cfg_pp)
+    return linear_multistep(path, sigmas, order, warm_up, final_order, timed_weights(sigmas, vp_time, order), cfg_pp)
 
 
 # Of Adams and Bashforth's methods of order 1 to 4 on even steps: the weights of the slopes, the newest first.
@@ -123,7 +126,7 @@ def constant_multistep(
     """
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
-        keep = slope_history(step, len(tables), s)
+        keep = slope_history(min(step + 1, len(tables)))
         if cfg_pp:
             known = [f"{SLOPE}{i}" for i in range(min(step, len(tables)))]
             keep = (*jumped_past(path, sigmas, step, known), *keep)

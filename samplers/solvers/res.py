@@ -13,8 +13,10 @@ from .cfg_pp import CfgPP, with_cfg_pp
 from .exponential_multistep import Time, adams_terms
 from .first_level import BELOW_ONE, FirstLevel, begun
 from .history import FinalOrder, WarmUp, final_limit, finite_steps, known_history, opened, opening_order
-from .runge_kutta import KEEP_START, euler_row, runge_kutta_stages
+from .runge_kutta import KEEP_FIRST, KEEP_START, euler_row, runge_kutta_stages
 from .sde import noise_along, sde_step
+
+KEEP_INNER = row("inner1", {"denoised": 1.0})
 
 
 @planned
@@ -96,16 +98,19 @@ def exponential_stages(
     def reached(level: float, start: Operand, weights: Sequence[float], newest: int) -> dict[Operand, float]:
         """x at a level: the state carried, the predictions by their weights, the newest of them under its own name."""
         operands = [*names[:newest], "denoised"]
-        terms = {name: path.alpha(level) * weight for name, weight in zip(operands, weights, strict=True)}
-        carry, _, _ = sde_step(path, s, level, eta)
-        return {**terms, start: carry, **{each: s_noise * value for each, value in noise[level].items()}}
+        alpha = path.alpha(level)
+        terms = {name: alpha * weight for name, weight in zip(operands, weights, strict=True)}
+        terms[start] = level / s * path.posterior(s, level) ** eta
+        for each, value in noise[level].items():
+            terms[each] = s_noise * value
+        return terms
 
     first = reached(levels[0], "x", (z * c2 * phi(1, -c2 * z),), 0)
-    keep = (KEEP_START, row("first", {"denoised": 1.0}))
+    keep = (KEEP_START, KEEP_FIRST)
     stages = [Stage(s, (*keep, row("x", first)), step)]
     if c3 is not None:
         second = reached(levels[1], "start", inner_weights(z, c2, c3), 1)
-        stages.append(Stage(levels[0], (row("inner1", {"denoised": 1.0}), row("x", second)), step))
+        stages.append(Stage(levels[0], (KEEP_INNER, row("x", second)), step))
     last = reached(t, "start", outer_weights(z, c2, c3, solver_type), len(nodes))
     return [*stages, Stage(levels[-1], (row("x", last),), step)]
 

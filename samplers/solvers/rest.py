@@ -1,7 +1,6 @@
 """Runs whose first steps leave x as it is."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from ..plan import Plan, Stage, State
 
@@ -18,7 +17,7 @@ def rested(plan: Plan, steps: int, make: Callable[[Sequence[float]], Plan]) -> P
     if steps >= plan.steps:
         return Plan(plan.path, plan.sigmas, still)
     later = make(plan.sigmas[steps:])
-    moved = tuple(replace(stage, step=stage.step + steps) for stage in later.stages)
+    moved = tuple(stage._replace(step=stage.step + steps) for stage in later.stages)
     return Plan(plan.path, plan.sigmas, (*still, *moved), later.leaves)
 
 

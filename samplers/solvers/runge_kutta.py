@@ -12,6 +12,7 @@ def euler_row(path: Path, s: float, t: float) -> Row:
 
 
 KEEP_START = row("start", {"x": 1.0})
+KEEP_FIRST = row("first", {"denoised": 1.0})
 
 Point = tuple[Operand, Operand, float]
 
@@ -32,7 +33,7 @@ def runge_kutta_stages(order: int, path: Path, s: float, t: float, step: int) ->
     """
     first: Point = ("start", "first", s)
     inner = [s + c * (t - s) for c in ((0.5,) if order == 2 else (1.0 / 3.0, 2.0 / 3.0))]
-    keep = (KEEP_START, row("first", {"denoised": 1.0}))
+    keep = (KEEP_START, KEEP_FIRST)
     if order == 2:
         rows = [euler_row(path, s, inner[0]), slope_step(s, t, [(("x", "denoised", inner[0]), 1.0)])]
     else:

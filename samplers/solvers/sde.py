@@ -12,7 +12,7 @@ from ..plan import Noise, Stage, planned, row
 from .ancestral import Eta, SNoise
 from .cfg_pp import CfgPP, with_cfg_pp
 from .first_level import BELOW_ONE, FirstLevel, begun
-from .runge_kutta import KEEP_START, euler_row
+from .runge_kutta import KEEP_FIRST, KEEP_START, euler_row
 
 
 def sde_step(path: Path, s: float, t: float, eta: float) -> tuple[float, float, float]:
@@ -104,5 +104,5 @@ def dpmpp_sde(
         first = row("x", {"denoised": to_m.gain, "x": to_m.carry, inner: s_noise * to_m.up})
         terms = {"denoised": to_t.gain * mix, "first": to_t.gain * (1.0 - mix), "start": to_t.carry}
         last = row("x", {**terms, inner: share * shrunk, outer: share * rest.up})
-        stages += [Stage(s, (KEEP_START, row("first", {"denoised": 1.0}), first), step), Stage(m, (last,), step)]
+        stages += [Stage(s, (KEEP_START, KEEP_FIRST, first), step), Stage(m, (last,), step)]
     return with_cfg_pp(path, stages, cfg_pp)

@@ -11,7 +11,7 @@ from ..phi import phi
 from ..plan import Noise, Operand, Row, Stage, planned, row
 from .ancestral import Eta, SNoise, ancestral_split
 from .cfg_pp import CfgPP, with_cfg_pp
-from .runge_kutta import KEEP_START, Point, euler_row, runge_kutta_stages
+from .runge_kutta import KEEP_FIRST, KEEP_START, Point, euler_row, runge_kutta_stages
 
 SChurn = Annotated[float, Param("Noise added before the steps, spread over the run; 0 adds none.", 0.0, 100.0, 0.1)]
 STmin = Annotated[float, Param("Lowest noise level at which noise is added.", 0.0, 20000.0, 0.01, rare=True)]
@@ -145,7 +145,7 @@ def third_order_stages(path: Path, s: float, t: float, step: int) -> list[Stage]
     turn_b, turn_t = 2.0 * h_b * phi(2, h_b), 1.5 * h * phi(2, h)
     to_b = noise_step(path, s, b, [(first, math.expm1(h_b) - turn_b), (("x", "denoised", a), turn_b)])
     to_t = noise_step(path, s, t, [(first, math.expm1(h) - turn_t), (("x", "denoised", b), turn_t)])
-    keep = (KEEP_START, row("first", {"denoised": 1.0}))
+    keep = (KEEP_START, KEEP_FIRST)
     return [
         Stage(s, (*keep, euler_row(path, s, a)), step),
         Stage(a, (to_b,), step),

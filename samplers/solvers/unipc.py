@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from ..parameters import Param
 from ..path import VE, Path
-from ..phi import lagrange, phi
+from ..phi import phi, polynomial_weights
 from ..plan import Operand, Row, Stage, planned, row
 from .cfg_pp import CfgPP, with_cfg_pp
 from .exponential_multistep import Time
@@ -16,13 +16,6 @@ from .runge_kutta import euler_row, runge_kutta_stages
 
 # Where ComfyUI's uni_pc ends in place of 0.
 CORE_END = 0.001
-
-
-def vandermonde_solution(nodes: Sequence[float], right: Sequence[float]) -> list[float]:
-    """The a with sum_i a_i nodes_i^k = right_k for each k from 0 on: `right` against the Lagrange polynomials."""
-    return [
-        math.fsum(c * moment for c, moment in zip(lagrange(nodes, j), right, strict=True)) for j in range(len(nodes))
-    ]
 
 
 def unipc_terms(
@@ -43,7 +36,7 @@ def unipc_terms(
     right = [math.factorial(k) * -h * phi(k + 1, -h) / b_of_h for k in range(1, len(points) + 1)]
     solution = [0.5] * len(points)
     if len(points) > 1:
-        solution = vandermonde_solution([r for _, r in points], right)
+        solution = polynomial_weights([r for _, r in points], right)
     terms: dict[Operand, float] = {first: -path.alpha(t) * math.expm1(-h)}
     for (name, ratio), a in zip(points, solution, strict=True):
         share = -path.alpha(t) * b_of_h * a / ratio
@@ -82,11 +75,12 @@ def unipc(
     0.001: with both it is ComfyUI's uni_pc on flow models, on schedules to 0.
     """
     clock = VE if time == "log_sigma" else path
+    clocked = [clock.lam(sigma) for sigma in sigmas]
     stages: list[Stage] = []
     made_by = 0
     for step, (s, t) in enumerate(pairwise(sigmas)):
         newest = min(step, order) + 1
-        lams = [clock.lam(sigmas[step - i]) for i in range(newest)]
+        lams = [clocked[step - i] for i in range(newest)]
         rows: list[Row] = []
         if corrector and made_by:
             known = finite_points([f"previous{i}" for i in range(1, newest)], lams[1:])

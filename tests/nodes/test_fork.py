@@ -231,7 +231,7 @@ def test_a_parameter_that_is_newer_than_the_state_has_its_default():
     rest = [call("StepwiseDPMpp2M", guider=guider_of(), state=each)[0]["samples"] for each in (state, older)]
     assert torch.equal(*rest)
     message = refused("StepwiseDPMpp2M", guider=guider_of(), state=older, final_order="first")
-    assert "state was made by DPM++ 2M (time = half_log_snr" in message
+    assert "state was made by DPM++ 2M (final_order = falling), and this is DPM++ 2M (final_order = first)." in message
 
 
 def test_a_resume_that_cannot_repeat_the_groups_of_prompts_says_so(monkeypatch, caplog):

@@ -81,7 +81,7 @@ GOING_UP = [
 
 @pytest.mark.parametrize(("solver", "setting"), GOING_UP)
 def test_a_run_upwards_cut_at_any_step_is_the_uncut_one_and_the_samplers(solver, setting, proved):
-    """With guidance, from level 0 on, to 14.6 and to exactly 1; in memory and through bytes, another MODEL object."""
+    """With guidance, from level 0 on, to 14.6 and to exactly 1; through bytes, once in memory, another MODEL object."""
     forms = FORMS if setting is solver.settings[0] or not solver.settings[0].upwards else ["image"]
     for form in forms:
         for kind in ("EPS", "FLOW"):
@@ -93,7 +93,7 @@ def test_a_run_upwards_cut_at_any_step_is_the_uncut_one_and_the_samplers(solver,
             assert end.step == STEPS
             for cut in range(1, STEPS + 1):
                 state = call(node, guider=guider, **begin, **setting.params, end_step=cut)[2]
-                for held in (state, from_bytes(to_bytes(state, {}))):
+                for held in (from_bytes(to_bytes(state, {})), *([state] if cut == 2 else [])):
                     other = guider_of(kind, form)
                     rest, last, _ = call(node, guider=other, state=held, **setting.params)
                     assert same(rest["samples"], whole["samples"])

@@ -19,6 +19,8 @@ BAD = {
     "two zeros": (VE, (3.0, 0.0, 0.0), 2, "is 0, not below the value before it, 0", "descends at every step"),
     "upside down": (VE, (0.0, 1.0), None, "go up, from 0 to 1", "turn it round last, with Reverse Sigmas"),
     "above 1 on FLOW": (FLOW, (14.6, 1.0, 0.0), 0, "is 14.6, and a flow model begins at 1", "Wire the model"),
+    "in timesteps": (FLOW, (999.0, 500.0, 0.0), 0, "these look like timesteps", "Divide them by 1000"),
+    "first set by hand": (FLOW, (136.0, 0.5, 0.0), 0, "is 136, and a flow model begins at 1", "Wire the model"),
     "just above 1 on FLOW": (FLOW, (1.0000001, 0.5, 0.0), 0, "a flow model begins at 1", "Wire the model"),
 }
 

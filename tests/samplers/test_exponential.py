@@ -179,7 +179,8 @@ def test_the_moments_of_er_sde(scaler, eta, rho_s, rho_t):
     dt = rho_t - rho_s
     first = dt + phi(rho_t) * in_log(lambda rho: 1.0 / phi(rho))
     second = dt**2 / 2.0 + phi(rho_t) * in_log(lambda rho: (rho - rho_s) / phi(rho))
-    found = er_sde.moments(er_sde.scaler_of(scaler, eta), math.log(rho_s), math.log(rho_t), 3)
+    ends = np.log([rho_s]), np.log([rho_t])
+    found = er_sde.moments(er_sde.scaler_of(scaler, eta), *ends, 3)[0].tolist()
     expected = [1.0 - phi(rho_t) / phi(rho_s), first / dt, 2.0 * second / dt**2]
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-11)
     assert found[0] == pytest.approx(expected[0], rel=1e-12)

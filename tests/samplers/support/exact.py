@@ -1,6 +1,7 @@
 """Data whose denoiser and whose probability-flow ODE are known exactly, in float64."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,21 +23,32 @@ class Mixture:
 
     def log_density(self, path: Path, x: Tensor, sigma: float) -> Tensor:
         """log p(x) up to a constant, of x = alpha x0 + sigma eps; x has the shape (batch, dimensions)."""
-        return torch.logsumexp(self._parts(path, x, sigma)[0], dim=-1)
-
-    def _parts(self, path: Path, x: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
         alpha = path.alpha(sigma)
-        centred = x[:, None, :] - alpha * self.means
         spread = alpha * alpha * self.variances + sigma * sigma
-        logits = self.weights.log() - 0.5 * (centred.square().sum(-1) / spread + x.shape[-1] * spread.log())
-        return logits, centred, spread
+        squares = (x[:, None, :] - alpha * self.means).square().sum(-1)
+        logits = self.weights.log() - 0.5 * (squares / spread + x.shape[-1] * spread.log())
+        return torch.logsumexp(logits, dim=-1)
+
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.means.numpy(), self.variances.numpy(), self.weights.log().numpy()
 
     def denoised(self, path: Path, x: Tensor, sigma: float) -> Tensor:
-        """E[x0 | x], computed in float64 whatever the dtype of x, of any shape (batch, ...)."""
-        flat = x.to(torch.float64).flatten(1)
-        logits, centred, spread = self._parts(path, flat, sigma)
-        each = self.means + centred * (path.alpha(sigma) * self.variances / spread)[:, None]
-        return torch.einsum("bk,bkd->bd", logits.softmax(-1), each).reshape(x.shape).to(x.dtype)
+        """E[x0 | x], computed in float64 whatever the dtype of x, of any shape (batch, ...).
+
+        In numpy, which on arrays as small as these takes a third of the time."""
+        means, variances, log_weights = self._arrays
+        flat = x.to(torch.float64).flatten(1).numpy()
+        alpha = path.alpha(sigma)
+        spread = alpha * alpha * variances + sigma * sigma
+        shrunk = alpha * variances / spread
+        centred = flat[:, None, :] - alpha * means
+        squares = np.einsum("bkd,bkd->bk", centred, centred)
+        logits = log_weights - 0.5 * (squares / spread + flat.shape[1] * np.log(spread))
+        parts = np.exp(logits - logits.max(axis=1, keepdims=True))
+        parts /= parts.sum(axis=1, keepdims=True)
+        found = parts @ (means * (1.0 - alpha * shrunk)[:, None]) + (parts @ shrunk)[:, None] * flat
+        return torch.from_numpy(found).reshape(x.shape).to(x.dtype)
 
     def denoiser(self, path: Path):
         return lambda x, sigma: self.denoised(path, x, sigma)
