@@ -1,5 +1,5 @@
-"""Whether the first call of a network in a process differs from later ones, and whether a call that is thrown away
-makes a resumed run equal again: SD1.5 in float16, over several processes."""
+"""Whether the first call of a network in a process differs from later ones, and whether Load State's warm_up makes a
+resumed run equal again: SD1.5 in float16, over several processes."""
 
 import json
 import subprocess
@@ -8,17 +8,20 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+import folder_paths
 import torch
 from safetensors.torch import load_file, save_file
-from stepwise.benchmarks._gpu_networks import DEVICE, Subject, sd15
-from stepwise.benchmarks._gpu_runs import Results, difference, ours
+from stepwise.benchmarks._gpu_networks import DEVICE, Subject, flux, sd15, sdxl
+from stepwise.benchmarks._gpu_runs import Results, difference, ours, synchronise
 from stepwise.nodes.runs import files
+from stepwise.tools.measure.host import node
 from torch import Tensor, nn
 
 STEPS, CUT = 10, 5
-# What a new process does before it goes on from a state: nothing, or a call that is thrown away, of the run's own
-# shape or of a small one.
-ROLES = ("cold", "own shape", "small")
+# What a new process does: it goes on from the state of another one, twice each with Load State's warm_up off and on,
+# or makes the first runs of its life on another network.
+ROLES = ("warm_up off", "warm_up off, again", "warm_up on", "warm_up on, again", "SDXL", "Flux")
+OTHERS = {"SDXL": sdxl, "Flux": flux}
 
 
 def compared(one: Tensor, other: Tensor) -> float:
@@ -97,27 +100,38 @@ def whole_and_state(subject: Subject, folder: Path) -> dict[str, Any]:
 
 def resumed(subject: Subject, role: str, folder: Path) -> dict[str, Any]:
     """In a new process: what of the run that was made in another one differs."""
-    state = files.read(folder / "state.safetensors", "state.safetensors")
+    folder_paths.set_output_directory(str(folder))
+    load = {"file": "state.safetensors [output]", "warm_up": role.startswith("warm_up on")}
     whole = load_file(folder / "whole.safetensors")["whole"]
-    if role == "own shape":
-        ours(subject, "DPMpp2M", STEPS, state=state, end_step=CUT + 1)
-    elif role == "small":
-        one_call(subject, side=8)
-    rests = [ours(subject, "DPMpp2M", STEPS, state=state)[0]["samples"] for _ in range(3)]
-    return {"resumed, three times": [compared(rest, whole) for rest in rests]}
+    states = [node("StepwiseLoadState", **load)[0] for _ in range(3)]
+    begun = time.perf_counter()
+    rests = [ours(subject, "DPMpp2M", STEPS, state=state)[0]["samples"] for state in states]
+    synchronise()
+    return {
+        "resumed, three times": [compared(rest, whole) for rest in rests],
+        "seconds": round(time.perf_counter() - begun, 3),
+    }
+
+
+def first_runs(subject: Subject) -> dict[str, Any]:
+    """In a new process: the first runs of two steps against the last of them."""
+    made = [ours(subject, "DPMpp2M", 2)[0]["samples"].cpu().clone() for _ in range(4)]
+    return {"runs 1 to 3 against the last": [compared(each, made[-1]) for each in made[:-1]]}
 
 
 def first_call(results: Results, end: float, folder: Path, subject: Subject, small: bool) -> None:
     """Side by side, since a process takes longer to begin than to do this."""
     results.put("first call", "a run in the first process", whole_and_state(subject, folder))
     running = {role: begun(role, folder, small) for role in ROLES}
-    for role, (process, log) in running.items():
-        try:
-            process.wait(max(1.0, end - time.time()))
-        except subprocess.TimeoutExpired:
+    try:
+        while time.time() < end and any(process.poll() is None for process, _ in running.values()):
+            time.sleep(0.1)
+    finally:
+        for process, log in running.values():
             process.kill()
             process.wait()
-        log.close()
+            log.close()
+    for role in running:
         file = folder / f"{role}.json"
         said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else last_of(folder / f"{role}.log")
         results.put("first call", role, said)
@@ -135,8 +149,7 @@ def last_of(file: Path) -> str:
 
 
 def in_a_new_process(role: str, folder: Path, small: bool) -> None:
-    subject = sd15(small)
-    found = resumed(subject, role, folder)
+    found = first_runs(OTHERS[role](small)) if role in OTHERS else resumed(sd15(small), role, folder)
     beside = folder / f"{role}.tmp"
     beside.write_text(json.dumps(found), encoding="utf-8")
     beside.replace(folder / f"{role}.json")

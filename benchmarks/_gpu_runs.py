@@ -7,6 +7,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,14 @@ def alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, kept)
 
 
+@cache
+def schedule(model: Any, steps: int) -> torch.Tensor:
+    """ComfyUI's simple schedule, which reads every level back from the device, and so is made once."""
+    return execute("BasicScheduler", {"model": model, "scheduler": "simple", "steps": steps, "denoise": 1.0})[0]
+
+
 def sigmas_of(subject: Subject, steps: int) -> torch.Tensor:
-    return execute("BasicScheduler", {"model": subject.model, "scheduler": "simple", "steps": steps, "denoise": 1.0})[0]
+    return schedule(subject.model, steps).clone()
 
 
 def ours(subject: Subject, solver: str, steps: int, images: int = 1, **given: Any) -> tuple[Any, ...]:

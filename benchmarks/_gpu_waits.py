@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from stepwise.benchmarks._gpu_checks import busy
 from stepwise.benchmarks._gpu_networks import DEVICE, PerElement, toy
-from stepwise.benchmarks._gpu_runs import Results, our_runner, synchronise, their_runner
+from stepwise.benchmarks._gpu_runs import Results, our_runner, sigmas_of, synchronise, their_runner
 
 SHORT, LONG = 10, 20
 WATCHED = {
@@ -70,6 +70,9 @@ def waits() -> Iterator[Counter[str]]:
 def counted(results: Results, end: float) -> None:
     """Waits a step, from runs of two lengths, and what is left of a run; on an idle device and on a busy one."""
     loads = (("an idle device", lambda: time.sleep(0.003)), ("a busy one", lambda: busy(5.0)))
+    with waits():
+        # To begin with it waits once itself.
+        pass
     for kind in ("EPS", "FLOW"):
         for load, work in loads:
             subject = toy(kind, (1, 4, 64, 64), PerElement())
@@ -80,6 +83,7 @@ def counted(results: Results, end: float) -> None:
                 runner(subject, SHORT)
                 counts = []
                 for steps in (SHORT, LONG):
+                    sigmas_of(subject, steps)
                     synchronise()
                     with waits() as found:
                         runner(subject, steps)

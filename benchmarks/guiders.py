@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from stepwise.benchmarks import _run_waits
 from stepwise.tools.environment.folders import ROOT
 from stepwise.tools.generate import generated
 from stepwise.tools.generate.generated import Files
@@ -271,14 +272,21 @@ holds them.
 """
 
 
-def files(counts: str, times: str = "") -> Files:
+def files(counts: str, waits: str, times: str = "") -> Files:
     """The page, and the marked part of docs/claims.md. Without new times, those that the page has stay."""
     times = (
         TIMES.format(repetitions=REPETITIONS) + times
         if times
         else from_heading(PAGE.read_text(encoding="utf-8"), "Time")
     )
-    page = INTRODUCTION.format(shape=" x ".join(map(str, SHAPE))) + counts + HOLDS + times
+    page = (
+        INTRODUCTION.format(shape=" x ".join(map(str, SHAPE)))
+        + counts
+        + HOLDS
+        + _run_waits.INTRODUCTION
+        + waits
+        + times
+    )
     return {PAGE: page, CLAIMS: filled(CLAIMS.read_text(encoding="utf-8"), counts, "guiders")}
 
 
@@ -288,10 +296,11 @@ def main() -> None:
     known = parser.parse_args()
     folder = load_host()
     counts = count_table()
-    print(counts)
+    waits = _run_waits.waits_table()
+    print(counts, waits, sep="\n")
     times = time_table() if known.time else ""
     print(times)
-    generated.write(files(counts, times))
+    generated.write(files(counts, waits, times))
     folder.cleanup()
 
 

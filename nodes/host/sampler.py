@@ -35,7 +35,8 @@ from .models import below_one, path_of, sampling_of
 from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
 from .seeds import AT_NOTHING, UNSEEDED, ImageSeeds, in_sampler_noise, packed_sizes
-from .transfer import Leaving, state_on
+from .transfer import Leaving, sent, state_on
+from .warm_up import warm_up
 
 
 class Limits(NamedTuple):
@@ -266,9 +267,11 @@ class PlanRun(comfy.samplers.Sampler):
         patches: Mapping[str, Any] = MappingProxyType({}),
         turn: Callable[[], None] | None = None,
         limits: Limits = OWN_LIMITS,
+        warms_up: bool = False,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
         self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
+        self.warms_up = warms_up
         self.seeds, self.components, self.limits = seeds, components, limits
         self.step, self.patches = 0, patches
         self.remembered, self.forgotten = Remembered(), ()
@@ -287,7 +290,9 @@ class PlanRun(comfy.samplers.Sampler):
         model.latent_image, model.noise = latent_image, noise
         sampling = guider.inner_model.model_sampling
 
-        progress = Progress(self.before, memory={name: value.to(noise.device) for name, value in self.memory.items()})
+        progress = Progress(
+            self.before, memory={name: sent(value, noise.device) for name, value in self.memory.items()}
+        )
         self.watch.attach(extra_args["model_options"], progress)
         room = MOST_LATENTS * noise.nbytes
         carried = PatchMemory(extra_args["model_options"], foreign(guider, PredictionGuider), room)
@@ -321,6 +326,8 @@ class PlanRun(comfy.samplers.Sampler):
             self.state = state_on(self.state, noise.device)
             warn_of_what_forgets(extra_args["model_options"], getattr(guider, "conds", {}))
         done, stages = self.state.index, self.plan.stages
+        if self.warms_up and done < len(stages):
+            warm_up(guider, self.state.x, stages[done].sigma)
         with carried.lent(self.patches, noise.device):
             solve(
                 self.sampler.solver.name,

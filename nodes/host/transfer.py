@@ -1,6 +1,7 @@
 """Tensors between the CPU and a device, without waiting where that is possible."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,21 @@ def pinned_copy(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; from the CPU to a GPU the host does not wait for the copy."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        tensor = torch.empty_like(tensor, pin_memory=True).copy_(tensor)
+        return tensor.to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def sent_all(value: Any, device: torch.device) -> Any:
+    """An input of the model, with its tensors on a device."""
+    if isinstance(value, Tensor):
+        return sent(value, device)
+    return [sent_all(item, device) for item in value] if isinstance(value, list) else value
+
+
 def placed_like(values: Sequence[float], like: Tensor) -> Tensor:
     """Numbers as a tensor of `like`'s type where it lies; the host does not wait for the copy."""
     pinned = like.device.type == "cuda"
@@ -50,7 +66,7 @@ def placed_like(values: Sequence[float], like: Tensor) -> Tensor:
 
 def state_on(state: State, device: torch.device) -> State:
     """The same state on another device: bit for bit, since moving does not round. What is shared stays shared."""
-    return rebuilt(state, {id(tensor): tensor.to(device) for tensor in tensors_of(state)})
+    return rebuilt(state, {id(tensor): sent(tensor, device) for tensor in tensors_of(state)})
 
 
 def tensors_of(state: State) -> list[Tensor]:

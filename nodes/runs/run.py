@@ -150,6 +150,7 @@ def go(
         patches=held.patches,
         turn=None if autosave is None else turn,
         limits=held.limits,
+        warms_up=held.warm_up,
     )
     try:
         levels = snapped(held.path, held.sigmas[held.start_step :])
@@ -208,6 +209,7 @@ def standing(guider: Any, held: HeldRun, run: PlanRun) -> HeldRun:
         step=held.solver_step + run.step,
         denoised=as_latent(guider, unpacked(state.denoised, held.latent["samples"])),
         batching=run.batching,
+        warm_up=False,
     )
 
 

@@ -48,6 +48,8 @@ class Counts:
     syncs: times that the host waits for a value of the device, or for an event.
     uploads, blocking: tensors smaller than a latent copied to the device, and those of them that the host waits for.
     draws, waited: latents copied to the device, and those of them that the host waits for.
+    staged: of `blocking` and `waited`, those that were to be no wait but come from memory that is not pinned, where the
+        driver may wait or not.
     downloads: tensors copied to pinned memory of the host, which does not wait.
     peak: most latents alive at once, but for the one that the run was given.
     pinned: most latents of pinned memory alive at once.
@@ -61,6 +63,7 @@ class Counts:
     blocking: int = 0
     draws: int = 0
     waited: int = 0
+    staged: int = 0
     downloads: int = 0
     peak: float = 0.0
     pinned: float = 0.0
@@ -152,7 +155,11 @@ class Events:
             def query(self) -> bool:
                 return device.idle
 
-        self.names = {"Event": Event, "current_stream": lambda device=None: Stream()}
+        self.names = {
+            "Event": Event,
+            "current_stream": lambda device=None: Stream(),
+            "current_device": lambda: GPU.index,
+        }
 
     def swap(self) -> None:
         """Puts these into `torch.cuda`, or what was there back."""
@@ -237,6 +244,8 @@ class Device(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
+        if torch.is_inference_mode_enabled() and (made := self._taken_apart(func, args, kwargs)) is not NotImplemented:
+            return made
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, OnDevice)]
         target = kwargs.get("device")
         stays = torch.device(target).type != "cpu" if target is not None else bool(given)
@@ -254,6 +263,14 @@ class Device(TorchDispatchMode):
         self._note_peak()
         return result
 
+    def _taken_apart(self, func, args, kwargs):
+        """What is made of other calls comes in one piece under inference mode; NotImplemented for what is not."""
+        super().__enter__()
+        try:
+            return func.decompose(*args, **kwargs)
+        finally:
+            super().__exit__(None, None, None)
+
     def _made(self, value):
         return self.put(value) if isinstance(value, Tensor) else value
 
@@ -262,7 +279,9 @@ class Device(TorchDispatchMode):
         source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else None
         at_once = kwargs.get("non_blocking") or args[2:3] == (True,)
         if isinstance(source, Tensor) and not isinstance(source, OnDevice):
-            self._count_upload(results[0], waits=not (at_once and self.is_pinned(source)))
+            waits_for_it = not (at_once and self.is_pinned(source))
+            self.counts.staged += bool(at_once and waits_for_it)
+            self._count_upload(results[0], waits=waits_for_it)
         elif name == "copy_" and not isinstance(args[0], OnDevice) and at_once and self.is_pinned(args[0]):
             self.counts.downloads += 1
             self.counts.moved += self.latents(source)
