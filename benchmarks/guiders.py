@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from stepwise.benchmarks import _run_waits
 from stepwise.tools.environment.folders import ROOT
 from stepwise.tools.generate import generated
 from stepwise.tools.generate.generated import Files
@@ -154,27 +155,30 @@ class NoCheck:
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         return self.denoiser(x, sigma)
 
+    def note(self, *_: Any) -> None:
+        pass
+
     def look(self, *_: Any, **__: Any) -> None:
         pass
 
 
-def never_idle() -> type:
-    """The finite check on a device that always has work: it is read at the end of the run only."""
-    from stepwise.nodes.host.finite import FiniteCheck
-
-    return type("NeverIdle", (FiniteCheck,), {"idle": lambda self: False})
-
-
 def count(
-    kind: str, family: str, shape: Sequence[int], check: bool = False, rule: Any = (), sampler: str | None = None
+    kind: str,
+    family: str,
+    shape: Sequence[int],
+    check: bool = False,
+    rule: Any = (),
+    sampler: str | None = None,
+    idle: bool = False,
 ) -> Counts:
-    """One step on a pretended GPU: guider and sampler of one kind, unless a `sampler` of the other is asked for."""
+    """One step on a pretended GPU, an idle one or one that never is: guider and sampler of one kind, unless a `sampler`
+    of the other is asked for."""
     from stepwise.nodes.host import sampler as host
 
     kept = host.FiniteCheck
-    host.FiniteCheck = never_idle() if check else NoCheck
+    host.FiniteCheck = kept if check else NoCheck
     try:
-        with torch.no_grad(), Device(shape) as device:
+        with torch.no_grad(), Device(shape, idle) as device:
             x = device.given(torch.ones(*shape))
             stage = staged(kind, family, x, device.put, rule)
             until_enough(sampler or kind, stage, x, Between(MIDDLE, MIDDLE + 1, device.begin, device.end))
@@ -268,14 +272,21 @@ holds them.
 """
 
 
-def files(counts: str, times: str = "") -> Files:
+def files(counts: str, waits: str, times: str = "") -> Files:
     """The page, and the marked part of docs/claims.md. Without new times, those that the page has stay."""
     times = (
         TIMES.format(repetitions=REPETITIONS) + times
         if times
         else from_heading(PAGE.read_text(encoding="utf-8"), "Time")
     )
-    page = INTRODUCTION.format(shape=" x ".join(map(str, SHAPE))) + counts + HOLDS + times
+    page = (
+        INTRODUCTION.format(shape=" x ".join(map(str, SHAPE)))
+        + counts
+        + HOLDS
+        + _run_waits.INTRODUCTION
+        + waits
+        + times
+    )
     return {PAGE: page, CLAIMS: filled(CLAIMS.read_text(encoding="utf-8"), counts, "guiders")}
 
 
@@ -285,10 +296,11 @@ def main() -> None:
     known = parser.parse_args()
     folder = load_host()
     counts = count_table()
-    print(counts)
+    waits = _run_waits.waits_table()
+    print(counts, waits, sep="\n")
     times = time_table() if known.time else ""
     print(times)
-    generated.write(files(counts, times))
+    generated.write(files(counts, waits, times))
     folder.cleanup()
 
 

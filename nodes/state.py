@@ -1,5 +1,7 @@
 """Nodes that keep a run: to disk, from disk, and as text."""
 
+from dataclasses import replace
+
 from comfy_api.latest import io, ui
 
 from ..samplers.checkpoint import peek, write
@@ -73,15 +75,24 @@ class StepwiseLoadState(io.ComfyNode):
                     options=folders.listed() or [folders.NOTHING],
                     tooltip="The states in ComfyUI's output and input folders, newest first. Refresh lists them anew; "
                     "a state file dropped on the node is uploaded and chosen.",
-                )
+                ),
+                io.Boolean.Input(
+                    "warm_up",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Before the run goes on, calls the model once on a corner of the latent and throws the "
+                    "result away. On a GPU the first call after a start of ComfyUI can differ in its last bits from "
+                    "all later ones, and so the rest of a run from the run in one piece. Costs a fraction of a step.",
+                ),
             ],
             outputs=[StateType.Output("state", tooltip="Everything that the rest of the run needs.")],
         )
 
     @classmethod
-    def execute(cls, file) -> io.NodeOutput:
+    def execute(cls, file, warm_up=False) -> io.NodeOutput:
         with named("Load State"):
-            return io.NodeOutput(files.read(folders.found(file), file))
+            return io.NodeOutput(replace(files.read(folders.found(file), file), warm_up=warm_up))
 
     @classmethod
     def validate_inputs(cls, file=None) -> bool | str:
@@ -97,7 +108,7 @@ class StepwiseLoadState(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file) -> str:
+    def fingerprint_inputs(cls, file, warm_up=False) -> str:
         """A file of the same name with another content is another state."""
         return "" if file is None else peek(folders.found(file))["digest"]
 

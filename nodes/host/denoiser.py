@@ -10,6 +10,7 @@ import torch
 from ...samplers import Plan, Predicted
 from ...samplers.plan import ascends
 from .progress import Progress
+from .transfer import placed_like
 
 
 class HostDenoiser:
@@ -59,7 +60,7 @@ class HostDenoiser:
         One for each image, and none of them twice: whoever writes to those of one call changes no other.
         """
         if self.sigmas is None:
-            levels = x.new_tensor([stage.sigma for stage in self.plan.stages])
+            levels = placed_like([stage.sigma for stage in self.plan.stages], x)
             self.sigmas = levels.unsqueeze(1).repeat(1, len(x))
         return self.sigmas
 

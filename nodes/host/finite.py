@@ -1,28 +1,39 @@
-"""Finds the first prediction that is not finite, and who made it, without ever waiting for the device."""
+"""Finds the first prediction that is not finite, and who made it, without waiting for the device but at the end."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from ...samplers import Predicted, State, run
 from ...samplers.plan import NoiseSource
 from .denoiser import HostDenoiser
+from .transfer import Arriving
+
+
+class Noted(NamedTuple):
+    """A state, what guidance remembered there, and the sums up to it on their way to the CPU."""
+
+    state: State
+    memory: Mapping[str, torch.Tensor]
+    sums: Arriving
 
 
 class FiniteCheck:
     """Sums every prediction, image by image, into a table that stays on the device, one kernel a model call.
 
-    A NaN or an infinity makes its sum one. The table is read where reading makes nobody wait: on the CPU after every
-    step, elsewhere when the device happens to be idle (as after a preview) and at the end. When a sum is not finite,
-    the run is repeated from the last state that was known to be good up to the bad call, which is then made again with
-    an eye on the predictions that guidance combines.
+    A NaN or an infinity makes its sum one. After a step the sums since the last good state are sent to the CPU, unless
+    others are still on their way, and looked at once they are there: on the CPU at once, on a GPU when it has come that
+    far, which is as many steps later as the host is ahead of it. Only the last step is waited for. When a sum is not
+    finite, the run is repeated from the last state that was known to be good up to the bad call, which is then made
+    again with an eye on the predictions that guidance combines.
     """
 
     def __init__(self, denoiser: HostDenoiser, state: State):
         self.denoiser, self.plan = denoiser, denoiser.plan
         self.good, self.memory = state, dict(denoiser.progress.memory)
+        self.noted: Noted | None = None
         self.sums = torch.zeros(len(self.plan.stages), len(state.x), dtype=torch.float32, device=state.x.device)
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor | Predicted:
@@ -33,25 +44,33 @@ class FiniteCheck:
         torch.sum(denoised, dim=tuple(range(1, denoised.ndim)), dtype=torch.float32, out=self.sums[call])
         return predicted
 
+    def note(self, state: State) -> None:
+        """Sends for the sums up to `state`, which the run has reached."""
+        if self.noted is None:
+            self.send_for(state)
+
+    def send_for(self, state: State) -> None:
+        sums = Arriving([self.sums[self.good.index : state.index]])
+        self.noted = Noted(state, dict(self.denoiser.progress.memory), sums)
+
     def look(self, state: State, noise: NoiseSource, final: bool) -> None:
-        """Raises ValueError, saying what went wrong where, if a prediction up to `state` was not finite."""
-        if not (final or self.idle()):
+        """Raises ValueError, saying what went wrong where, if sums have come that are not finite: with the `final`
+        state all have."""
+        if final and (self.noted is None or self.noted.state is not state or not self.noted.sums.there()):
+            self.send_for(state)
+        if self.noted is None or not (final or self.noted.sums.there()):
             return
-        seen = self.good.index
-        sums = self.sums[seen : state.index].tolist()
+        (good, memory, sent), self.noted = self.noted, None
+        seen, sums = self.good.index, sent.taken()[0].tolist()
         bad = next((call for call, row in enumerate(sums, seen) if not all(map(math.isfinite, row))), None)
         if bad is None:
-            self.good, self.memory = state, dict(self.denoiser.progress.memory)
+            self.good, self.memory = good, memory
             return
         stage = self.plan.stages[bad]
         raise ValueError(
             f"{self.denoiser.name}: the model's output is not finite at step {stage.step + 1} of {self.plan.steps}, "
             f"sigma {stage.sigma:.6g}{of_images(sums[bad - seen])}: {self.culprit(bad, noise)}"
         )
-
-    def idle(self) -> bool:
-        device = self.sums.device
-        return device.type == "cpu" or (device.type == "cuda" and torch.cuda.current_stream(device).query())
 
     def culprit(self, call: int, noise: NoiseSource) -> str:
         """Who had it, from predictions that a guider of ours shows by itself, and others in a post-CFG function."""

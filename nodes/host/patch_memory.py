@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, device
 
 from .looking import PASSED_OVER, Place, Walk
-from .plain_values import Copies, NotCarried, Tensors, restored, there
+from .plain_values import Copies, NotCarried, Tensors, differ, restored, there
+from .transfer import Arriving
 
 Options = Mapping[str, Any]
 
@@ -39,17 +40,13 @@ CODE = (FunctionType, MethodType)
 @dataclass
 class Remembered:
     """What is remembered at a step boundary, by place. Of an inference tensor on a device nobody can tell without
-    waiting whether it was written into: such a place is `unsure`, with what to compare later."""
+    waiting whether it was written into: such a place is `unsure`, with the answers on their way to the CPU."""
 
     sure: dict[str, Any] = field(default_factory=dict)
-    unsure: dict[str, tuple[Any, list[tuple[Tensor, Tensor]]]] = field(default_factory=dict)
+    unsure: dict[str, tuple[Any, Arriving]] = field(default_factory=dict)
 
     def on_cpu(self) -> dict[str, Any]:
-        wrote = {
-            name: value
-            for name, (value, pairs) in self.unsure.items()
-            if not all(torch.equal(now, before) for now, before in pairs)
-        }
+        wrote = {name: value for name, (value, answers) in self.unsure.items() if any(map(bool, answers.taken()))}
         return there({**self.sure, **wrote}, torch.device("cpu"))
 
 
@@ -94,7 +91,7 @@ class PatchMemory:
             if pairs is None:
                 found.sure[place.name] = taken
             else:
-                found.unsure[place.name] = taken, [(copies.clone(tensor), copy) for tensor, copy in pairs]
+                found.unsure[place.name] = taken, Arriving([differ(now, copy) for now, copy in pairs])
         return found
 
     def differs(self, before: Any, now: Any) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .progress import KEY
 from .roles import roles_and_leaves
+from .transfer import sent_all
 
 Conds = Sequence[Mapping[str, Any]]
 
@@ -142,15 +143,8 @@ class Prepared:
 
     def batch(self, indices: Sequence[int], x: Tensor) -> Batch:
         inputs = comfy.samplers.cond_cat([self.inputs[index] for index in indices])
-        at_hand = {name: on_device(value, x) for name, value in inputs.items()}
+        at_hand = {name: sent_all(value, x.device) for name, value in inputs.items()}
         return Batch(tuple(indices), at_hand, tuple(self.conds[index]["uuid"] for index in indices))
-
-
-def on_device(value: Any, x: Tensor) -> Any:
-    """The tensors in an input of the model, on the device of `x`."""
-    if isinstance(value, Tensor):
-        return value.to(x.device)
-    return [on_device(item, x) for item in value] if isinstance(value, list) else value
 
 
 def copied(value: Any) -> Any:

@@ -18,6 +18,7 @@ import torch
 from tqdm.auto import trange
 
 from ...samplers import FLOW, VE, Path, Plan, State, run, start
+from ...samplers.noise import drawn_ahead
 from ...samplers.parameters import InputError, Value, checked
 from ...samplers.plan import NoiseSource, ascends
 from ...samplers.registry import Solver
@@ -34,6 +35,8 @@ from .models import below_one, path_of, sampling_of
 from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
 from .seeds import AT_NOTHING, UNSEEDED, ImageSeeds, in_sampler_noise, packed_sizes
+from .transfer import Leaving, sent, state_on
+from .warm_up import warm_up
 
 
 class Limits(NamedTuple):
@@ -122,10 +125,12 @@ def solve(
     finite = FiniteCheck(denoiser, state)
     first = plan.stages[state.index].step if state.index < len(plan.stages) else plan.steps
     last = plan.steps if stop_step is None else min(stop_step, plan.steps)
-    for step in trange(first, last, disable=disable):
-        state = run(plan, finite, state, noise, stop=plan.first_stage(step + 1))
-        report(step, state)
-        finite.look(state, noise, final=step + 1 == last)
+    with drawn_ahead(noise, plan, state, plan.first_stage(last)) as noise:
+        for step in trange(first, last, disable=disable):
+            state = run(plan, finite, state, noise, stop=plan.first_stage(step + 1))
+            finite.note(state)
+            report(step, state)
+            finite.look(state, noise, final=step + 1 == last)
     return state
 
 
@@ -241,7 +246,7 @@ class PlanRun(comfy.samplers.Sampler):
     """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
     `step` the steps of the plan that are done, `memory` what the guidance remembers there, `remembered` what patches of
     others do (`forgotten` names what of it cannot be carried), and `batching` how the host grouped the prompts of the
-    last model call.
+    last model call; `left` has state and memory on the CPU.
 
     The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
     whatever looks at them sees what it would in one go. `before` counts its steps that lie before the plan's own.
@@ -262,12 +267,15 @@ class PlanRun(comfy.samplers.Sampler):
         patches: Mapping[str, Any] = MappingProxyType({}),
         turn: Callable[[], None] | None = None,
         limits: Limits = OWN_LIMITS,
+        warms_up: bool = False,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
         self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
+        self.warms_up = warms_up
         self.seeds, self.components, self.limits = seeds, components, limits
         self.step, self.patches = 0, patches
         self.remembered, self.forgotten = Remembered(), ()
+        self.leaving: Leaving | None = None
 
     @property
     def batching(self) -> Batching:
@@ -282,7 +290,9 @@ class PlanRun(comfy.samplers.Sampler):
         model.latent_image, model.noise = latent_image, noise
         sampling = guider.inner_model.model_sampling
 
-        progress = Progress(self.before, memory={name: value.to(noise.device) for name, value in self.memory.items()})
+        progress = Progress(
+            self.before, memory={name: sent(value, noise.device) for name, value in self.memory.items()}
+        )
         self.watch.attach(extra_args["model_options"], progress)
         room = MOST_LATENTS * noise.nbytes
         carried = PatchMemory(extra_args["model_options"], foreign(guider, PredictionGuider), room)
@@ -295,9 +305,13 @@ class PlanRun(comfy.samplers.Sampler):
 
         def report(step: int, state: State) -> None:
             self.state, self.memory, self.step = known(state, self.plan, step + 1), dict(progress.memory), step + 1
+            ends = step + 1 == min(self.stop_step, self.plan.steps)
             # Nobody asks for the steps between unless they are saved.
-            if self.turn is not None or step + 1 == min(self.stop_step, self.plan.steps):
+            if self.turn is not None or ends:
                 self.remembered = carried.now()
+            if ends:
+                # So that one wait is enough for this and for the check of the predictions.
+                self.leaving = Leaving(self.state, self.memory)
             self.forgotten = carried.forgotten
             self.watch.compare()
             if callback is not None:
@@ -306,12 +320,14 @@ class PlanRun(comfy.samplers.Sampler):
                 self.turn()
 
         if self.state is None:
-            x = sampling.noise_scaling(sigmas[0], noise, latent_image, self.max_denoise(guider, sigmas))
+            x = sampling.noise_scaling(sigmas[0], noise, latent_image, self.begins_at_highest(sampling))
             self.state = start(x)
         else:
             self.state = state_on(self.state, noise.device)
             warn_of_what_forgets(extra_args["model_options"], getattr(guider, "conds", {}))
         done, stages = self.state.index, self.plan.stages
+        if self.warms_up and done < len(stages):
+            warm_up(guider, self.state.x, stages[done].sigma)
         with carried.lent(self.patches, noise.device):
             solve(
                 self.sampler.solver.name,
@@ -329,15 +345,16 @@ class PlanRun(comfy.samplers.Sampler):
         sigma = self.plan.sigmas[min(self.stop_step, self.plan.steps)]
         if path_of(sampling).alpha(sigma) == 0.0:
             return self.state.x
-        return sampling.inverse_noise_scaling(sigmas.new_tensor(sigma), self.state.x)
+        return sampling.inverse_noise_scaling(sigmas.new_full((), sigma), self.state.x)
 
+    def left(self) -> tuple[State, dict[str, torch.Tensor]]:
+        """State and memory as they are now, on the CPU."""
+        if self.leaving is None or self.leaving.state is not self.state:
+            self.leaving = Leaving(self.state, self.memory)
+        return self.leaving.taken()
 
-def state_on(state: State, device: torch.device) -> State:
-    """The same state on another device: bit for bit, since moving does not round. What is shared stays shared."""
-    there: dict[int, torch.Tensor] = {}
-
-    def at(tensor: torch.Tensor) -> torch.Tensor:
-        return there.setdefault(id(tensor), tensor.to(device))
-
-    registers = {name: at(value) for name, value in state.registers.items()}
-    return State(registers, state.index, None if state.denoised is None else at(state.denoised))
+    def begins_at_highest(self, sampling: Any) -> bool:
+        """The host's `max_denoise`, without reading levels back from the device where the run knows them."""
+        highest = self.limits.highest if math.isfinite(self.limits.highest) else float(sampling.sigma_max)
+        first = float(torch.tensor(self.plan.sigmas[0]))
+        return math.isclose(highest, first, rel_tol=1e-05) or first > highest

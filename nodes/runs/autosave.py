@@ -13,7 +13,7 @@ from typing import Any
 import folder_paths
 import torch
 
-from ...samplers import State, checkpoint
+from ...samplers import checkpoint
 from ..shared.messages import tell_page
 from .files import about, to_bytes
 from .folders import NO_ROOM, SUFFIX
@@ -90,7 +90,7 @@ class Autosave:
         try:
             state = held()
             step = state.step
-            if finite(state.state):
+            if finite(state):
                 self.write(state)
                 return state
         except Exception as error:
@@ -205,6 +205,8 @@ def described(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def finite(state: State) -> bool:
+def finite(held: HeldRun) -> bool:
     """A state with NaN or infinity in it would only lead to more: the last good one is worth more."""
-    return all(bool(torch.isfinite(register).all()) for register in state.registers.values())
+    state = held.state
+    tensors = (*state.registers.values(), *held.memory.values(), *([] if state.denoised is None else [state.denoised]))
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -181,4 +181,5 @@ FIELDS: Mapping[str, tuple[Check, str]] = {
     "forgotten": (all_of(is_of(str)), "names"),
     "highest": (is_level, "a noise level, or 0"),
     "below": (is_level, "a noise level, or 0"),
+    "warm_up": (is_of(bool), "true or false"),
 }

@@ -50,7 +50,7 @@ def to_bytes(held: HeldRun, about: Mapping[str, str]) -> bytes:
     if held.state is None:
         cure = "use a Stepwise sampler in the node that made it"
         raise InputError("state", f"comes from a sampler that keeps nothing to resume ({held.solver})", cure)
-    return checkpoint.dumps(replace(held, latent=kept(held.latent)), KINDS, about)
+    return checkpoint.dumps(replace(held, latent=kept(held.latent), warm_up=False), KINDS, about)
 
 
 def from_bytes(data: bytes, name: str = "file") -> HeldRun:

@@ -34,6 +34,7 @@ class HeldRun:
         last bits of a prediction.
     seeds, variation_seeds, variation_strength: those of `ImageSeeds`.
     highest: the highest noise level of the model that the run began with; 0 where version 0.1.0 did not note it.
+    warm_up: whether the model is called once, for nothing, before the run goes on.
     below: the model's level a little below 1 where a run may begin instead of there; 0 where it was not noted.
     """
 
@@ -60,6 +61,7 @@ class HeldRun:
     forgotten: tuple[str, ...] = ()
     highest: float = 0.0
     below: float = 0.0
+    warm_up: bool = False
 
     @property
     def limits(self) -> Limits:

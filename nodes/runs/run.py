@@ -18,8 +18,9 @@ from ..host.latents import packed, read_latent, read_noise, unpacked
 from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import below_one, family_of, family_of_all, path_of, sampling_of
 from ..host.plain_values import there
-from ..host.sampler import MASKED, UNMASK, PlanRun, PlanSampler, state_on
+from ..host.sampler import MASKED, UNMASK, PlanRun, PlanSampler
 from ..host.seeds import component_sizes, image_seeds, seed_of
+from ..host.transfer import state_on
 from .autosave import Autosave
 from .face import Face
 from .files import kept
@@ -55,7 +56,7 @@ def sample(
         raise InputError("autosave_every", problem, "set it to 0, or wire a Sampler node of Stepwise")
     if state is None:
         held, plan = fresh(guider, sampler, noise, latent_image, schedule, start_step, face)
-        remark_on_start(held, float(sampling_of(guider.model_patcher).sigma_max), rounding_of(sigmas), face)
+        remark_on_start(held, held.highest, rounding_of(sigmas), face)
         remark_on_noise(held, plan, noise, face)
         beside, held = held.latent, replace(held, latent=kept(held.latent))
     else:
@@ -150,6 +151,7 @@ def go(
         patches=held.patches,
         turn=None if autosave is None else turn,
         limits=held.limits,
+        warms_up=held.warm_up,
     )
     try:
         levels = snapped(held.path, held.sigmas[held.start_step :])
@@ -198,16 +200,17 @@ def standing(guider: Any, held: HeldRun, run: PlanRun) -> HeldRun:
     """`held` as the run has left it, off the device. A part of no steps has at most made x of latent and noise."""
     if not run.step:
         return held if held.state is not None else begun(held, run)
-    state = state_on(run.state, torch.device("cpu"))
+    state, memory = run.left()
     return replace(
         held,
         state=state,
-        memory=there(run.memory, torch.device("cpu")),
+        memory=memory,
         patches=run.remembered.on_cpu(),
         forgotten=tuple(dict.fromkeys((*held.forgotten, *run.forgotten))),
         step=held.solver_step + run.step,
         denoised=as_latent(guider, unpacked(state.denoised, held.latent["samples"])),
         batching=run.batching,
+        warm_up=False,
     )
 
 

@@ -53,11 +53,18 @@ class AddressedNoise:
         self.generator = torch.Generator(self.device)
 
     def __call__(self, address: Noise, like: Tensor) -> Tensor:
-        drawn = self.buffer(like)
-        images = drawn if len(drawn) > 1 else (drawn,)
+        return self.delivered(self.draw(address, self.buffer(like)), like)
+
+    def draw(self, address: Noise, out: Tensor) -> Tensor:
+        """Draws the images of `out`, a `buffer`."""
+        images = out if len(out) > 1 else (out,)
         for image, seed in zip(images, self.seeds, strict=True):
             self.fill(image, seed, address, self.scale)
-        return self.delivered(drawn, like)
+        return out
+
+    def apart(self) -> "AddressedNoise":
+        """The same noise from a generator of its own, for another thread."""
+        return AddressedNoise(self.seeds, self.device, self.scale, self.components)
 
     def buffer(self, like: Tensor) -> Tensor:
         """Room for noise for `like`, where it is drawn."""

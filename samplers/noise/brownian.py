@@ -106,7 +106,7 @@ class BrownianNoise:
         scale: float = 1.0,
         components: Sequence[int] = (),
     ):
-        self.path = path
+        self.path, self.device = path, torch.device(device)
         self.independent = AddressedNoise(seeds, device, scale, components)
         self.remembered: OrderedDict[int, Tensor] = OrderedDict()
         # One image, kept from draw to draw: fresh memory of that size costs as much as a pass over it.
@@ -121,12 +121,26 @@ class BrownianNoise:
         return self.independent.scale
 
     def __call__(self, address: Noise, like: Tensor) -> Tensor:
+        return self.delivered(self.draw(address, self.buffer(like)), like)
+
+    def buffer(self, like: Tensor) -> Tensor:
+        return self.independent.buffer(like)
+
+    def delivered(self, drawn: Tensor, like: Tensor) -> Tensor:
+        return self.independent.delivered(drawn, like)
+
+    def apart(self) -> "BrownianNoise":
+        """The same paths from a generator of its own, for another thread."""
+        own = self.independent
+        return BrownianNoise(self.path, own.seeds, own.device, own.scale, own.components)
+
+    def draw(self, address: Noise, out: Tensor) -> Tensor:
+        """Draws the images of `out`, a `buffer`."""
         start, end = point(self.path, address.sigma_from), point(self.path, address.sigma_to)
         if address.fresh or address.occurrence or start is None or end is None or start >= end:
-            return self.independent(address, like)
-        increments = self.independent.buffer(like)
+            return self.independent.draw(address, out)
         norm = self.independent.scale / math.sqrt(clock(end) - clock(start))
-        return self.independent.delivered(self.between(start, end, increments).mul_(norm), like)
+        return self.between(start, end, out).mul_(norm)
 
     def between(self, start: int, end: int, out: Tensor) -> Tensor:
         """W(end) - W(start), written into `out`."""

@@ -2,8 +2,10 @@
 
 import comfyui_version
 import pytest
+from stepwise.benchmarks._run_waits import counts_of, waits_table
 from stepwise.benchmarks.guiders import FAMILIES, count, count_table, files
 from stepwise.samplers.guidance import Rule
+from stepwise.samplers.registry import SOLVERS
 from stepwise.tools.environment.comfyui import COMFYUI_VERSION
 from stepwise.tools.generate.generated import faults
 from toy_models import call
@@ -24,7 +26,7 @@ def test_a_step_under_our_guider_costs_less_than_under_the_hosts(family):
 @pytest.mark.skipif(comfyui_version.__version__ != COMFYUI_VERSION, reason="the tables are of the pinned ComfyUI")
 def test_the_tables_are_what_is_counted():
     """Every cell, of either guider; times are not tested."""
-    assert faults(files(count_table())) == [], "run: python3 dev.py bench guiders"
+    assert faults(files(count_table(), waits_table())) == [], "run: python3 dev.py bench guiders"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -60,3 +62,17 @@ def test_under_a_foreign_sampler_the_noise_level_is_read_once_a_call_and_only_wh
     assert count("ours", "EPS", SHAPE, sampler="host").syncs == own
     assert count("ours", "EPS", SHAPE, sampler="host", rule=rules("Curve")).syncs == own + 1
     assert count("host", "EPS", SHAPE, sampler="ours").syncs == 0
+
+
+@pytest.mark.parametrize("solver", [solver.id for solver in SOLVERS])
+def test_a_whole_run_waits_for_the_device_seven_times_however_long_it_is(solver):
+    """On a device that is never idle: 0 waits a step, and one less in a run where it is always idle."""
+    short, long = (counts_of(solver, steps, idle=False) for steps in (3, 5))
+    assert short.waits == long.waits <= 7
+    assert long.staged == 0
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_resumed_run_waits_no_more_often_than_a_whole_one(idle):
+    whole, rest = (counts_of("DPMpp2MSDE", 5, idle, parts) for parts in ((), (2,)))
+    assert rest.waits <= whole.waits == (6 if idle else 7)

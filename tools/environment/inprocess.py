@@ -1,4 +1,4 @@
-"""ComfyUI inside this process: on the CPU, with folders of its own, its modules under their own names.
+"""ComfyUI inside this process: with folders of its own, its modules under their own names.
 
 `import nodes` is ComfyUI's, `import stepwise.nodes` is ours. Only for a process that has not imported ComfyUI yet.
 """
@@ -13,8 +13,9 @@ from .folders import DEV
 FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 
 
-def load_comfyui(*options: str) -> tempfile.TemporaryDirectory[str]:
-    """Imports the ComfyUI of COMFYUI_PATH, by default the pinned one; returns its base folder, which the caller keeps.
+def load_comfyui(*options: str, cpu: bool = True) -> tempfile.TemporaryDirectory[str]:
+    """Imports the ComfyUI of COMFYUI_PATH, by default the pinned one, on the `cpu` or on what device it finds; returns
+    its base folder, which the caller keeps.
 
     The host reads its command line when it is imported, so it is shown one that says what is wanted here.
     """
@@ -25,7 +26,7 @@ def load_comfyui(*options: str) -> tempfile.TemporaryDirectory[str]:
     for folder in FOLDERS:
         (Path(base.name) / folder).mkdir()
     sys.path.insert(0, str(tree))
-    given, sys.argv = sys.argv, ["comfyui", "--cpu", "--base-directory", base.name, *options]
+    given, sys.argv = sys.argv, ["comfyui", *(["--cpu"] if cpu else []), "--base-directory", base.name, *options]
     try:
         import comfy.options
 

@@ -45,10 +45,14 @@ class Counts:
     kernels: launches that read or write a tensor of a latent's size; a draw that comes from the host is one.
     kernels_all: all launches, those on single numbers too.
     moved: read and written, in latents.
-    syncs: times that the host waits for a value of the device.
-    uploads: tensors smaller than a latent copied to the device.
+    syncs: times that the host waits for a value of the device, or for an event.
+    uploads, blocking: tensors smaller than a latent copied to the device, and those of them that the host waits for.
     draws, waited: latents copied to the device, and those of them that the host waits for.
+    staged: of `blocking` and `waited`, those that were to be no wait but come from memory that is not pinned, where the
+        driver may wait or not.
+    downloads: tensors copied to pinned memory of the host, which does not wait.
     peak: most latents alive at once, but for the one that the run was given.
+    pinned: most latents of pinned memory alive at once.
     """
 
     kernels: int = 0
@@ -56,10 +60,19 @@ class Counts:
     moved: float = 0.0
     syncs: int = 0
     uploads: int = 0
+    blocking: int = 0
     draws: int = 0
     waited: int = 0
+    staged: int = 0
+    downloads: int = 0
     peak: float = 0.0
+    pinned: float = 0.0
     names: list[str] = field(default_factory=list)
+
+    @property
+    def waits(self) -> int:
+        """Times that the host waits for whatever reason."""
+        return self.syncs + self.blocking + self.waited
 
 
 class OnDevice(Tensor):
@@ -104,23 +117,72 @@ class Bindings(TorchFunctionMode):
         if func not in (torch.tensor, torch.as_tensor) or isinstance(args[0], Tensor):
             return func(*args, **kwargs)
         kwargs["device"] = "cpu"
+        if kwargs.pop("pin_memory", False):
+            plain = func(*args, **kwargs)
+            return torch.empty(plain.shape, dtype=plain.dtype, pin_memory=True).copy_(plain)
         data = tree_map(lambda value: value.item() if isinstance(value, OnDevice) else value, args[0])
         made = func(data, *args[1:], **kwargs)
         return made if device is None or torch.device(device).type == "cpu" else made.to(GPU)
 
 
+class Events:
+    """What `torch.cuda` has for asking a device how far it is, in the place of it while a `Device` is entered.
+
+    An event is over when the device is `idle` by nature, or when the host has waited for this one or for a later one.
+    """
+
+    def __init__(self, device: "Device"):
+        self.recorded = self.over = 0
+        outer = self
+
+        class Event:
+            def __init__(self, *_: object, **__: object):
+                self.place = 0
+
+            def record(self, stream: object = None) -> None:
+                outer.recorded += 1
+                self.place = outer.recorded
+
+            def query(self) -> bool:
+                return device.idle or self.place <= outer.over
+
+            def synchronize(self) -> None:
+                outer.over = max(outer.over, self.place)
+                if device.counting:
+                    device.counts.syncs += 1
+
+        class Stream:
+            def query(self) -> bool:
+                return device.idle
+
+        self.names = {
+            "Event": Event,
+            "current_stream": lambda device=None: Stream(),
+            "current_device": lambda: GPU.index,
+        }
+
+    def swap(self) -> None:
+        """Puts these into `torch.cuda`, or what was there back."""
+        for name, value in list(self.names.items()):
+            self.names[name] = getattr(torch.cuda, name)
+            setattr(torch.cuda, name, value)
+
+
 class Device(TorchDispatchMode):
-    """A pretended GPU, on which a run on latents of `shape` (float32) is counted.
+    """A pretended GPU, on which a run on latents of `shape` (float32) is counted: one that is always `idle`, with all
+    it was given done, or one that never is, and comes to nothing before the host waits for it.
 
     Each call between `begin` and `end` is in `counts`. `put` is a free copy to the device; `given` the latent that the
     run starts from, which its caller keeps and which is no part of the peak.
     """
 
-    def __init__(self, shape: Iterable[int]):
+    def __init__(self, shape: Iterable[int], idle: bool = False):
         super().__init__()
-        self.numel = torch.Size(shape).numel()
+        self.numel, self.idle = torch.Size(shape).numel(), idle
         self.counts, self.counting = Counts(), False
         self.alive: list[weakref.ref[OnDevice]] = []
+        self.pinned: list[weakref.ref[Tensor]] = []
+        self.events = Events(self)
         self.given_storage = 0
         self.bindings = Bindings()
 
@@ -129,12 +191,14 @@ class Device(TorchDispatchMode):
             # Some calls ask for a driver before any mode sees them.
             torch.cuda._lazy_init = lambda: None
             torch._C._ensureCUDADeviceGuardSet()
+        self.events.swap()
         self.bindings.__enter__()
         return super().__enter__()
 
     def __exit__(self, *error):
         super().__exit__(*error)
         self.bindings.__exit__(*error)
+        self.events.swap()
 
     def put(self, host: Tensor) -> OnDevice:
         made = OnDevice(host)
@@ -166,25 +230,46 @@ class Device(TorchDispatchMode):
         self.alive = [ref for ref in self.alive if ref() is not None]
         storages = {s.data_ptr(): s.nbytes() for ref in self.alive if (t := ref()) is not None for s in [storage(t)]}
         storages.pop(self.given_storage, None)
-        large = [size for size in storages.values() if size >= 4 * self.numel]
-        self.counts.peak = max(self.counts.peak, sum(large) / (4 * self.numel))
+        self.counts.peak = max(self.counts.peak, self._latents_in(storages.values()))
+        self.pinned = [ref for ref in self.pinned if ref() is not None]
+        pinned = {s.data_ptr(): s.nbytes() for ref in self.pinned if (t := ref()) is not None for s in [storage(t)]}
+        self.counts.pinned = max(self.counts.pinned, self._latents_in(pinned.values()))
+
+    def _latents_in(self, sizes: Iterable[int]) -> float:
+        return sum(size for size in sizes if size >= 4 * self.numel) / (4 * self.numel)
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        place = storage(tensor).data_ptr()
+        return any(storage(known).data_ptr() == place for ref in self.pinned if (known := ref()) is not None)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
+        if torch.is_inference_mode_enabled() and (made := self._taken_apart(func, args, kwargs)) is not NotImplemented:
+            return made
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, OnDevice)]
         target = kwargs.get("device")
         stays = torch.device(target).type != "cpu" if target is not None else bool(given)
         if target is not None:
             kwargs["device"] = torch.device("cpu")
-        kwargs.pop("pin_memory", None)
+        pins = kwargs.pop("pin_memory", None)
         result = func(*tree_map(on_host, args), **tree_map(on_host, kwargs))
         names = {id(tensor.host): tensor for tensor in given}
         if stays:
             result = tree_map(lambda value: names[id(value)] if id(value) in names else self._made(value), result)
+        if pins:
+            self.pinned += [weakref.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if self.counting and (given or stays):
             self._count(func, args, kwargs, given, tree_leaves(result), stays)
         self._note_peak()
         return result
+
+    def _taken_apart(self, func, args, kwargs):
+        """What is made of other calls comes in one piece under inference mode; NotImplemented for what is not."""
+        super().__enter__()
+        try:
+            return func.decompose(*args, **kwargs)
+        finally:
+            super().__exit__(None, None, None)
 
     def _made(self, value):
         return self.put(value) if isinstance(value, Tensor) else value
@@ -192,8 +277,14 @@ class Device(TorchDispatchMode):
     def _count(self, func, args, kwargs, given, results, stays) -> None:
         name = func.overloadpacket.__name__
         source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else None
+        at_once = kwargs.get("non_blocking") or args[2:3] == (True,)
         if isinstance(source, Tensor) and not isinstance(source, OnDevice):
-            self._count_upload(results[0], waits=not (kwargs.get("non_blocking") or args[2:3] == (True,)))
+            waits_for_it = not (at_once and self.is_pinned(source))
+            self.counts.staged += bool(at_once and waits_for_it)
+            self._count_upload(results[0], waits=waits_for_it)
+        elif name == "copy_" and not isinstance(args[0], OnDevice) and at_once and self.is_pinned(args[0]):
+            self.counts.downloads += 1
+            self.counts.moved += self.latents(source)
         elif not stays or (name == "copy_" and not isinstance(args[0], OnDevice)) or waits(name, args):
             self.counts.syncs += 1
         elif not makes_no_pass(func):
@@ -203,6 +294,7 @@ class Device(TorchDispatchMode):
         size = self.latents(made)
         if not size:
             self.counts.uploads += 1
+            self.counts.blocking += waits
             return
         self.counts.draws += 1
         self.counts.waited += waits
@@ -226,8 +318,8 @@ class Device(TorchDispatchMode):
             self.counts.names.append(name)
 
 
-def storage(tensor: OnDevice) -> torch.UntypedStorage:
-    return tensor.host.untyped_storage()
+def storage(tensor: Tensor) -> torch.UntypedStorage:
+    return on_host(tensor).untyped_storage()
 
 
 def waits(name: str, args: tuple) -> bool:

@@ -31,13 +31,14 @@ def load_host() -> Any:
 @cache
 def node_classes() -> dict[str, Any]:
     """The nodes of this pack and those of ComfyUI that the examples use, by id."""
-    from comfy_extras.nodes_custom_sampler import RandomNoise
+    from comfy_extras import nodes_custom_sampler
     from stepwise.nodes import all_nodes
 
     import nodes as core
 
     ours = {node.define_schema().node_id: node for node in all_nodes()}
-    return {**core.NODE_CLASS_MAPPINGS, "RandomNoise": RandomNoise, **ours}
+    named = ("BasicScheduler", "CFGGuider", "KSamplerSelect", "RandomNoise", "SamplerCustomAdvanced")
+    return {**core.NODE_CLASS_MAPPINGS, **{name: getattr(nodes_custom_sampler, name) for name in named}, **ours}
 
 
 def execute(kind: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
