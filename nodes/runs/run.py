@@ -17,7 +17,6 @@ from ...samplers.schedules.checks import check_sigmas
 from ..host.latents import packed, read_latent, read_noise, unpacked
 from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import below_one, family_of, family_of_all, path_of, sampling_of
-from ..host.plain_values import there
 from ..host.sampler import MASKED, UNMASK, PlanRun, PlanSampler
 from ..host.seeds import component_sizes, image_seeds, seed_of
 from ..host.transfer import state_on
