@@ -2,7 +2,8 @@
 
     python benchmarks/plans.py      prints the slowest and fills them into docs/claims.md
 
-Processor time, the best of four for the slowest ones. tests/samplers/test_plans.py counts that it grows with the steps and no faster.
+Processor time, for the slowest the best of four. That it grows with the steps and no faster is counted by
+tests/samplers/test_plans.py.
 """
 
 import time
