@@ -37,7 +37,7 @@ def linear_multistep(
     weights_at: Callable[[int, int], Sequence[float]],
     cfg_pp: bool,
 ) -> list[Stage]:
-    """x_t = x + sum_j C_j (x_j - denoised_j) / sigma_j, C the weights of a step and of a number of slopes."""
+    """x_t = x + sum_j C_j (x_j - denoised_j) / sigma_j, C_j the integral of a Lagrange polynomial."""
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         keep = slope_history(min(step + 1, order))
