@@ -32,7 +32,9 @@ def size_of(inputs: Sequence[Input], outputs: int, before: Any, unfolded: bool) 
     folded = any(each.widget and each.advanced for each in inputs)
     widgets = len(seen) + sum(each.control for each in seen) + folded
     width = (numbers(before, 2) or [USUAL_WIDTH])[0]
-    return [width, ROW * max(sockets, outputs) + WIDGET * widgets + AROUND]
+    # Many widgets are higher on Nodes 2.0.
+    higher = 2 * widgets if unfolded else 0
+    return [width, ROW * max(sockets, outputs) + WIDGET * widgets + AROUND + higher]
 
 
 def box(node: Mapping[str, Any]) -> Box:

@@ -60,8 +60,8 @@ async function replace(workflow) {
     const { scale, offset } = app.canvas.ds
     const view = [scale, [...offset], nameOf(app.canvas.graph)]
     await app.loadGraphData(workflow, true, false, active)
-    lookAt(...view)
     await settled()
+    await lookAt(...view)
     if (!tracker) return
     remember()
     tracker.undoQueue.splice(0, tracker.undoQueue.length, ...undone, before)
@@ -81,9 +81,14 @@ async function settled() {
     }
 }
 
-function lookAt(scale, offset, name) {
+/** Goes back to the graph that was in front, and to its view; the page shows the root after it has loaded. */
+async function lookAt(scale, offset, name) {
     const inner = name && app.rootGraph.subgraphs?.get(name)
-    if (inner) app.canvas.setGraph(inner)
+    if (inner) {
+        app.canvas.setGraph(inner)
+        await settled()
+    }
+    if (name && !inner) return
     app.canvas.ds.scale = scale
     app.canvas.ds.offset[0] = offset[0]
     app.canvas.ds.offset[1] = offset[1]

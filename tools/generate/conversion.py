@@ -17,11 +17,14 @@ from ..environment.inprocess import load_comfyui
 from . import generated
 from .generated import Files
 from .graph import is_widget
+from .markdown import filled
+from .markdown import table as rows
+from .names import settings
 from .node_twins import ADVICE, AMPLIFIED, MASKED_NOISE, NODES, SAMPLERS, TO_ZERO
 from .twins import BOTH, COMFYUI, NOT_COMFYUI, SCHEDULERS, Levels, Twin
 from .workflows import info_of
 
-FILE = ROOT / "convert" / "table.json"
+FILE, PAGE = ROOT / "convert" / "table.json", ROOT / "docs" / "convert.md"
 # Nodes of ComfyUI's that take the steps, or belong to one that does.
 CORE = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced", "KSamplerSelect", "RandomNoise")
 OURS = ("StepwiseKSampler", "StepwiseSample", "StepwiseCFGGuider", "StepwiseNamedSchedule")
@@ -168,6 +171,33 @@ def written(made: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
+def page(made: Mapping[str, Any]) -> str:
+    """The tables of docs/convert.md that are of the table alone."""
+    text = PAGE.read_text(encoding="utf-8")
+    named, titles = made["samplers"].items(), {kind: each["title"] for kind, each in made["nodes"].items()}
+    of_samplers = [
+        (
+            f"`{name}`",
+            f"**{row['name']}**",
+            settings(row["params"]),
+            "same law" if row["noise"] else "same picture",
+            f"{row['bound']:g}",
+        )
+        for name, row in named
+        if "id" in row
+    ]
+    of_nodes = [(kind, titles[row["ours"]]) for kind, row in made["node_twins"].items()]
+    makers = [(kind, f"taken into the step node, as `{row['name']}`") for kind, row in made["sampler_twins"].items()]
+    left: dict[str, list[str]] = {}
+    for name, row in named:
+        if "left" in row:
+            left.setdefault(row["left"], []).append(f"`{name}`")
+    lines = "".join(f"- {', '.join(names)}: {why}{'' if why.endswith('.') else '.'}\n" for why, names in left.items())
+    text = filled(text, rows(("ComfyUI", "Stepwise"), [*of_nodes, *makers]), "nodes")
+    text = filled(text, rows(("Sampler", "Solver", "Settings", "Class", "To"), of_samplers), "samplers")
+    return filled(text, lines, "left")
+
+
 def files() -> Files:
     """Needs ComfyUI in the process."""
     from stepwise.nodes import all_nodes
@@ -178,7 +208,8 @@ def files() -> Files:
     if "KSamplerSelect" not in host_nodes.NODE_CLASS_MAPPINGS:
         asyncio.run(host_nodes.init_builtin_extra_nodes())
     infos = {kind: info_of(kind, classes.get(kind) or host_nodes.NODE_CLASS_MAPPINGS[kind]) for kind in kinds()}
-    return {FILE: written(table(infos))}
+    made = table(infos)
+    return {FILE: written(made), PAGE: page(made)}
 
 
 def main() -> None:
