@@ -1,6 +1,7 @@
 """What only a GPU can say: the results of every check and time of docs/gpu.md.
 
     python benchmarks/gpu.py --seconds 500 --commit REV --out FOLDER     measures, and writes FOLDER/gpu.json
+    python benchmarks/gpu.py --join OLD.json NEW.json                    writes docs/gpu.json from such results
     python benchmarks/gpu.py --page                                      writes docs/gpu.md from docs/gpu.json
     python benchmarks/gpu.py --small                                     all of it in little, on any computer
 
@@ -118,14 +119,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="the parts whose names have one of these words")
     parser.add_argument("--small", action="store_true", help="little networks and few repetitions, on the CPU too")
     parser.add_argument("--page", action="store_true", help="write docs/gpu.md from docs/gpu.json")
+    parser.add_argument("--join", nargs="+", type=Path, help="write docs/gpu.json from these results, oldest first")
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     known = parser.parse_args()
-    if known.page:
+    if known.page or known.join:
         from stepwise.benchmarks import _gpu_page
         from stepwise.tools.generate import generated
 
-        generated.write(_gpu_page.files())
+        if known.join:
+            generated.write({_gpu_page.DATA: _gpu_page.joined(known.join)})
+        if known.page:
+            generated.write(_gpu_page.files())
         return
     import torch
 

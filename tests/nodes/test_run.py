@@ -1,9 +1,12 @@
 """Cancel, progress, failures of the model, and runs that are cut and go on."""
 
+import threading
+
 import comfy.model_management
 import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
+from stepwise.benchmarks import _run_waits
 from stepwise.samplers import Plan
 from toy_models import THROUGH, SmoothNet, call, prompt, sample, toy_model
 
@@ -22,6 +25,23 @@ def inputs_of(model, cfg=3.0, batch=1, mask=False):
 
 def schedule_of(kind):
     return torch.linspace(1.0, 0.0, STEPS + 1) if kind == "FLOW" else call("StepwiseKarrasSchedule", steps=STEPS)[0]
+
+
+def test_the_thread_that_draws_ahead_is_gone_after_cancel(monkeypatch):
+    """On a pretended GPU, through the step node."""
+    seen = []
+
+    def cancelling(self, x, *args, **kwargs):
+        seen.append(sum(thread.name.startswith("stepwise-noise") for thread in threading.enumerate()))
+        if len(seen) == 3:
+            raise comfy.model_management.InterruptProcessingException
+        return x * 0.5
+
+    monkeypatch.setattr(_run_waits.Half, "forward", cancelling)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        _run_waits.counts_of("DPMpp2MSDE", 5, idle=False)
+    assert seen == [1, 1, 1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stepwise-noise")]
 
 
 class Interrupting(SmoothNet):

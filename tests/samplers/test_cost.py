@@ -91,6 +91,47 @@ def test_what_is_copied_to_the_device_is_counted(device):
     assert (device.counts.draws, device.counts.waited, device.counts.kernels) == (2, 1, 2)
 
 
+def pinned(shape):
+    return torch.empty(shape, pin_memory=True)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (3,)], ids=["latent", "small"])
+def test_a_copy_is_a_wait_unless_it_is_from_or_to_pinned_memory_and_asked_not_to_block(device, shape):
+    """From memory that is not pinned a driver may wait in spite of being asked not to: told apart."""
+    there, at_once = device.put(torch.ones(shape)), {"non_blocking": True}
+    for memory, how, waits, staged in (
+        (torch.ones, {}, 1, 0),
+        (torch.ones, at_once, 1, 1),
+        (pinned, {}, 1, 0),
+        (pinned, at_once, 0, 0),
+    ):
+        for upload in (lambda m, h: m(shape).to(there.device, **h), lambda m, h: there.copy_(m(shape), **h)):
+            device.begin()
+            upload(memory, how)
+            assert (device.end().waits, device.counts.staged, device.counts.downloads) == (waits, staged, 0)
+        device.begin()
+        memory(shape).copy_(there, **how)
+        seen = memory is pinned and how is at_once
+        assert (device.end().waits, device.counts.downloads) == ((0, 1) if seen else (1, 0))
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_to_wait_for_an_event_is_counted_and_to_ask_for_it_is_not(idle):
+    with Device(SHAPE, idle) as device:
+        device.begin()
+        first, second = torch.cuda.Event(), torch.cuda.Event()
+        first.record()
+        second.record()
+        assert first.query() == second.query() == idle
+        assert device.counts.waits == 0
+        first.synchronize()
+        assert first.query()
+        assert second.query() == idle, "who waits for one has not waited for a later one"
+        second.synchronize()
+        assert second.query()
+        assert device.end().waits == 2
+
+
 def noise_of(path):
     plan = Method("DDPM").plan(path)
     return (noise for stage in plan.stages for row in stage.rows for noise in row.draws)
