@@ -28,7 +28,16 @@ def converted(
 
     Raises BadWorkflow for what is none.
     """
-    made = deepcopy(data)
+    try:
+        return of_copy(deepcopy(data), back, join, only)
+    except BadWorkflow:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        # Any value may be of any type in a file of somebody else's.
+        raise BadWorkflow(f"The workflow cannot be read: {type(error).__name__}: {error}.") from error
+
+
+def of_copy(made: dict[str, Any], back: bool, join: bool, only: Only | None) -> tuple[dict[str, Any], Report]:
     report = Report(back=back)
     rules = backwards if back else forwards
     if is_editor(made):

@@ -48,11 +48,11 @@ def reply(body: bytes) -> tuple[int, str]:
             join=question.get("join", False),
             only=None if only is None else {(graph, node) for graph, node in only},
         )
+        return 200, json.dumps({"workflow": made, "report": report.data()}, allow_nan=False)
     except BadWorkflow as error:
         return 400, json.dumps({"error": str(error)})
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        return 400, json.dumps({"error": f"This workflow cannot be read: {type(error).__name__}: {error}."})
-    return 200, json.dumps({"workflow": made, "report": report.data()})
+    except ValueError as error:
+        return 400, json.dumps({"error": f"The workflow has a value that JSON has not: {error}."})
 
 
 post: Callable[[web.Request], Awaitable[web.Response]] = posted(reply, LARGEST_BODY, WORKER)

@@ -86,6 +86,11 @@ def test_some_left_is_status_1_and_the_file_is_written(given):
         (b"{}", "is neither a workflow of the editor"),
         (b"[" * 100_000, "is no JSON"),
         (b'{"nodes": [{"id": 1}]}', "The workflow: nodes[0] has no type."),
+        (
+            b'{"1": {"class_type": "KSampler", "inputs": '
+            b'{"sampler_name": "euler", "scheduler": "karras", "steps": "9", "denoise": "x"}}}',
+            "The workflow cannot be read: TypeError",
+        ),
         (b"\x89PNG\r\n\x1a\n", "is a picture that carries no workflow"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\x10\x00tEXtworkflow\0{}", "is cut short"),
     ],
