@@ -94,10 +94,10 @@ is not pinned, for which a driver may wait or not, are told apart.
 """
 
 
-def waits_table() -> str:
+def waits_table(chosen: Sequence[tuple[str, str]] = ROWS) -> str:
     """Waits in runs of 10 and of 20 steps, and copies that the driver may wait for."""
     rows = []
-    for label, sampler in ROWS:
+    for label, sampler in chosen:
         short, long = (counts_of(sampler, steps, idle=False) for steps in (10, 20))
         rows.append((label, *(each.waits - each.staged for each in (short, long)), long.staged))
     return table(("Sampler", "Waits, 10 steps", "Waits, 20 steps", "May wait, 20 steps"), rows)
