@@ -63,13 +63,14 @@ def test_parameters_are_what_the_signature_says():
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_keyword_parameter_of_the_registry_is_declared(name):
     """With a default, so that a node can be made from it; the rest are the path, the schedule, the table, what a
-    schedule takes of a model, the shape of a drawn one, what a plan knows of its run, the call, the predictions, and
-    what a rule of guidance gets by name from sockets of its own."""
+    schedule takes of a model, the shape of a drawn one, what a plan or a rule of guidance knows of its run, the call,
+    the predictions, and what a rule of guidance gets by name from sockets of its own."""
     function = FUNCTIONS[name]
     sockets = {name for entry in GUIDANCE if entry.function is function for name in {**entry.others, **entry.curves}}
     declared = parameters(function)
     taken = {taken for entry in SCHEDULES if entry.function is function for taken in entry.takes}
     taken |= {"shape", "highest", "began", "below"}
+    taken |= {known for entry in GUIDANCE if entry.function is function for known in entry.knows}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name not in declared and parameter.name in taken:
             assert parameter.default is not inspect.Parameter.empty or parameter.name == "table"
