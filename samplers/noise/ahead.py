@@ -1,6 +1,6 @@
 """Noise that is drawn on the CPU while the model runs elsewhere."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -16,7 +16,7 @@ Source = AddressedNoise | BrownianNoise
 
 
 @contextmanager
-def drawn_ahead(noise: NoiseSource, plan: Plan, state: State, stop: int) -> Iterator[NoiseSource]:
+def drawn_ahead(noise: NoiseSource, plan: Plan, state: State, stop: int) -> Generator[NoiseSource]:
     """`noise` for a run of `plan` from `state` until `stop` model calls are done, each draw begun one before its time.
 
     It is the same noise, bit for bit, since a draw is a function of its address. Only a source of ours that draws on
