@@ -566,6 +566,7 @@ BAD = {
     "forgotten": [None, "abc", (3,)],
     "highest": [None, "1", -1.0, float("nan"), float("inf")],
     "below": [None, "1", -1.0, float("nan"), float("inf")],
+    "warm_up": [None, 1, "yes", []],
 }
 BAD["latent"].append({"samples": torch.zeros(1, 4, 8, 8), "batch_index": [0, 1]})
 BAD["latent"].append({"samples": torch.zeros(1, 4, 8, 8), "batch_index": ["x"]})
@@ -577,7 +578,8 @@ def test_every_field_of_a_state_is_checked(field, state, folders):
     for value in BAD[field]:
         if (field, value) == ("state", None):
             continue
-        data = to_bytes(replace(state, **{field: value}), {}) if field != "latent" else forged(state, value)
+        written = field not in ("latent", "warm_up")
+        data = to_bytes(replace(state, **{field: value}), {}) if written else forged(state, field, value)
         began = time.perf_counter()
         with pytest.raises(InputError) as caught:
             from_bytes(data)
@@ -585,11 +587,11 @@ def test_every_field_of_a_state_is_checked(field, state, folders):
         assert str(caught.value).endswith("Load another copy, or make the state again.")
 
 
-def forged(state, latent):
-    """`to_bytes` without its own look at the latent."""
+def forged(state, field, value):
+    """`to_bytes` without its own look at the latent, and with a wish that no file has."""
     from stepwise.nodes.runs.files import KINDS
 
-    return checkpoint.dumps(replace(state, latent=latent), KINDS)
+    return checkpoint.dumps(replace(state, **{field: value}), KINDS)
 
 
 def test_every_field_has_a_check_and_a_good_state_passes_all(state):
