@@ -86,7 +86,7 @@ def test_the_list_has_the_states_of_both_folders_and_nothing_else(folders):
     (folders / "output" / "broken.safetensors").write_bytes(b"\0" * 30)
     (folders / "output" / ".state.safetensors.1.tmp").write_bytes(to_bytes(state, {}))
     os.utime(folders / "input" / "old.safetensors", (0, 0))
-    (combo,) = loader().define_schema().inputs
+    combo, *_ = loader().define_schema().inputs
     assert combo.options == ["stepwise/state_00001_.safetensors [output]", "old.safetensors [input]"]
 
 
