@@ -109,6 +109,36 @@ def test_the_settings_of_a_sampler_node_go_over(kind, family, one_noise, differe
     assert off < table()["samplers"][row["name"]]["bound"]
 
 
+def patched(graph, family):
+    """The graph on a model whose noise levels a node says."""
+    kind, inputs = {
+        "EPS": ("ModelSamplingDiscrete", {"sampling": "eps", "zsnr": False}),
+        "FLOW": ("ModelSamplingSD3", {"shift": 2.0}),
+    }[family]
+    patch = {"class_type": kind, "inputs": {**inputs, "model": ["model", 0]}}
+    for node in graph.values():
+        node["inputs"] = {**node["inputs"], **({"model": ["patch", 0]} if "model" in node["inputs"] else {})}
+    return {**graph, "patch": patch}
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["of itself", "asked for"])
+@pytest.mark.parametrize("family", ["EPS", "FLOW"])
+@pytest.mark.parametrize("sampler", ["euler", "ddim", "dpmpp_2m"])
+def test_two_parts_joined_are_the_picture_where_the_report_says_so(sampler, family, asked, differences):
+    """Euler and DDIM remember nothing; DPM++ 2M does, and is joined only when asked for, to the run in one piece."""
+    pair = patched(graphs.pair(sampler, "normal", 1.0, 3), family)
+    made, report = converted(pair, join=asked)
+    joined = "state" in made["end"]["inputs"]
+    assert joined == (asked or sampler != "dpmpp_2m")
+    changes = joined and sampler == "dpmpp_2m"
+    assert ("the picture is another one" in report.text()) == changes
+    given = convert.given_to(graphs.Case("", family, {}, 1.0, sampler))
+    whole = patched(graphs.advanced(sampler, "normal", 1.0, (0, 10000)), family) if changes else pair
+    off = parity.relative(convert.run(made, given), convert.run(whole, given))
+    differences(f"converted, two parts joined, {sampler}", off)
+    assert off < 1e-5
+
+
 def test_flipped_levels_are_those_of_flip_sigmas():
     levels = graphs.custom_advanced("euler", 1.0, graphs.BASIC)
     flipped = {"class_type": "FlipSigmas", "inputs": {"sigmas": ["sigmas", 0]}}
