@@ -59,7 +59,6 @@ def classes() -> tuple[int, Counter[str], Counter[str]]:
 
 @cache
 def model(family: str) -> Any:
-    load_host()
     from stepwise.tests.support.toy_models import toy_model
 
     return toy_model(family)
@@ -67,7 +66,6 @@ def model(family: str) -> Any:
 
 @cache
 def classes_of_nodes() -> dict[str, Any]:
-    load_host()
     from stepwise.nodes import all_nodes
 
     import nodes as core
@@ -178,6 +176,7 @@ def main() -> None:
     known_arguments = parser.parse_args()
     write("classes", class_table())
     if not known_arguments.templates:
+        load_host()
         write("grid", grid_table())
 
 

@@ -6,6 +6,7 @@ import { idOf, remember, takesSteps, workflowName } from "./page.js"
 
 const LOADER = "StepwiseLoadState"
 const GAP = 40
+const EDGE = 80
 
 // What this page was told of: the file of each node's last run that was saved.
 const told = new WeakMap()
@@ -21,6 +22,7 @@ export function goOn(node, file) {
     const loader = wired?.type === LOADER ? wired : placed(node)
     if (loader !== wired) loader.connect(0, node, slot)
     choose(loader, file)
+    show(loader)
     app.canvas.setDirty(true, true)
     remember()
 }
@@ -39,6 +41,19 @@ function placed(node) {
     for (let other; (other = nodes.find(meets)); ) loader.pos = [loader.pos[0], below(other)]
     node.graph.add(loader)
     return loader
+}
+
+/** Moves the view by as little as brings a whole node into it, clear of the bars at its edges. */
+function show(node) {
+    const { ds, canvas } = app.canvas
+    const { width, height } = canvas.getBoundingClientRect()
+    const title = LiteGraph.NODE_TITLE_HEIGHT
+    const sides = [[node.pos[0], node.size[0], width], [node.pos[1] - title, node.size[1] + title, height]]
+    for (const [side, [begin, length, room]] of sides.entries()) {
+        const beyond = begin + length + EDGE + ds.offset[side] - room / ds.scale
+        if (beyond > 0) ds.offset[side] -= beyond
+        if (begin - EDGE + ds.offset[side] < 0) ds.offset[side] = EDGE - begin
+    }
 }
 
 /** The node's last autosave: the newest one that it has on disk, by its present name or by the one it had. */

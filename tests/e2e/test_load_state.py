@@ -209,6 +209,7 @@ def test_cancel_and_go_on_with_one_click(open_editor, nodes2, server, no_states)
 
     editor.page.evaluate(CLICK_ON_FACE, [ids["one"], "Go on from it"])
     loader = wired_loader(editor, ids["one"])
+    assert editor.page.evaluate(IN_SIGHT, loader)
     found = shown(editor, loader, lambda one: "step" in one["text"])
     assert found["file"] == f"{name} [output]"
     assert f"step {step} of {STEPS}" in found["text"]
@@ -224,6 +225,14 @@ WIRED = """id => {
     const node = app.graph.getNodeById(id)
     const from = node.getInputNode(node.inputs.findIndex(each => each.name === "state"))
     return from?.type === "StepwiseLoadState" ? String(from.id) : ""
+}"""
+IN_SIGHT = """id => {
+    const node = app.graph.getNodeById(id)
+    const { ds, canvas } = app.canvas
+    const box = canvas.getBoundingClientRect()
+    const [left, top] = ds.convertOffsetToCanvas([node.pos[0], node.pos[1] - 30])
+    const [right, bottom] = ds.convertOffsetToCanvas([node.pos[0] + node.size[0], node.pos[1] + node.size[1]])
+    return left > 0 && top > 0 && right < box.width && bottom < box.height
 }"""
 OVERLAPS = """() => app.graph.nodes.flatMap((one, i) => app.graph.nodes.slice(i + 1).filter(two =>
     one.pos[0] < two.pos[0] + two.size[0] && two.pos[0] < one.pos[0] + one.size[0] &&

@@ -277,7 +277,7 @@ class Device(TorchDispatchMode):
     def _count(self, func, args, kwargs, given, results, stays) -> None:
         name = func.overloadpacket.__name__
         source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else None
-        at_once = kwargs.get("non_blocking") or args[2:3] == (True,)
+        at_once = kwargs.get("non_blocking") or any(each is True for each in args[2:3])
         if isinstance(source, Tensor) and not isinstance(source, OnDevice):
             waits_for_it = not (at_once and self.is_pinned(source))
             self.counts.staged += bool(at_once and waits_for_it)
