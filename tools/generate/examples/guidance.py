@@ -121,12 +121,12 @@ def more_prompts() -> Workflow:
 
 
 def newer_rules() -> Workflow:
-    rules, guiders = "Eight rules", "Guidance 7.5, nine times"
+    rules, guiders = "Eight rules", "Guidance 7.5"
     w = Workflow(
         "Rules for today's models",
         "newer_rules",
-        "## Nine ways with the same two predictions\nFrom top to bottom: guidance alone, each rule by itself, then "
-        "the scale by steps and, for video with sound, by component. Momentum acts without a negative prompt, too.",
+        "## Eight ways with the same two predictions\nFrom top to bottom: guidance alone, six rules, each by itself, "
+        "then the scale by component (video with sound) and steps. Momentum acts without a negative prompt, too.",
         ((PROMPTS, SCHEDULE), (rules,), (guiders, RUNS), ("A row of pictures for each",)),
         demo=DIGITS,
     )
@@ -138,9 +138,9 @@ def newer_rules() -> Workflow:
         "MAMBO-G": w.add("StepwiseMAMBOGGuidance", rules),
         "Sliding mode": w.add("StepwiseSMCGuidance", rules),
         "Momentum": w.add("StepwiseMomentumGuidance", rules, column=1),
-        "Steps": w.add("StepwiseStepsGuidance", rules, column=1),
-        "Component": w.add("StepwiseComponentGuidance", rules, column=1),
     }
+    component = w.add("StepwiseComponentGuidance", rules, column=1)
+    kinds["Last steps"] = w.add("StepwiseStepsGuidance", rules, column=1, rule=component[0])
     given = {"model": model[0], **prompts, "cfg": 7.5, "compact": True}
     made = [("Plain", guider(w, guiders, "Plain", **given))]
     made += [(title, guider(w, guiders, title, **given, rule=rule[0])) for title, rule in kinds.items()]
@@ -149,7 +149,7 @@ def newer_rules() -> Workflow:
 
 
 def worse_versions() -> Workflow:
-    leaves_group, formula, told = "Predictions, good and worse", "Away from the worse one", "Told another noise level"
+    leaves_group, formula, told = "Predictions, good and worse", "Away from the worse one", "Told less noise"
     w = Workflow(
         "Away from a worse version of the model",
         "worse_versions",
@@ -161,7 +161,7 @@ def worse_versions() -> Workflow:
     )
     model, prompts, begins = begin_on_karras(w, PROMPTS, PROMPTS)
     more = w.add("StepwiseDetail", told, "More detail", model=model[0], amount=0.15)
-    less = w.add("StepwiseDetail", told, "Less detail", model=model[0], amount=-0.3)
+    less = w.add("StepwiseDetail", told, "Less detail", compact=True, model=model[0], amount=-0.3)
     perturbation = w.add("StepwisePerturbation", leaves_group)
     good, worse, other = (
         w.add("StepwisePrediction", leaves_group, title, compact=True, conditioning=prompts["positive"], **by)

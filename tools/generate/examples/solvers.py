@@ -71,8 +71,8 @@ def every_sampler() -> Workflow:
     w = Workflow(
         "Every solver as a SAMPLER",
         "every_sampler",
-        "## For nodes that take a SAMPLER\nEach solver as a SAMPLER in ComfyUI's SamplerCustomAdvanced, and the last "
-        f"one in Sample (Stepwise), which can also stop and go on. {NOTE}",
+        "## For nodes that take a SAMPLER\nEach solver as a SAMPLER in ComfyUI's SamplerCustomAdvanced, the last one "
+        f"in Sample (Stepwise). {NOTE}",
         ((PROMPTS, SCHEDULES), *((group,) for group in groups), (PICTURE,)),
         demo=DIGITS,
     )
