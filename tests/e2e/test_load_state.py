@@ -115,9 +115,12 @@ def test_load_state_from_nothing_to_a_chosen_file(open_editor, nodes2, server, n
 
     workflow = editor.page.evaluate("() => app.graph.serialize()")
     assert [each["widgets_values"] for each in workflow["nodes"]] == [
-        ["stepwise/mine.safetensors [input]"],
-        ["newer.safetensors [output]"],
+        ["stepwise/mine.safetensors [input]", False],
+        ["newer.safetensors [output]", False],
     ]
+    for each in workflow["nodes"]:
+        # As it was saved before there was a warm_up.
+        del each["widgets_values"][1:]
     editor.page.evaluate("saved => app.loadGraphData(saved)", workflow)
     assert shown(editor, node, lambda one: "step" in one["text"])["file"] == "stepwise/mine.safetensors [input]"
     assert editor.errors_of_pack() == []
