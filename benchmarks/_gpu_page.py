@@ -269,16 +269,15 @@ SD1.5 at 512 x 512, SDXL and Flux ({billions} billion parameters) at 1024 x 1024
 (quartiles).
 
 {whole}
-Steps of SD1.5 and SDXL on such a device are bound by how fast the CPU launches the network's kernels, and scatter with
-it. For DPM++ 2M the quartiles of ComfyUI's and ours overlap at both sizes; each tree of ComfyUI takes longer than our
-noise drawn on the same device. Flux is bound by the device. Noise drawn ahead against noise drawn when it is asked for:
+The quartiles of SD1.5 and SDXL are wide; what took the time there was not looked into. For DPM++ 2M those of ComfyUI
+and ours overlap at both sizes; each tree of ComfyUI takes longer than our noise drawn on the same device. Noise drawn
+ahead against noise drawn when it is asked for:
 
 - SD1.5: {sd15};
 - SDXL: {sdxl}, and {sdxl_before} in an earlier run of two repetitions;
 - Flux: {flux}.
 
-So it gains nothing within the scatter. It is there for draws that would make the device wait; with these, the host is
-ahead of the device or slower than it for other reasons.
+So with these networks it gains nothing that can be told from the scatter.
 
 ## Before this change
 
