@@ -111,6 +111,10 @@ class PredictionGuider(comfy.samplers.CFGGuider):
                 logging.info("Stepwise: %d of %d predictions evaluated", self.run.evaluated, self.run.possible)
             self.run = Run()
 
+    def options_of_others(self) -> list[Options]:
+        """The options of the models beside the guider's own, within a run."""
+        return [] if self.run.others is None else [each.options for each in self.run.others.ready.values()]
+
     def conds_of_others(self) -> dict[Any, dict[str, Any]]:
         """The conditionings of the other models, taken from those that the host prepares for the guider's own."""
         found: dict[Any, dict[str, Any]] = {model: {} for model in self.models}

@@ -7,7 +7,7 @@ carried; what else changed is named. A function is code: one made anew in every 
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
@@ -54,11 +54,14 @@ class PatchMemory:
     """What the patches in `options`, and a `guider` of another pack, remember, for the length of one run.
 
     room: bytes of the tensors that are carried.
+    others: the options of further models that the run asks, in an order that is the same in every part of it.
     """
 
-    def __init__(self, options: Options, guider: Any = None, room: int = 2**20):
+    def __init__(self, options: Options, guider: Any = None, room: int = 2**20, others: Sequence[Options] = ()):
         walk = Walk()
         found = [*walk.places(options), *walk.places(guider, "guider", OF_THE_HOST)]
+        for number, each in enumerate(others, 2):
+            found += walk.places(each, f"model {number}")
         self.start = [(place, place.values()) for place in found]
         self.room, self.tensors, self.objects = room, Tensors(room), len(walk.seen)
         for _, values in self.start:

@@ -295,7 +295,8 @@ class PlanRun(comfy.samplers.Sampler):
         )
         self.watch.attach(extra_args["model_options"], progress)
         room = MOST_LATENTS * noise.nbytes
-        carried = PatchMemory(extra_args["model_options"], foreign(guider, PredictionGuider), room)
+        others = guider.options_of_others() if isinstance(guider, PredictionGuider) else ()
+        carried = PatchMemory(extra_args["model_options"], foreign(guider, PredictionGuider), room, others)
 
         rests = resting_steps(guider, self.plan, self.before)
         plan = self.sampler.rested(self.plan, rests, self.limits)

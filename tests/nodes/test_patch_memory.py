@@ -263,6 +263,15 @@ def as_wrapper():
     return guided(model)
 
 
+def as_wrapper_of_another_model():
+    other = toy_model()
+    other.set_model_unet_function_wrapper(TeaCache())
+    positive = call("StepwisePrediction", conditioning=prompt(0.4))[0]
+    negative = call("StepwisePrediction", conditioning=prompt(-0.3), model=other)[0]
+    expression = call("StepwiseCFGCombine", positive=positive, negative=negative, scale=3.0)[0]
+    return call("StepwiseGuider", model=toy_model(), prediction=expression)[0]
+
+
 class ForeignGuider(comfy.samplers.CFGGuider):
     """Guidance with momentum, kept on the guider itself."""
 
@@ -287,6 +296,7 @@ def foreign_guider():
 
 GUIDERS = {way.__name__: functools.partial(lambda way: after_guidance(way()), way) for way in WAYS}
 GUIDERS |= {"model_function_wrapper": as_wrapper, "a guider of another pack": foreign_guider}
+GUIDERS |= {"the same of another model": as_wrapper_of_another_model}
 
 # Their memory is a collection that only grows: what is in it stays, as under the host's sampler.
 GROWS = {
