@@ -210,6 +210,7 @@ def test_cancel_and_go_on_with_one_click(open_editor, nodes2, server, no_states)
     assert drawn_well(face)
     screenshot(editor, "cancelled", nodes2)
 
+    editor.page.evaluate(TO_THE_CORNER, ids["one"])
     editor.page.evaluate(CLICK_ON_FACE, [ids["one"], "Go on from it"])
     loader = wired_loader(editor, ids["one"])
     assert editor.page.evaluate(IN_SIGHT, loader)
@@ -228,6 +229,13 @@ WIRED = """id => {
     const node = app.graph.getNodeById(id)
     const from = node.getInputNode(node.inputs.findIndex(each => each.name === "state"))
     return from?.type === "StepwiseLoadState" ? String(from.id) : ""
+}"""
+TO_THE_CORNER = """id => {
+    const { ds, canvas } = app.canvas
+    const { pos, size } = app.graph.getNodeById(id)
+    ds.offset[0] = 80 - pos[0]
+    ds.offset[1] = canvas.getBoundingClientRect().height / ds.scale - pos[1] - size[1] - 20
+    app.canvas.setDirty(true, true)
 }"""
 IN_SIGHT = """id => {
     const node = app.graph.getNodeById(id)
