@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ...samplers import Plan
+from ...samplers import VE, Plan
 from ...samplers.parameters import InputError
 from ...samplers.plan import ascends
-from ...samplers.schedules.checks import FROM_THE_MODEL, beginning
+from ...samplers.schedules.checks import FROM_THE_MODEL, INSTEAD, beginning
 from ..host.levels import snapped
 from ..host.seeds import AT_NOTHING, UNSEEDED, LatentNoise, components_of, has_seeds
 from .face import Face
@@ -32,7 +32,11 @@ def remark_on_start(held: HeldRun, sigma_max: float, rounding: float, face: Face
         problem, cure = found.problem, other or found.cure
         if not found.fatal:
             problem = f"{problem}, and latent_image is empty"
-            cure = f"{other or FROM_THE_MODEL}, or begin from a picture"
+            if held.path is VE and held.sigmas[held.start_step] == 1.0:
+                problem, for_it = f"{problem}: a flow model's schedule begins so", INSTEAD["VE"]
+            else:
+                for_it = FROM_THE_MODEL
+            cure = f"{other or for_it}, or begin from a picture"
         if found.fatal or empty:
             face.say(str(InputError(name, problem, cure, found.index)))
 

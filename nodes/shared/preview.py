@@ -18,6 +18,7 @@ from ...samplers import Path
 from ...samplers.parameters import InputError, checked, parameters, quoted
 from ...samplers.registry import SCHEDULES, Schedule
 from ...samplers.schedules import trained_sigmas
+from ...samplers.schedules.checks import INSTEAD
 from ...samplers.schedules.tables import Trained
 from .curves import curve_of
 from .posted import posted
@@ -33,11 +34,6 @@ WORKER = ThreadPoolExecutor(1, "stepwise-curves")
 
 # Its levels are the host's, made of the model itself.
 NAMED = "StepwiseNamedSchedule"
-OTHERS = {
-    "VE": "take one of the schedules Karras, Exponential and Timestep instead",
-    "FLOW": "take the schedule Flow instead",
-}
-
 # Of a schedule that is bound to a list of levels.
 EXACT_CURE = {
     ("FLOW",): "set it to tail, or take the schedule Flow",
@@ -81,7 +77,7 @@ def check_path(schedule: Schedule, trained: Trained) -> None:
     if trained.path.value not in schedule.paths:
         kind = "a flow model" if trained.path.value == "FLOW" else "no flow model"
         problem = f"is {kind}, and this schedule is made for {'others' if kind == 'a flow model' else 'those'}"
-        raise InputError("model", problem, OTHERS[trained.path.value])
+        raise InputError("model", problem, INSTEAD[trained.path.value])
 
 
 def preview(sigmas: Sequence[float], trained: Trained | None) -> dict[str, list[Any]]:

@@ -12,6 +12,11 @@ from .tables import Trained
 # A schedule's start is the model's own where it differs by no more than roundings of tables.
 ROUNDING = 1e-4
 FROM_THE_MODEL = "wire the model into the schedule node, so that it takes the range from it"
+# For a model on this path, whose schedule is made for the other.
+INSTEAD = {
+    "VE": "take one of the schedules Karras, Exponential and Timestep instead",
+    "FLOW": "take the schedule Flow instead",
+}
 FOR_A_PICTURE = "this is right for beginning from a picture, not for an empty latent"
 
 

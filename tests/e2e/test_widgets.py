@@ -123,6 +123,6 @@ def test_a_flow_schedule_on_another_model_is_said_in_the_step_node(open_editor, 
     editor.page.wait_for_timeout(300)
     said, height = editor.page.evaluate(FACE, euler)
     assert "sigmas[0] is 1, far below the model's highest noise level, 14.6" in said
-    assert "Wire the model into the schedule node" in said
+    assert "Take one of the schedules Karras, Exponential and Timestep instead" in said
     assert height > 20
     editor.screenshot(SCREENSHOTS / f"flow-{'nodes2' if nodes2 else 'classic'}.png")

@@ -509,7 +509,8 @@ def test_a_run_goes_on_from_a_part_of_no_steps(kind, solver):
 @pytest.mark.parametrize(
     ("kind", "sigmas", "latent", "said"),
     [
-        ("EPS", [1.0, 0.5, 0.0], torch.zeros(1, 4, 8, 8), "far below the model's highest noise level, 14.6"),
+        ("EPS", [1.0, 0.5, 0.0], torch.zeros(1, 4, 8, 8), "is empty: a flow model's schedule begins so. Take one of"),
+        ("EPS", [2.0, 0.5, 0.0], torch.zeros(1, 4, 8, 8), "far below the model's highest noise level, 14.6"),
         ("EPS", [1.0, 0.5, 0.0], images(1, 4, 8, 8), None),
         ("EPS", [20.0, 1.0, 0.0], images(1, 4, 8, 8), "above the highest noise level that the model was trained on"),
         ("EPS", [999.0, 500.0, 0.0], torch.zeros(1, 4, 8, 8), "these look like timesteps. Take their noise levels"),
