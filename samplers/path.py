@@ -24,11 +24,11 @@ class Path(Enum):
     @property
     def sigma_max(self) -> float:
         """The largest noise level that exists on this path."""
-        return math.inf if self is Path.VE else 1.0
+        return math.inf if self is VE else 1.0
 
     def alpha(self, sigma: float) -> float:
         """Signal level at noise level `sigma`."""
-        return 1.0 if self is Path.VE else 1.0 - sigma
+        return 1.0 if self is VE else 1.0 - sigma
 
     def is_noise(self, sigma: float) -> bool:
         """Whether nothing of the picture is left at noise level `sigma`, or nothing that counts."""
@@ -43,7 +43,7 @@ class Path(Enum):
 
     def sigma(self, lam: float) -> float:
         """The noise level whose half log-SNR is `lam`."""
-        return math.exp(-lam) if self is Path.VE else 1.0 / (1.0 + math.exp(lam))
+        return math.exp(-lam) if self is VE else 1.0 / (1.0 + math.exp(lam))
 
     def between(self, s: float, t: float, r: float) -> float:
         """The inner noise level at the fraction `r` of the way from `s` to `t > 0`, measured in half log-SNR.
@@ -66,7 +66,7 @@ class Path(Enum):
 
         It equals alpha_t * (1 - exp(-h)) with h the step in half log-SNR, and stays exact where h is infinite.
         """
-        return 1.0 - t / s if self is Path.VE else (s - t) / s
+        return 1.0 - t / s if self is VE else (s - t) / s
 
     def carry(self, s: float, t: float) -> float:
         """alpha_t / alpha_s: how the signal in x grows from s to t, for alpha_s > 0."""

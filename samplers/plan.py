@@ -15,7 +15,7 @@ from typing import Concatenate, NamedTuple, ParamSpec
 
 from torch import Tensor
 
-from .linear_combination import accumulate, combine, total
+from .linear_combination import accumulate, combine
 from .parameters import InputError, counted
 from .path import Path
 
@@ -60,6 +60,14 @@ Denoiser = Callable[[Tensor, float], Tensor | Predicted]
 NoiseSource = Callable[[Noise, Tensor], Tensor]
 
 
+Terms = tuple[tuple[Operand, float], ...]
+
+
+def read_by(terms: Terms) -> list[str]:
+    """The registers and predictions among the operands."""
+    return [operand for operand, _ in terms if isinstance(operand, str)]
+
+
 class Row(NamedTuple):
     """target = sum of coefficient * operand.
 
@@ -68,12 +76,12 @@ class Row(NamedTuple):
     """
 
     target: str
-    terms: tuple[tuple[Operand, float], ...]
+    terms: Terms
     weight: float = 1.0
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return tuple([operand for operand, _ in self.terms if isinstance(operand, str)])
+        return tuple(read_by(self.terms))
 
     @property
     def draws(self) -> tuple[Noise, ...]:
@@ -85,8 +93,10 @@ class Row(NamedTuple):
 
 def row(target: str, terms: Mapping[Operand, float] | Mapping[str, float], weight: float = 1.0) -> Row:
     """A row, noise last, without the terms whose coefficient is zero: nothing is read or drawn in vain."""
-    plain = [(each, float(value)) for each, value in terms.items() if value != 0.0 and isinstance(each, str)]
-    drawn = [(each, float(value)) for each, value in terms.items() if value != 0.0 and isinstance(each, Noise)]
+    plain, drawn = list[tuple[Operand, float]](), list[tuple[Operand, float]]()
+    for operand, value in terms.items():
+        if value != 0.0:
+            (plain if isinstance(operand, str) else drawn).append((operand, float(value)))
     return Row(target, (*plain, *drawn), weight)
 
 
@@ -231,7 +241,9 @@ def pruned(stages: Sequence[Stage], leaves: Iterable[str]) -> tuple[Stage, ...]:
     for stage in reversed(stages):
         keeps = tuple(sorted(live))
         rows, live = _live(stage.rows, live)
-        opening, live = _live(stage.opening, live.difference(PREDICTED) | {"x"})
+        live.difference_update(PREDICTED)
+        live.add("x")
+        opening, live = _live(stage.opening, live) if stage.opening else ((), live)
         result.append(Stage(stage.sigma, rows, stage.step, opening, keeps))
     return tuple(reversed(result))
 
@@ -240,10 +252,11 @@ def _live(rows: tuple[Row, ...], live: set[str]) -> tuple[tuple[Row, ...], set[s
     """The rows whose target somebody reads, and the names that are read before they are set."""
     kept, live = list[Row](), set(live)
     for r in reversed(rows):
-        if r.target in live and r.terms != ((r.target, 1.0),):
+        target, terms, _ = r
+        if target in live and terms != ((target, 1.0),):
             kept.append(r)
-            live.discard(r.target)
-            live.update(r.reads)
+            live.discard(target)
+            live.update(read_by(terms))
     return rows if len(kept) == len(rows) else tuple(reversed(kept)), live
 
 
@@ -251,16 +264,23 @@ def _checked(weights: Mapping[str, float], rows: Sequence[Row], where: str) -> d
     """The weights after `rows`, each row checked against what it may read and must sum to."""
     known = dict(weights)
     for r in rows:
-        reads = r.reads
-        if missing := [name for name in reads if name not in known]:
-            raise PlanError(f"{where}: '{r}' reads {', '.join(missing)}, which is not set")
-        if not math.isfinite(sum([value for _, value in r.terms])):
+        target, terms, weight = r
+        summed, size, silent = 0.0, 0.0, True
+        for operand, value in terms:
+            if not isinstance(operand, str):
+                silent = False
+            elif operand in known:
+                value *= known[operand]
+            else:
+                missing = [name for name in r.reads if name not in known]
+                raise PlanError(f"{where}: '{r}' reads {', '.join(missing)}, which is not set")
+            summed += value
+            size += abs(value)
+        if not size < math.inf:
             raise PlanError(f"{where}: '{r}' has a coefficient that is not finite")
-        if len(reads) == len(r.terms):
-            summed = [value * known[name] for name, (_, value) in zip(reads, r.terms, strict=True)]
-            if abs(total(summed) - r.weight) > 1e-9 * (1.0 + sum(map(abs, summed))):
-                raise PlanError(f"{where}: '{r}' sums to {total(summed)!r}, must be {r.weight!r}")
-        known[r.target] = r.weight
+        if silent and abs(summed - weight) > 1e-9 * (1.0 + size):
+            raise PlanError(f"{where}: '{r}' sums to {summed!r}, must be {weight!r}")
+        known[target] = weight
     return known
 
 

@@ -5,9 +5,10 @@ import folder_paths
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import DualModelGuider
+from comfy_extras.nodes_nag import NAGuidance
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
-from guided_models import SHAPES, largest, predicted
+from guided_models import SHAPES, guiders, largest, predicted
 from pixel_runs import PixelNet, evaluated, noise_of, run
 from stepwise.tests.nodes.test_guider_networks import flux, sd3, wan
 from toy_models import Latent4, Latent5D, SmoothNet, call, prompt, refused, toy_model
@@ -307,3 +308,30 @@ def test_layers_that_are_no_numbers_are_refused(given):
     message = refused("StepwisePerturbation", kind="layers", **given)
     assert message.startswith("Perturbation: double_layers ")
     assert "rite numbers" in message
+
+
+# What lives in the network's attention
+
+
+@pytest.fixture(scope="module")
+def attentive():
+    """A miniature of Flux, without and with normalized attention guidance, and two prompts."""
+    model = toy_model("FLOW", flux(), Latent4())
+    (patched,) = NAGuidance.execute(model, 5.0, 0.5, 1.5).args
+    return model, patched, *([[torch.full((1, 4, 32), value), {}]] for value in (0.4, -0.3))
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_normalized_attention_guidance_does_under_our_guiders_what_it_does_under_the_hosts(attentive, cfg):
+    """At guidance 1 too, where the patch asks for the negative prompt all the same."""
+    plain, model, positive, negative = attentive
+    ours, host = guiders(model, positive, negative, cfg)
+    expected = predicted(host)
+    assert largest(expected, predicted(guiders(plain, positive, negative, cfg)[1])) > 1e-4
+    expression = guider_of(model, combined(leaf(positive), leaf(negative), cfg))
+    rule = call("StepwiseRescaleGuidance", phi=0.0)[0]
+    inputs = {"model": model, "positive": positive, "negative": negative, "cfg": cfg}
+    (ruled,) = call("StepwiseCFGGuider", **inputs, rule=rule)
+    assert torch.equal(predicted(ours), expected)
+    assert largest(predicted(expression), expected) < 1e-6
+    assert largest(predicted(ruled), expected) < 1e-6
