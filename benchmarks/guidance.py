@@ -45,11 +45,12 @@ class Way:
     rules: Rules = field(default=(), hash=False)
     cfg_pp: bool = False
     moves_scale_1: bool = False
+    perturbed: str = ""
 
     @property
     def changes_scale_1(self) -> bool:
         """All other ways are the conditional prediction there."""
-        return self.cfg_pp or self.moves_scale_1 or not self.rules
+        return self.cfg_pp or self.moves_scale_1 or not (self.rules or self.perturbed)
 
     def scale(self, guidance: float) -> float:
         """What the guider's scale is set to. CFG++ guides by scale / (1 - e^-h) in a step of length h in log-SNR: its
@@ -75,6 +76,7 @@ NEWER = (
     Way("MAMBO-G, alpha 8", rules=(("MAMBOG", {}),)),
     Way("Sliding mode, gain 0.2", rules=(("SMC", {}),)),
     Way("Momentum, alpha 0.5", rules=(("Momentum", {}),), moves_scale_1=True),
+    Way("Perturbed attention as the negative", perturbed="attention"),
 )
 # At fewer scales, and on fewer images of each class.
 FEWER_SCALES, FEWER = (1.0, 3.0, 7.5, 15.0), 5
@@ -90,7 +92,7 @@ def run(way: Way, guidance: float, count: int) -> Samples:
         size, seed = min(CHUNK, count - start), SEED + 1000 * chunk
         params = {"cfg_pp": True} if way.cfg_pp else {}
         given = ("DPMpp2M", "Karras", way.steps, "standard", way.scale(guidance), seed, size)
-        latents, evaluations = sample_digits(*given, rules=way.rules, params=params)
+        latents, evaluations = sample_digits(*given, rules=way.rules, params=params, perturbed=way.perturbed)
         made.append(latents)
     return Samples(torch.cat(made), evaluations)
 

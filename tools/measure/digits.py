@@ -47,14 +47,15 @@ def sample_digits(
     count: int,
     rules: Sequence[tuple[str, Mapping[str, Any]]] = (),
     params: Mapping[str, Any] = MappingProxyType({}),
+    perturbed: str = "",
 ) -> tuple[Tensor, float]:
     """Latents `[count, 1, 8, 8]` of the digits 0 to 9 in turn, and the evaluations of the network per image.
 
     The evaluations are counted at the network. `rules` are rules of guidance, by registry id and with their parameters;
-    `params` are those of the solver.
+    `params` are those of the solver; `perturbed` is as in `Guided`.
     """
     model = digits(variant)
     (positive,), (negative,) = node("StepwiseDigit", labels="0-9"), node("StepwiseDigit", labels="")
-    guided = Guided(model, positive, negative, guidance, rules)
+    guided = Guided(model, positive, negative, guidance, rules, perturbed)
     latents, evaluations = guided.sample(solver, schedule, steps, seed, torch.zeros(count, 1, 8, 8), params)
     return latents, evaluations / count

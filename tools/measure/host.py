@@ -47,7 +47,7 @@ def execute(kind: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
     return made.execute(**inputs).args if hasattr(made, "execute") else getattr(made(), made.FUNCTION)(**inputs)
 
 
-def node(kind: str, **given: Any) -> tuple[Any, ...]:
+def node(kind: str, /, **given: Any) -> tuple[Any, ...]:
     """The outputs of a node of this pack; an input that is not given has the default of its widget."""
     inputs = {}
     for declared in node_classes()[kind].define_schema().inputs:
@@ -60,13 +60,30 @@ def node(kind: str, **given: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Guided:
-    """A MODEL with what guides it. `rules` are rules of guidance, by registry id and with their parameters."""
+    """A MODEL with what guides it. `rules` are rules of guidance, by registry id and with their parameters; with
+    `perturbed` the negative prediction is that of the positive prompt under this perturbation."""
 
     model: Any
     positive: Any
     negative: Any
     cfg: float
     rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    perturbed: str = ""
+
+    def guider(self) -> Any:
+        chain: Any = ()
+        for rule, settings in self.rules:
+            (chain,) = node(f"Stepwise{rule}Guidance", rule=chain, **settings)
+        if not self.perturbed:
+            given = {"model": self.model, "positive": self.positive, "negative": self.negative, "cfg": self.cfg}
+            return node("StepwiseCFGGuider", **given, rule=chain)[0]
+        (perturbation,) = node("StepwisePerturbation", kind=self.perturbed)
+        positive, negative = (
+            node("StepwisePrediction", conditioning=self.positive, **given)[0]
+            for given in ({}, {"perturbation": perturbation})
+        )
+        (combined,) = node("StepwiseCFGCombine", positive=positive, negative=negative, scale=self.cfg, rule=chain)
+        return node("StepwiseGuider", model=self.model, prediction=combined)[0]
 
     @torch.inference_mode()
     def sample(
@@ -79,14 +96,9 @@ class Guided:
         params: Mapping[str, Any] = MappingProxyType({}),
     ) -> tuple[Tensor, int]:
         """The final latents, and the evaluations of the network, counted there, for all of them together."""
-        chain: Any = ()
-        for rule, settings in self.rules:
-            (chain,) = node(f"Stepwise{rule}Guidance", rule=chain, **settings)
-        given = {"model": self.model, "positive": self.positive, "negative": self.negative, "cfg": self.cfg}
-        (guider,) = node("StepwiseCFGGuider", **given, rule=chain)
         (sigmas,) = node(f"Stepwise{schedule}Schedule", model=self.model, steps=steps)
         (noise,) = execute("RandomNoise", {"noise_seed": seed})
-        run = {"guider": guider, "noise": noise, "latent_image": {"samples": latent}, "sigmas": sigmas, **params}
+        run = {"guider": self.guider(), "noise": noise, "latent_image": {"samples": latent}, "sigmas": sigmas, **params}
         evaluated = []
         hook = self.model.model.diffusion_model.register_forward_hook(lambda *call: evaluated.append(len(call[-1])))
         try:
