@@ -146,6 +146,7 @@ SOLVERS: tuple[Solver, ...] = (
         (
             Setting({"eta": 1.0}, noise=True, calls=2),
             Setting({"eta": 0.0}, order=2, calls=2),
+            Setting({"eta": 0.0, "r": 0.3}, order=2, calls=2),
             Setting({"eta": 0.5}, noise=True, calls=2),
         ),
         ("dpmpp_sde", "dpm++ sde"),

@@ -268,6 +268,26 @@ def test_fingerprints_tell_plans_apart_and_forgive_the_last_bits():
     assert fingerprint(nudged) == fingerprint(plan)
 
 
+@pytest.mark.parametrize(("share", "same"), [(1e-12, True), (1e-7, False)])
+def test_fingerprints_have_nine_digits_of_every_coefficient(share, same):
+    plan = next(case for case in CASES if case.solver.id == "EulerAncestral" and case.path is VE).plan(karras(5))
+    stages = list(plan.stages)
+    (last,) = stages[2].rows
+    *others, (noise, value) = last.terms
+    stages[2] = stages[2]._replace(rows=(last._replace(terms=(*others, (noise, value * (1.0 + share)))),))
+    nudged = replace(plan, stages=tuple(stages))
+    assert nudged != plan
+    assert (fingerprint(nudged) == fingerprint(plan)) == same
+
+
+def test_digests_tell_types_and_shapes_apart():
+    """The same text and the same bytes."""
+    zeros = torch.zeros(2, 3)
+    others = (zeros.int(), zeros.reshape(3, 2), zeros.reshape(6))
+    assert checkpoint.digest("", {"a": zeros}) == checkpoint.digest("", {"a": zeros.clone()})
+    assert len({checkpoint.digest("", {"a": each}) for each in (zeros, *others)}) == 4
+
+
 def close(one, other):
     """Equal on paper, and different in the last bits, as DDIM with eta 0 and Euler are."""
     rows = [[row for stage in plan.stages for row in (*stage.opening, *stage.rows)] for plan in (one, other)]

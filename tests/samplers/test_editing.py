@@ -64,6 +64,7 @@ def test_hand_over_gives_each_model_the_calls_of_its_time():
     step = first_below(sigmas, hand_over(WAN, 0.875))
     assert all(sigma >= 0.875 for sigma in sigmas[:step])
     assert all(sigma < 0.875 for sigma in sigmas[step:])
+    assert [hand_over(SD, boundary) for boundary in (0.0, 0.2, 0.875, 1.0)] == [TABLE[t] for t in (0, 200, 875, 999)]
     sigmas = karras(30, sigma_min=TABLE[0], sigma_max=TABLE[-1])
     step = first_below(sigmas, hand_over(SD, 0.2))
     nearest = [int(np.abs(np.log(TABLE) - math.log(sigma)).argmin()) for sigma in sigmas[:-1]]

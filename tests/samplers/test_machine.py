@@ -292,6 +292,14 @@ OTHERS = [
 ]
 
 
+@pytest.mark.parametrize(("clip", "bound"), [(1.5, 1.5), (0.0, 4.0)])
+def test_lcms_clip_bounds_what_it_adds(clip, bound):
+    """x_t = alpha_t denoised + t noise, from a source whose values are all at four standard deviations."""
+    plan = solver("LCM")(FLOW, (0.9, 0.5, 0.0), noise_clip_std=clip)
+    state = advance(plan, lambda x, sigma: 0.2 * x, start(draw(1, 4)), lambda address, like: torch.full_like(like, 4.0))
+    torch.testing.assert_close(state.x, 0.5 * state.denoised + 0.5 * bound)
+
+
 def test_noise_is_a_function_of_its_address():
     """Not of what was drawn before, of the other images, or of the global generator."""
     like, seeds = torch.empty(3, *SHAPE), [4, 5, 6]

@@ -1,11 +1,14 @@
-"""phi against mpmath at 60 digits, from the integral that defines it."""
+"""phi against mpmath at 60 digits, from the integral that defines it; and the time of DEIS likewise."""
 
 import math
 import random
 
 import mpmath
+import numpy as np
 import pytest
+from scipy.integrate import quad
 from stepwise.samplers.phi import phi
+from stepwise.samplers.solvers.linear_multistep import vp_time
 
 TINY = [sign * 10.0**-e for e in (300, 100, 20, 16, 12, 9, 8, 6, 5, 4, 3, 2, 1) for sign in (1.0, -1.0)]
 EDGES = [0.0, -0.0, 0.999999, 1.0, 1.000001, -0.999999, -1.0, -1.000001, 1.1, -1.1, 2.0, -2.0, 10.0, -60.0]
@@ -43,3 +46,11 @@ def test_the_limits():
     for k in range(5):
         assert phi(k, 0.0) == pytest.approx(1.0 / math.factorial(k), rel=1e-15)
         assert phi(k, -math.inf) == 0.0
+
+
+def test_the_time_of_deis_is_that_of_a_noise_rate_from_0_1_to_20():
+    """log(1 + sigma^2) is the integral of the rate from 0 to t (Song et al. 2021, eq. 32)."""
+    for t in (1e-3, 0.1, 0.5, 1.0):
+        integral, _ = quad(lambda u: 0.1 + (20.0 - 0.1) * u, 0.0, t)
+        sigma = np.array([math.sqrt(math.expm1(integral))])
+        assert vp_time(sigma)[0] == pytest.approx(t, rel=1e-12)

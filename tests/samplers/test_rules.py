@@ -1,6 +1,7 @@
 """Rules of guidance: identities, theorems about single rules, and the reductions that keep images apart."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -102,6 +103,11 @@ def test_the_interval_saves_the_unconditional_prediction_outside_it(path, measur
     for sigma in (1.001 * low, 0.5 * (low + high), 0.999 * high):
         assert needs((rule,), 7.5, sigma, path) == {"cond", "uncond"}
         assert scale_at((rule,), 7.5, sigma, path) == 7.5
+
+
+def test_the_interval_is_open_at_its_low_end_and_closed_at_its_high_one():
+    rule = made("Interval", sigma_low=0.2, sigma_high=0.7, measure="sigma")
+    assert [scale_at((rule,), 7.5, sigma, VE) for sigma in (0.2, math.nextafter(0.2, 1.0), 0.7)] == [1.0, 7.5, 7.5]
 
 
 @PATHS
@@ -364,6 +370,17 @@ def test_thresholding_keeps_within_the_limit_and_clips_the_largest_values(shape,
         assert after.abs().max() <= 1.0
         clipped = (after.abs() >= 1.0 - 1e-6).sum(1)
         assert torch.equal(clipped, torch.full((8,), before.shape[1] - math.ceil(0.9 * before.shape[1]) + 1))
+
+
+@pytest.mark.parametrize(("count", "percentile"), [(100, 0.55), (200, 0.545), (400, 0.56), (400, 0.563)])
+def test_the_threshold_takes_the_share_as_written(count, percentile):
+    """0.55 of 100 values are 55, though 0.55 * 100 is 55.00000000000001."""
+    image = torch.linspace(1.0, 3.0, count).view(1, 1, 1, count)
+    rule = made("Threshold", percentile=percentile, limit=1.0)
+    given = {"cond": image / 2.0, "uncond": torch.zeros_like(image)}
+    result = guide((rule,), Call(image, SIGMA, VE, 2.0, ()), given)
+    number = math.ceil(Fraction(str(percentile)) * count)
+    torch.testing.assert_close(result[..., 0] * image[..., number - 1], torch.ones(1, 1, 1))
 
 
 # Images and components
