@@ -46,6 +46,7 @@ GRADIENT_PAPER = (
     "arXiv:2306.04848"
 )
 DEIS_PAPER = "Zhang and Chen 2023, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902"
+PNDM_PAPER = "Liu, Ren, Lin and Zhao 2022, Pseudo Numerical Methods for Diffusion Models on Manifolds, arXiv:2202.09778"
 RESTART_PAPER = "Xu, Deng, Cheng, Tian, Liu and Jaakkola 2023, Restart Sampling, arXiv:2306.14878"
 SCORE_PAPER = (
     "Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, Score-Based Generative Modeling through Stochastic "

@@ -164,6 +164,17 @@ def test_dpm_solver_3(make, compare, path):
     compare(f"DPMSolverSinglestepScheduler dpmsolver 3, {path!r}", plan, theirs)
 
 
+@pytest.mark.parametrize("steps", [2, 5, 10, 20])
+def test_plms(make, compare, steps):
+    """PNDM without its Runge-Kutta steps: two calls in the first step, and after each of them the same x."""
+    scheduler = make("PNDMScheduler", **BETAS, skip_prk_steps=True, set_alpha_to_one=True)
+    scheduler.set_timesteps(steps)
+    kept = scheduler.alphas_cumprod.double()
+    levels = [((1.0 - kept[t]) / kept[t]).sqrt().item() for t in dict.fromkeys(scheduler.timesteps.tolist())]
+    plan = solver("PLMS")(VE, (*levels, 0.0))
+    compare(f"PNDM = PLMS, {steps} steps", plan, Theirs(scheduler, variance_preserving), calls=-1)
+
+
 def drawn(s: float, t: float, like: torch.Tensor) -> torch.Tensor:
     """Noise of an interval, from a name on which float32 and float64 agree."""
     seed = zlib.crc32(f"{float(s):.4g} {float(t):.4g}".encode())

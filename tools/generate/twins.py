@@ -103,6 +103,16 @@ DIFFUSERS: tuple[Twin, ...] = (
         bound=1e-8,
     ),
     Twin("HeunDiscreteScheduler", {}, "Heun", {}, VE),
+    Twin(
+        "PNDMScheduler",
+        {"skip_prk_steps": True},
+        "PLMS",
+        {},
+        VE,
+        "All steps but the one to 0, which diffusers does not make a plain one. Where the timesteps lie T // n apart, "
+        "which diffusers takes for granted.",
+        MORE + "test_plms",
+    ),
     Twin("KDPM2DiscreteScheduler", {}, "DPMSolver", {}, VE, test=OWN + "test_dpm_2_of_k_diffusion"),
     *(
         Twin(
@@ -246,7 +256,6 @@ NOT_DIFFUSERS: tuple[Single, ...] = (
     ),
     Single(
         (
-            "PNDMScheduler",
             "IPNDMScheduler",
             "KDPM2AncestralDiscreteScheduler",
             "SASolverScheduler",
@@ -266,6 +275,7 @@ NOT_DIFFUSERS: tuple[Single, ...] = (
 MOVED = {"first_level": "core"}
 IN_LOG_SIGMA = {"time": "log_sigma"}
 PUBLISHED_SDE = {"weights": "published", **FULL, **MOVED}
+SEEDS_3 = {"order": "3", "c2": 1.0 / 3.0, "c3": 2.0 / 3.0, "eta": 1.0}
 UNIPC_NOTE = (
     "On schedules to 0 of two steps or more; to {bound:g} in 12 steps: ComfyUI computes its step lengths in float32; "
     "in float64 the difference is below 1e-12."
@@ -279,6 +289,9 @@ COMFYUI: tuple[Twin, ...] = (
     Twin("heun", {}, "Heun"),
     Twin("dpm_2", {}, "DPMSolver", {}, VE),
     Twin("dpm_2", {}, "DPMSolver", IN_LOG_SIGMA, FLOW),
+    Twin("dpm_2_ancestral", {}, "DPM2Ancestral", {}, VE),
+    Twin("dpm_2_ancestral", {}, "DPM2Ancestral", IN_LOG_SIGMA, FLOW),
+    Twin("dpm_fast", {}, "DPMFast", {"levels": "core"}),
     Twin("dpmpp_2s_ancestral", {}, "DPMpp2S", {"eta": 1.0}, VE),
     Twin(
         "dpmpp_2s_ancestral",
@@ -343,6 +356,7 @@ COMFYUI: tuple[Twin, ...] = (
     Twin("exp_heun_2_x0", {}, "RESSinglestep", {"c2": 1.0, **MOVED}),
     Twin("exp_heun_2_x0_sde", {}, "RESSinglestep", {"c2": 1.0, "eta": 1.0, **MOVED}),
     Twin("seeds_2", {}, "RESSinglestep", {"eta": 1.0, "solver_type": "phi_1", **MOVED}),
+    Twin("seeds_3", {}, "RESSinglestep", {**SEEDS_3, **MOVED}),
     Twin(
         "er_sde",
         {},
@@ -361,7 +375,7 @@ COMFYUI: tuple[Twin, ...] = (
 NOT_COMFYUI: tuple[Single, ...] = (
     Single(("heunpp2",), "Wrong there: order 1 at three model calls a step."),
     Single(("ipndm_v",), "Wrong there: of order 1 to 1.6, where 4 is meant. The method as it is meant is LMS."),
-    Single(("dpm_2_ancestral", "dpm_fast", "dpm_adaptive", "seeds_3", "sa_solver", "sa_solver_pece"), "Not built."),
+    Single(("dpm_adaptive", "sa_solver", "sa_solver_pece"), "Not built."),
     Single(
         ("res_multistep_ancestral",),
         "Wrong there: on flow models it adds noise as on others, so that a constant 2 comes out of the step from 0.8 "
