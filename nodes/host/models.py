@@ -13,6 +13,8 @@ from ...samplers.schedules.tables import Trained
 from ...samplers.solvers.first_level import PERCENT
 from .levels import snapped
 
+SA_INTERVAL = (0.2, 0.8)
+
 
 def path_of(model_sampling: Any) -> Path:
     """FLOW for the host's CONST family, VE for all others: they are sampled in k-diffusion's scaling."""
@@ -58,6 +60,12 @@ def trained_of(model_sampling: Any) -> Trained:
     # Ascending here, and the highest level of a flow model is 1 as in a plan.
     levels = snapped(path_of(model_sampling), table.tolist()[::-1])[::-1]
     return Trained(path_of(model_sampling), levels, shift)
+
+
+def core_interval(model_sampling: Any) -> tuple[float, float]:
+    """The levels at 20 % and 80 % of the model's own time, between which ComfyUI's sa_solver adds noise."""
+    high, low = (float(model_sampling.percent_to_sigma(part)) for part in SA_INTERVAL)
+    return high, low
 
 
 def below_one(model_sampling: Any) -> float:

@@ -37,6 +37,10 @@ SEEDS_PAPER = (
     "Gonzalez, Fernandez, Tran, Gherbi, Hajri and Masmoudi 2023, SEEDS: Exponential SDE Solvers for Fast High-Quality "
     "Sampling from Diffusion Models, arXiv:2305.14267"
 )
+SA_PAPER = (
+    "Xue, Yi, Luo, Zhang, Sun, Li and Ma 2023, SA-Solver: Stochastic Adams Solver for Fast Sampling of Diffusion "
+    "Models, arXiv:2309.05019"
+)
 ER_SDE_PAPER = (
     "Cui, Zhang, Bao and Liao 2023, Elucidating the Solution Space of Extended Reverse-Time SDE for Diffusion Models, "
     "arXiv:2309.06169"

@@ -8,6 +8,7 @@ from ..solvers import (
     linear_multistep,
     res,
     restart,
+    sa,
     sde,
     single_step,
     unipc,
@@ -28,6 +29,7 @@ from .papers import (
     PNDM_PAPER,
     RES_PAPER,
     RESTART_PAPER,
+    SA_PAPER,
     SEEDS_PAPER,
     UNIPC_PAPER,
 )
@@ -321,6 +323,41 @@ SOLVERS: tuple[Solver, ...] = (
             Setting({"scaler": "ode", "weights": "published"}, order=2, opening=(1, 2), log_snr=True, looks_ahead=True),
         ),
         ("er_sde", "extended reverse sde"),
+    ),
+    Solver(
+        "SASolver",
+        "SA-Solver",
+        sa.sa_solver,
+        "Predictor and corrector of high order, with noise made anew in an interval of noise levels only.",
+        "15 to 30 steps.",
+        (SA_PAPER,),
+        (
+            Setting({}, noise=True, looks_ahead=True),
+            Setting(
+                {"pece": True}, noise=True, calls=2, calls_to_zero=2, opening=(1, 1), log_snr=True, looks_ahead=True
+            ),
+            Setting({"tau": 0.0}, order=4, opening=(2, 3), log_snr=True, looks_ahead=True),
+            Setting(
+                {"tau": 0.0, "predictor_order": 2, "corrector_order": 3},
+                order=3,
+                opening=(1, 2),
+                log_snr=True,
+                looks_ahead=True,
+            ),
+            Setting(
+                {"tau": 0.0, "predictor_order": 3, "corrector_order": 0},
+                order=3,
+                opening=(1, 2),
+                log_snr=True,
+                looks_ahead=True,
+            ),
+            Setting(
+                {"tau": 0.6, "sde_start": 20000.0, "sde_end": 0.0, "predictor_order": 2, "corrector_order": 2},
+                noise=True,
+                looks_ahead=True,
+            ),
+        ),
+        ("sa_solver", "sa_solver_pece", "stochastic adams"),
     ),
     Solver(
         "GradientEstimation",

@@ -11,7 +11,7 @@ PLAIN = (
 )
 NOISY = (
     *("DDPM", "DDIM", "EulerAncestral", "DPM2Ancestral", "DPMpp2S", "DPMppSDE", "DPMpp2MSDE", "DPMpp3MSDE", "ERSDE"),
-    *("Restart", "LCM"),
+    *("SASolver", "Restart", "LCM"),
 )
 NOTE = (
     "All on one noise, in 8 steps, LCM in 4 on the distilled model. The rows of the picture, from top to bottom: "
@@ -50,7 +50,7 @@ def every_solver() -> Workflow:
     w = Workflow(
         "Every solver from one noise",
         "every_solver",
-        f"## Twenty-five solvers\n{NOTE}",
+        f"## Twenty-six solvers\n{NOTE}",
         ((PROMPTS, SCHEDULES), *((group,) for group in groups), (PICTURE,)),
         demo=DIGITS,
     )
