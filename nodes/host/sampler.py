@@ -52,8 +52,9 @@ class Limits(NamedTuple):
     core_to: float = CORE_TO
 
     @staticmethod
-    def of(model_sampling: Any) -> "Limits":
-        below, between = below_one(model_sampling), core_interval(model_sampling)
+    def of(model_sampling: Any, params: Mapping[str, Value] = MappingProxyType({})) -> "Limits":
+        """Those of a model, for a solver with these parameters."""
+        below, between = below_one(model_sampling), core_interval(model_sampling, params) or (CORE_FROM, CORE_TO)
         return Limits(float(model_sampling.sigma_max), None, below, *between)
 
 
@@ -226,7 +227,7 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         extra_args = extra_args or {}
         sampling = sampling_of(model.inner_model.model_patcher)
         try:
-            limits = Limits.of(sampling)
+            limits = Limits.of(sampling, self.params)
             plan = make_plan(self.solver, self.params, path_of(sampling), read_sigmas(sigmas), limits=limits)
         except InputError as error:
             raise ValueError(f"{self.solver.name} Sampler: {error}") from None

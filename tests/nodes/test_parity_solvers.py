@@ -76,7 +76,7 @@ def test_dpmpp_sde_equals_the_hosts_when_its_two_draws_are_composed_as_ours(name
     sigmas = schedule(model)
     sampling = model.get_model_object("model_sampling")
     params = {"eta": eta, **MOVED}
-    path, limits = host.path_of(sampling), host.Limits.of(sampling)
+    path, limits = host.path_of(sampling), host.Limits.of(sampling, params)
     plan = host.make_plan(SOLVER["DPMppSDE"], params, path, sigmas.tolist(), limits=limits)
     levels, outer = begun(path, sigmas.tolist(), "core", limits.below), {}
     for stage in plan.stages:
