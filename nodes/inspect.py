@@ -43,7 +43,7 @@ class StepwisePlanTable(io.ComfyNode):
                 raise InputError("sampler", "is not one of Stepwise, so it has no plan", "wire a Stepwise Sampler node")
             chosen, limits = {"VE": VE, "FLOW": FLOW}[path], OWN_LIMITS
             if model is not None:
-                chosen, limits = path_of(sampling_of(model)), Limits.of(sampling_of(model))
+                chosen, limits = path_of(sampling_of(model)), Limits.of(sampling_of(model), sampler.params)
             plan = make_plan(sampler.solver, sampler.params, chosen, read_sigmas(sigmas), limits=limits)
             text = f"{sampler.solver.name} on {plan}"
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -232,7 +232,7 @@ def calls_of(guider: PredictionGuider, path: Path, sigmas: Any, sampler: Any) ->
         return None
     levels = read_sigmas(sigmas)
     if isinstance(sampler, PlanSampler):
-        limits = Limits.of(sampling_of(guider.model_patcher))
+        limits = Limits.of(sampling_of(guider.model_patcher), sampler.params)
         plan = make_plan(sampler.solver, sampler.params, path, levels, limits=limits)
         rests = resting_steps(guider, plan)
         stages = sampler.rested(plan, rests, limits).stages

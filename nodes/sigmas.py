@@ -149,7 +149,7 @@ def known_plan(sampler: Any, sigmas: tuple[float, ...], model: Any) -> Plan:
         cure = "wire a Stepwise Sampler node"
         raise InputError("sampler", "is not one of Stepwise, so its model calls are not known", cure)
     sampling = None if model is None else sampling_of(model)
-    path, limits = (VE, OWN_LIMITS) if sampling is None else (path_of(sampling), Limits.of(sampling))
+    path, limits = (VE, OWN_LIMITS) if sampling is None else (path_of(sampling), Limits.of(sampling, sampler.params))
     return make_plan(sampler.solver, sampler.params, path, sigmas, limits=limits)
 
 

@@ -1,6 +1,7 @@
 """ComfyUI's models as paths, families and tables of noise levels."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.model_sampling
@@ -12,6 +13,8 @@ from ...samplers.parameters import InputError, Value
 from ...samplers.schedules.tables import Trained
 from ...samplers.solvers.first_level import PERCENT
 from .levels import snapped
+
+SA_INTERVAL = (0.2, 0.8)
 
 
 def path_of(model_sampling: Any) -> Path:
@@ -58,6 +61,15 @@ def trained_of(model_sampling: Any) -> Trained:
     # Ascending here, and the highest level of a flow model is 1 as in a plan.
     levels = snapped(path_of(model_sampling), table.tolist()[::-1])[::-1]
     return Trained(path_of(model_sampling), levels, shift)
+
+
+def core_interval(model_sampling: Any, params: Mapping[str, Value]) -> tuple[float, ...]:
+    """The levels at 20 % and 80 % of the model's own time, between which ComfyUI's sa_solver adds noise; nothing where
+    nobody asks and they would have to be read back from the device."""
+    if path_of(model_sampling) is not FLOW and params.get("interval") != "core":
+        return ()
+    high, low = (float(model_sampling.percent_to_sigma(part)) for part in SA_INTERVAL)
+    return high, low
 
 
 def below_one(model_sampling: Any) -> float:

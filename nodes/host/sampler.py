@@ -26,12 +26,13 @@ from ...samplers.schedules.checks import check_sigmas
 from ...samplers.solvers.first_level import BELOW_ONE
 from ...samplers.solvers.open_end import open_ended
 from ...samplers.solvers.rest import placed, rested
+from ...samplers.solvers.sa import CORE_FROM, CORE_TO
 from .batching import Batching, BatchingWatch
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
 from .guider import PredictionGuider
 from .levels import read_sigmas, snapped
-from .models import below_one, path_of, sampling_of
+from .models import below_one, core_interval, path_of, sampling_of
 from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
 from .seeds import AT_NOTHING, UNSEEDED, ImageSeeds, in_sampler_noise, packed_sizes
@@ -42,15 +43,19 @@ from .warm_up import warm_up
 class Limits(NamedTuple):
     """What a plan does not know of its run. Noise added on the way does not go above the `highest` level of the model,
     nor above where the run `began`, which is where its plan begins by default. `below` is where it begins instead of at
-    1 if that is asked of a solver."""
+    1 if that is asked of a solver, and `core_from` and `core_to` between which noise is added if that is asked."""
 
     highest: float = math.inf
     began: float | None = None
     below: float = BELOW_ONE
+    core_from: float = CORE_FROM
+    core_to: float = CORE_TO
 
     @staticmethod
-    def of(model_sampling: Any) -> "Limits":
-        return Limits(float(model_sampling.sigma_max), below=below_one(model_sampling))
+    def of(model_sampling: Any, params: Mapping[str, Value] = MappingProxyType({})) -> "Limits":
+        """Those of a model, for a solver with these parameters."""
+        below, between = below_one(model_sampling), core_interval(model_sampling, params) or (CORE_FROM, CORE_TO)
+        return Limits(float(model_sampling.sigma_max), None, below, *between)
 
 
 # Those of a plan that is the whole run, of a model that is not known.
@@ -222,7 +227,7 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         extra_args = extra_args or {}
         sampling = sampling_of(model.inner_model.model_patcher)
         try:
-            limits = Limits.of(sampling)
+            limits = Limits.of(sampling, self.params)
             plan = make_plan(self.solver, self.params, path_of(sampling), read_sigmas(sigmas), limits=limits)
         except InputError as error:
             raise ValueError(f"{self.solver.name} Sampler: {error}") from None

@@ -180,6 +180,6 @@ FIELDS: Mapping[str, tuple[Check, str]] = {
     "patches": (named_by(is_sound), "numbers, text and tensors by name"),
     "forgotten": (all_of(is_of(str)), "names"),
     "highest": (is_level, "a noise level, or 0"),
-    "below": (is_level, "a noise level, or 0"),
+    **dict.fromkeys(("below", "core_from", "core_to"), (is_level, "a noise level, or 0")),
     "warm_up": (is_of(bool), "true or false"),
 }

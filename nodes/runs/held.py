@@ -9,6 +9,7 @@ from torch import Tensor
 from ...samplers import Path, State
 from ...samplers.parameters import InputError, Value, counted
 from ...samplers.solvers.first_level import BELOW_ONE
+from ...samplers.solvers.sa import CORE_FROM, CORE_TO
 from ..host.batching import Batching
 from ..host.levels import snapped
 from ..host.sampler import NO_LIMITS, Limits
@@ -36,6 +37,7 @@ class HeldRun:
     highest: the highest noise level of the model that the run began with; 0 where version 0.1.0 did not note it.
     warm_up: whether the model is called once, for nothing, before the run goes on.
     below: the model's level a little below 1 where a run may begin instead of there; 0 where it was not noted.
+    core_from, core_to: its levels between which ComfyUI's sa_solver adds noise; 0 where they were not noted.
     """
 
     solver: str
@@ -61,6 +63,8 @@ class HeldRun:
     forgotten: tuple[str, ...] = ()
     highest: float = 0.0
     below: float = 0.0
+    core_from: float = 0.0
+    core_to: float = 0.0
     warm_up: bool = False
 
     @property
@@ -69,7 +73,8 @@ class HeldRun:
         if self.highest == 0.0:
             return NO_LIMITS
         began = snapped(self.path, self.sigmas[self.start_step :])
-        return Limits(self.highest, began[0] if began else None, self.below or BELOW_ONE)
+        between = (self.core_from, self.core_to) if self.core_from else (CORE_FROM, CORE_TO)
+        return Limits(self.highest, began[0] if began else None, self.below or BELOW_ONE, *between)
 
     @property
     def image_seeds(self) -> ImageSeeds:

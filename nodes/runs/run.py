@@ -16,7 +16,7 @@ from ...samplers.plan import ascends
 from ...samplers.schedules.checks import check_sigmas
 from ..host.latents import packed, read_latent, read_noise, unpacked
 from ..host.levels import read_sigmas, rounding_of, snapped
-from ..host.models import below_one, family_of, family_of_all, path_of, sampling_of
+from ..host.models import below_one, core_interval, family_of, family_of_all, path_of, sampling_of
 from ..host.sampler import MASKED, UNMASK, PlanRun, PlanSampler
 from ..host.seeds import component_sizes, image_seeds, seed_of
 from ..host.transfer import state_on
@@ -91,8 +91,11 @@ def fresh(
     if ascends(sigmas) and latent.get("noise_mask") is not None:
         raise InputError("latent_image", MASKED, UNMASK)
     made = read_noise(noise, latent)
+    solver, settings = (sampler.solver.name, sampler.settings) if isinstance(sampler, PlanSampler) else ("other", {})
+    between = core_interval(sampling_of(guider.model_patcher), settings)
     held = HeldRun(
-        *("other", {}) if not isinstance(sampler, PlanSampler) else (sampler.solver.name, sampler.settings),
+        solver,
+        settings,
         path,
         sigmas,
         start_step,
@@ -104,6 +107,7 @@ def fresh(
         model=family_of_all(guider),
         highest=float(sampling_of(guider.model_patcher).sigma_max),
         below=below_one(sampling_of(guider.model_patcher)),
+        **dict(zip(("core_from", "core_to"), between, strict=False)),
         **asdict(image_seeds(noise, latent)),
     )
     if start_step < held.steps and (said := remark(latent_image, is_noisy(made), sigmas[start_step])):

@@ -26,6 +26,7 @@ class Setting:
     reaches_below: inner calls may lie below the level that the step ends at, since noise brings x back up.
     converges: the law of the result tends to the data's with more steps; not where a part has a fixed number of them.
     looks_ahead: how a step is made depends on the end or the length of the schedule beyond it.
+    together: how many steps of the schedule make one of the method. A part of a schedule is gone on from between these.
     keeps_marginals: x has the noise level that the model is told, at every call.
     paths: names of the paths on which the setting exists.
     from_noise: the least order on equal steps of sigma from pure noise on FLOW, whose first steps are long in log-SNR,
@@ -44,6 +45,7 @@ class Setting:
     reaches_below: bool = False
     converges: bool = True
     looks_ahead: bool = False
+    together: int = 1
     keeps_marginals: bool = True
     paths: tuple[str, ...] = ("VE", "FLOW")
     from_noise: float | None = None

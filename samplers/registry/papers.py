@@ -37,6 +37,10 @@ SEEDS_PAPER = (
     "Gonzalez, Fernandez, Tran, Gherbi, Hajri and Masmoudi 2023, SEEDS: Exponential SDE Solvers for Fast High-Quality "
     "Sampling from Diffusion Models, arXiv:2305.14267"
 )
+SA_PAPER = (
+    "Xue, Yi, Luo, Zhang, Sun, Li and Ma 2023, SA-Solver: Stochastic Adams Solver for Fast Sampling of Diffusion "
+    "Models, arXiv:2309.05019"
+)
 ER_SDE_PAPER = (
     "Cui, Zhang, Bao and Liao 2023, Elucidating the Solution Space of Extended Reverse-Time SDE for Diffusion Models, "
     "arXiv:2309.06169"
@@ -46,6 +50,7 @@ GRADIENT_PAPER = (
     "arXiv:2306.04848"
 )
 DEIS_PAPER = "Zhang and Chen 2023, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902"
+PNDM_PAPER = "Liu, Ren, Lin and Zhao 2022, Pseudo Numerical Methods for Diffusion Models on Manifolds, arXiv:2202.09778"
 RESTART_PAPER = "Xu, Deng, Cheng, Tian, Liu and Jaakkola 2023, Restart Sampling, arXiv:2306.14878"
 SCORE_PAPER = (
     "Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, Score-Based Generative Modeling through Stochastic "

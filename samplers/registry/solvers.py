@@ -1,6 +1,18 @@
 """The solvers, and what is claimed of each."""
 
-from ..solvers import ancestral, er_sde, exponential_multistep, linear_multistep, res, restart, sde, single_step, unipc
+from ..solvers import (
+    ancestral,
+    dpm_fast,
+    er_sde,
+    exponential_multistep,
+    linear_multistep,
+    res,
+    restart,
+    sa,
+    sde,
+    single_step,
+    unipc,
+)
 from .entries import Setting, Solver
 from .papers import (
     DDIM_PAPER,
@@ -14,11 +26,15 @@ from .papers import (
     KARRAS_PAPER,
     KDIFFUSION,
     LCM_PAPER,
+    PNDM_PAPER,
     RES_PAPER,
     RESTART_PAPER,
+    SA_PAPER,
     SEEDS_PAPER,
     UNIPC_PAPER,
 )
+
+SEEDS_3 = {"order": "3", "c2": 1.0 / 3.0, "c3": 2.0 / 3.0, "eta": 1.0}
 
 SOLVERS: tuple[Solver, ...] = (
     Solver(
@@ -97,6 +113,31 @@ SOLVERS: tuple[Solver, ...] = (
             Setting({"time": "log_sigma"}, order=2, calls=2),
         ),
         ("dpm_2", "dpm solver", "midpoint"),
+    ),
+    Solver(
+        "DPM2Ancestral",
+        "DPM2 Ancestral",
+        single_step.dpm_2_ancestral,
+        "DPM-Solver of order 2 to a lower level, then noise back up: ancestral steps with a look at their middle.",
+        "10 to 20 steps, two model calls each.",
+        (DPM_PAPER, KDIFFUSION),
+        (
+            Setting({}, noise=True, calls=2, reaches_below=True),
+            Setting({"eta": 0.5}, noise=True, calls=2, reaches_below=True),
+            Setting({"eta": 0.0}, order=2, calls=2),
+            Setting({"time": "log_sigma"}, noise=True, calls=2, reaches_below=True),
+        ),
+        ("dpm_2_ancestral", "dpm2 a"),
+    ),
+    Solver(
+        "DPMFast",
+        "DPM Fast",
+        dpm_fast.dpm_fast,
+        "DPM-Solver with one model call a step: three steps of the schedule together are one of order 3.",
+        "15 to 30 steps, which are as many model calls.",
+        (DPM_PAPER, KDIFFUSION),
+        (Setting({}, looks_ahead=True, together=3),),
+        ("dpm_fast", "dpm-solver-fast"),
     ),
     Solver(
         "DPMpp2S",
@@ -262,8 +303,9 @@ SOLVERS: tuple[Solver, ...] = (
             Setting({"solver_type": "phi_1"}, order=2, calls=2),
             Setting({"eta": 1.0}, noise=True, calls=2, opening=(0, 1), log_snr=True),
             Setting({"order": "3", "eta": 0.5}, noise=True, calls=3, opening=(0, 1), log_snr=True),
+            Setting(SEEDS_3, noise=True, calls=3, opening=(0, 1), log_snr=True),
         ),
-        ("res_2s", "res_3s", "exp_heun_2_x0", "exp_heun_2_x0_sde", "seeds_2", "exponential runge-kutta"),
+        ("res_2s", "res_3s", "exp_heun_2_x0", "exp_heun_2_x0_sde", "seeds_2", "seeds_3", "exponential runge-kutta"),
     ),
     Solver(
         "ERSDE",
@@ -282,6 +324,41 @@ SOLVERS: tuple[Solver, ...] = (
             Setting({"scaler": "ode", "weights": "published"}, order=2, opening=(1, 2), log_snr=True, looks_ahead=True),
         ),
         ("er_sde", "extended reverse sde"),
+    ),
+    Solver(
+        "SASolver",
+        "SA-Solver",
+        sa.sa_solver,
+        "Predictor and corrector of high order, with noise made anew in an interval of noise levels only.",
+        "15 to 30 steps.",
+        (SA_PAPER,),
+        (
+            Setting({}, noise=True, looks_ahead=True),
+            Setting(
+                {"pece": True}, noise=True, calls=2, calls_to_zero=2, opening=(1, 1), log_snr=True, looks_ahead=True
+            ),
+            Setting({"tau": 0.0}, order=4, opening=(2, 3), log_snr=True, looks_ahead=True),
+            Setting(
+                {"tau": 0.0, "predictor_order": 2, "corrector_order": 3},
+                order=3,
+                opening=(1, 2),
+                log_snr=True,
+                looks_ahead=True,
+            ),
+            Setting(
+                {"tau": 0.0, "predictor_order": 3, "corrector_order": 0},
+                order=3,
+                opening=(1, 2),
+                log_snr=True,
+                looks_ahead=True,
+            ),
+            Setting(
+                {"tau": 0.6, "sde_start": 20000.0, "sde_end": 0.0, "predictor_order": 2, "corrector_order": 2},
+                noise=True,
+                looks_ahead=True,
+            ),
+        ),
+        ("sa_solver", "sa_solver_pece", "stochastic adams"),
     ),
     Solver(
         "GradientEstimation",
@@ -306,7 +383,17 @@ SOLVERS: tuple[Solver, ...] = (
             Setting({"order": 2}, order=2),
             Setting({"order": 1}, order=1),
         ),
-        ("ipndm", "pndm", "plms"),
+        ("ipndm",),
+    ),
+    Solver(
+        "PLMS",
+        "PLMS",
+        linear_multistep.plms,
+        "Adams-Bashforth of even steps, with Heun's method for the first step: Stable Diffusion's first fast sampler.",
+        "20 to 50 steps. LMS has the weights for the steps as they are.",
+        (PNDM_PAPER,),
+        (Setting({}, order=2, opening=(1, 2)),),
+        ("plms", "pndm"),
     ),
     Solver(
         "Restart",

@@ -1,4 +1,4 @@
-"""Linear multistep solvers of the slope: LMS, DEIS, iPNDM and gradient estimation."""
+"""Linear multistep solvers of the slope: LMS, DEIS, iPNDM, PLMS and gradient estimation."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -15,6 +15,7 @@ from ..plan import Row, Stage, planned, row
 from .cfg_pp import CfgPP, jumped_past
 from .history import FinalOrder, WarmUp, final_limit, opening_order
 from .runge_kutta import euler_row, runge_kutta_stages
+from .single_step import heun_stages
 
 SLOPE = "slope"
 
@@ -118,11 +119,15 @@ EVEN_WEIGHTS = (
 
 
 def constant_multistep(
-    path: Path, sigmas: Sequence[float], tables: Sequence[Sequence[float]], cfg_pp: bool
+    path: Path,
+    sigmas: Sequence[float],
+    tables: Sequence[Sequence[float]],
+    cfg_pp: bool,
+    first_by_heun: bool = False,
 ) -> list[Stage]:
     """x_t = x + (t - s) sum_j w_j (x_j - denoised_j) / sigma_j, w the table for as many slopes as are known.
 
-    The step to 0 is a plain one.
+    The step to 0 is a plain one. `first_by_heun` makes the first step by Heun's method, whose second slope is not kept.
     """
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
@@ -130,6 +135,10 @@ def constant_multistep(
         if cfg_pp:
             known = [f"{SLOPE}{i}" for i in range(min(step, len(tables)))]
             keep = (*jumped_past(path, sigmas, step, known), *keep)
+        if first_by_heun and step == 0 and t > 0.0:
+            first, second = heun_stages(path, s, t, step)
+            stages += [Stage(s, (*keep, *first.rows), step), second]
+            continue
         weights = tables[min(step, len(tables) - 1)]
         last = euler_row(path, s, t)
         if t > 0.0 and any(weights[1:]):
@@ -154,6 +163,18 @@ def ipndm(
     above 1 is of order 2; LMS has the weights for the steps as they are.
     """
     return constant_multistep(path, sigmas, EVEN_WEIGHTS[:order], cfg_pp)
+
+
+@planned
+def plms(path: Path, sigmas: Sequence[float], *, cfg_pp: CfgPP = False) -> list[Stage]:
+    """PLMS: pseudo linear multistep   (Liu, Ren, Lin and Zhao 2022, eqs. 11 to 13).
+
+    Adams-Bashforth of order 4 with the weights of even steps, (55, -59, 37, -9) / 24, on steps as they are. The first
+    step is Heun's, the pseudo improved Euler step of the paper's appendix, with two model calls; the second and third
+    are of order 2 and 3. One model call a step after the first. The transfer of the paper, on the slope, is x +
+    (t - s) slope here. On steps that differ in length it is of order 2.
+    """
+    return constant_multistep(path, sigmas, EVEN_WEIGHTS, cfg_pp, first_by_heun=True)
 
 
 @planned

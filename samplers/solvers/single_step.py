@@ -162,6 +162,16 @@ def order_stages(order: int, path: Path, s: float, t: float, step: int) -> list[
     return second_order_stages(path, s, t, step) if order == 2 else third_order_stages(path, s, t, step)
 
 
+StepTime = Annotated[
+    Literal["half_log_snr", "log_sigma"],
+    Param(
+        "Variable of the step and its inner points. They differ on flow models only, where ComfyUI's own dpm_2 has "
+        "log_sigma.",
+        rare=True,
+    ),
+]
+
+
 @planned
 def dpm_solver(
     path: Path,
@@ -171,14 +181,7 @@ def dpm_solver(
         Literal["1", "2", "3"], Param("Order of accuracy, which is also the number of model calls a step.")
     ] = "2",
     cfg_pp: CfgPP = False,
-    time: Annotated[
-        Literal["half_log_snr", "log_sigma"],
-        Param(
-            "Variable of the step and its inner points. They differ on flow models only, where ComfyUI's own dpm_2 has "
-            "log_sigma.",
-            rare=True,
-        ),
-    ] = "half_log_snr",
+    time: StepTime = "half_log_snr",
 ) -> list[Stage]:
     """DPM-Solver, singlestep: exponential integrators of the noise prediction   (Lu et al. 2022a, algorithms 1, 2).
 
@@ -191,6 +194,36 @@ def dpm_solver(
     stages: list[Stage] = []
     for step, (s, t) in enumerate(pairwise(sigmas)):
         stages += order_stages(int(order), clock, s, t, step)
+    return with_cfg_pp(path, stages, cfg_pp)
+
+
+@planned
+def dpm_2_ancestral(
+    path: Path,
+    sigmas: Sequence[float],
+    *,
+    eta: Eta = 1.0,
+    s_noise: SNoise = 1.0,
+    time: StepTime = "half_log_snr",
+    cfg_pp: CfgPP = False,
+) -> list[Stage]:
+    """DPM-Solver-2 to a lower level, then noise back up to t   (k-diffusion, sample_dpm_2_ancestral).
+
+    The step of `second_order_stages` from s to the level `down` of `ancestral_split`, whose result is multiplied by
+    `rescale` and given `up` noise.
+
+    Two model calls a step, one in the step to 0. With eta = 0 it is DPM-Solver of order 2. `time` as there: log_sigma
+    is what ComfyUI's dpm_2_ancestral does on flow models.
+    """
+    clock = VE if time == "log_sigma" else path
+    stages: list[Stage] = []
+    for step, (s, t) in enumerate(pairwise(sigmas)):
+        down, rescale, up = ancestral_split(path, s, t, eta)
+        *inner, last = order_stages(2, clock, s, down, step)
+        *kept, x = last.rows
+        terms = {operand: rescale * value for operand, value in x.terms}
+        renoised = row("x", {**terms, Noise("step", s, t): s_noise * up})
+        stages += [*inner, last._replace(rows=(*kept, renoised))]
     return with_cfg_pp(path, stages, cfg_pp)
 
 

@@ -164,6 +164,41 @@ def test_dpm_solver_3(make, compare, path):
     compare(f"DPMSolverSinglestepScheduler dpmsolver 3, {path!r}", plan, theirs)
 
 
+@pytest.mark.parametrize("steps", [2, 5, 10, 20])
+def test_plms(make, compare, steps):
+    """PNDM without its Runge-Kutta steps: two calls in the first step, and after each of them the same x."""
+    scheduler = make("PNDMScheduler", **BETAS, skip_prk_steps=True, set_alpha_to_one=True)
+    scheduler.set_timesteps(steps)
+    kept = scheduler.alphas_cumprod.double()
+    levels = [((1.0 - kept[t]) / kept[t]).sqrt().item() for t in dict.fromkeys(scheduler.timesteps.tolist())]
+    plan = solver("PLMS")(VE, (*levels, 0.0))
+    compare(f"PNDM = PLMS, {steps} steps", plan, Theirs(scheduler, variance_preserving), calls=-1)
+
+
+@pytest.mark.parametrize("steps", [2, 10, 20])
+def test_dpm_2_ancestral(make, compare, steps):
+    """KDPM2Ancestral on its own levels and inner points, with the same noise."""
+    scheduler = make("KDPM2AncestralDiscreteScheduler", **BETAS)
+    scheduler.set_timesteps(steps)
+    scheduler.set_begin_index(0)
+    plan = solver("DPM2Ancestral")(VE, [scheduler.sigmas[0].item(), *scheduler.sigmas[1:-1:2].tolist()])
+    theirs = Theirs(scheduler, arguments={"generator": generator()})
+    compare(f"KDPM2Ancestral = DPM2Ancestral, {steps} steps", plan, theirs)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.7, 1.0])
+def test_sa_solver(make, compare, tau):
+    """Of order 1, predicted and corrected, on its own levels and with the same noise."""
+    orders = {"predictor_order": 1, "corrector_order": 1}
+    scheduler = make("SASolverScheduler", **BETAS, **orders, tau_func=lambda t: tau)
+    scheduler.set_timesteps(10)
+    scheduler.set_begin_index(0)
+    everywhere = {"sde_start": 20000.0, "sde_end": 0.0, "final_order": "falling", "warm_up": "multistep"}
+    plan = solver("SASolver")(VE, scheduler.sigmas.tolist(), **orders, tau=tau, **everywhere)
+    theirs = Theirs(scheduler, variance_preserving, arguments={"generator": generator()})
+    compare(f"SASolver of order 1 = SASolver, tau {tau:g}", plan, theirs, calls=-1)
+
+
 def drawn(s: float, t: float, like: torch.Tensor) -> torch.Tensor:
     """Noise of an interval, from a name on which float32 and float64 agree."""
     seed = zlib.crc32(f"{float(s):.4g} {float(t):.4g}".encode())

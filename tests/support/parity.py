@@ -47,7 +47,8 @@ def guider_of(model, cfg):
 def core_run(name, model, sigmas, options, cfg, noise_sampler):
     latent = torch.zeros(2, 4, 8, 8)
     function = getattr(host_sampling, f"sample_{name}", None)
-    takes_noise = function is not None and "noise_sampler" in inspect.signature(function).parameters
+    # Of those that choose their levels the host's wrapper takes no noise.
+    takes_noise = function is not None and {"noise_sampler", "sigmas"} <= inspect.signature(function).parameters.keys()
     given = {"noise_sampler": noise_sampler(latent)} if takes_noise else {}
     extra = {**options, **given}
     sampler = comfy.samplers.ksampler(name, extra) if extra else comfy.samplers.sampler_object(name)

@@ -33,7 +33,9 @@ class Case:
         steps, each = self.setting.opening
         steps += 1 if self.setting.log_snr and self.path.alpha(sigmas[0]) == 0.0 else 0
         return [
-            self.setting.calls_to_zero if t == 0.0 else each if step < steps else self.setting.calls
+            (min(each, self.setting.calls_to_zero) if step < steps else self.setting.calls_to_zero)
+            if t == 0.0
+            else (each if step < steps else self.setting.calls)
             for step, t in enumerate(sigmas[1:])
         ]
 

@@ -7,10 +7,11 @@ from .parts import begin, guider, loader, saved
 PROMPTS, SCHEDULES, PICTURE = "Model and prompts", "Noise levels and guidance", "A row for each"
 PLAIN = (
     *("Euler", "Heun", "DPMSolver", "DPMpp2M", "DPMpp3M", "UniPC", "DEIS", "LMS"),
-    *("RESMultistep", "RESSinglestep", "GradientEstimation", "IPNDM"),
+    *("RESMultistep", "RESSinglestep", "GradientEstimation", "IPNDM", "PLMS", "DPMFast"),
 )
 NOISY = (
-    *("DDPM", "DDIM", "EulerAncestral", "DPMpp2S", "DPMppSDE", "DPMpp2MSDE", "DPMpp3MSDE", "ERSDE", "Restart", "LCM"),
+    *("DDPM", "DDIM", "EulerAncestral", "DPM2Ancestral", "DPMpp2S", "DPMppSDE", "DPMpp2MSDE", "DPMpp3MSDE", "ERSDE"),
+    *("SASolver", "Restart", "LCM"),
 )
 NOTE = (
     "All on one noise, in 8 steps, LCM in 4 on the distilled model. The rows of the picture, from top to bottom: "
@@ -49,7 +50,7 @@ def every_solver() -> Workflow:
     w = Workflow(
         "Every solver from one noise",
         "every_solver",
-        f"## Twenty-two solvers\n{NOTE}",
+        f"## Twenty-six solvers\n{NOTE}",
         ((PROMPTS, SCHEDULES), *((group,) for group in groups), (PICTURE,)),
         demo=DIGITS,
     )
