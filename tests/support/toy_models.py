@@ -8,8 +8,8 @@ import torch
 from comfy.model_base import ModelType
 from stepwise.nodes.host.small_models import host_model
 from stepwise.samplers import Path
+from stepwise.samplers.exact import mixture
 from stepwise.samplers.schedules import trained_sigmas
-from stepwise.tests.samplers.support.exact import mixture
 from torch import nn
 
 SD_BETAS = {"beta_schedule": "linear", "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000}
