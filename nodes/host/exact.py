@@ -135,6 +135,18 @@ def exact_model(network: ExactNetwork, rounded: bool = False, disable_dynamic: b
     )
 
 
+class Unguided(comfy.samplers.CFGGuider):
+    """ComfyUI's guider at guidance 1, which asks the model at once: half the time of a call is preparing prompts that
+    there are none of. Where a sampler wants more than the prediction, as with CFG++, it goes the host's way."""
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: int | None = None) -> Tensor:
+        model_options = model_options or {}
+        if any(name.startswith("sampler_") for name in model_options):
+            return super().predict_noise(x, timestep, model_options, seed)
+        options = {**model_options.get("transformer_options", {}), "sigmas": timestep, "cond_or_uncond": [0]}
+        return self.inner_model.apply_model(x, timestep, transformer_options=options)
+
+
 class HostSampler:
     """A SAMPLER as a function, as `samplers.exact.problems.Sampler` describes it: run by ComfyUI's guider on a genuine
     model of the EPS family, or on FLOW of the flow family, at guidance 1.
@@ -167,7 +179,7 @@ class HostSampler:
         self, path: Path, denoiser: Denoiser, noise: Tensor, latent: Tensor, sigmas: Tensor, seed: int
     ) -> Tensor:
         self.denoiser, self.images = denoiser, len(noise)
-        guider = comfy.samplers.CFGGuider(self.model(path, noise.shape[1]))
+        guider = Unguided(self.model(path, noise.shape[1]))
         same = [[torch.zeros(1, 1, 1), {}]]
         guider.set_conds(same, same)
         guider.set_cfg(1.0)

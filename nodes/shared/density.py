@@ -45,9 +45,11 @@ def density_picture(
     half = reach(data)
     ground, ink, grid = (rgb(each) for each in GROUNDS[theme])
     colour = rgb(COLOURS[theme][0])
-    whole = shade(data, half, side)[..., None]
+    # It is smooth: half the pixels are enough.
+    rough = max(side // 2, 1)
+    whole = shade(data, half, rough)[..., None]
     pixels = ground + 0.8 * whole * (grid - ground)
-    part = shade(data.part(asked), half, side)[..., None] if asked else whole
+    part = shade(data.part(asked), half, rough)[..., None] if asked else whole
     pixels = pixels + 0.75 * part * (colour - pixels)
     picture = Image.fromarray(pixels.astype(np.uint8)).resize((side * FINER,) * 2, Image.Resampling.BICUBIC)
     if ways:
