@@ -5,8 +5,12 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..samplers import Path
 from ..samplers.exact import mixture
+from ..samplers.parameters import InputError
+from ..samplers.schedules.checks import check_sigmas
 from .host.exact import KINDS, Watching
+from .host.levels import read_sigmas, snapped
 from .host.mixtures import conditioning_of, mixture_model, parse_components
 from .host.models import path_of, sampling_of
 from .shared.density import density_picture, in_scale
@@ -122,32 +126,51 @@ class StepwiseMixtureModel(io.ComfyNode):
         sampler=None,
         sigmas=None,
     ) -> io.NodeOutput:
+        model = mixture_model(components, dimensions, seed, family, rounded_timesteps)
         with named(NAME):
             asked = parse_components(prompt, components)
-        model = mixture_model(components, dimensions, seed, family, rounded_timesteps)
+            levels = levels_of(sampler, sigmas, path_of(sampling_of(model)))
         prompts = conditioning_of(asked, components), conditioning_of((), components)
         ways = []
-        if sampler is not None and sigmas is not None:
+        if levels:
             shape = (1, dimensions, 1, starts)
-            ways = ways_of(model, *prompts, cfg, sampler, sigmas, shape, start_seed)
+            ways = ways_of(model, *prompts, cfg, sampler, torch.tensor(levels), shape, start_seed)
         data = mixture(components, dimensions, seed)
         image = torch.from_numpy(density_picture(data, asked, ways, size, theme).copy())[None] / 255.0
         return io.NodeOutput(model, *prompts, image)
 
 
+def levels_of(sampler: Any, sigmas: Any, path: Path) -> tuple[float, ...]:
+    """The checked noise levels of the run in the picture; none where nothing is wired for one."""
+    if sampler is None and sigmas is None:
+        return ()
+    if sampler is None or sigmas is None:
+        missing, there = ("sampler", "sigmas") if sampler is None else ("sigmas", "sampler")
+        raise InputError(missing, f"is not wired, and {there} is", "wire both for a run in the picture, or neither")
+    levels = snapped(path, read_sigmas(sigmas))
+    check_sigmas(path, levels)
+    return levels
+
+
 def ways_of(
-    model: Any, positive: Any, negative: Any, cfg: float, sampler: Any, sigmas: Any, shape: tuple[int, ...], seed: int
+    model: Any,
+    positive: Any,
+    negative: Any,
+    cfg: float,
+    sampler: Any,
+    sigmas: torch.Tensor,
+    shape: tuple[int, ...],
+    seed: int,
 ) -> list[torch.Tensor]:
     """Where each value of a run stands at every model call and at its end: `[P, D]`, in the scale of `in_scale`."""
     guider = Watching(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    # A copy, since some samplers write into the levels that they are given.
-    end = guider.sample(noise, torch.zeros(shape), sampler, sigmas.clone(), disable_pbar=True, seed=seed)
+    last = float(sigmas[-1])
+    end = guider.sample(noise, torch.zeros(shape), sampler, sigmas, disable_pbar=True, seed=seed)
     path = path_of(sampling_of(model))
     seen = [in_scale(path, x, sigma) for x, sigma in guider.seen]
-    last = float(sigmas[-1])
     return [each[0].flatten(1).T for each in (*seen, in_scale(path, end.cpu() * path.alpha(last), last))]
 
 

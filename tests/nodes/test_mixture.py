@@ -148,6 +148,16 @@ def test_a_run_in_both_families_ends_in_the_same_places():
         ({"prompt": "0, x"}, "Mixture Model: prompt[1] is 'x'"),
         ({"prompt": "6"}, "Mixture Model: prompt[0] is '6', and the components are numbered from 0 to 5"),
         ({"prompt": "2-9", "components": 4}, "Mixture Model: prompt[0] is '2-9'"),
+        ({"sigmas": torch.tensor([1.0, 0.0])}, "Mixture Model: sampler is not wired, and sigmas is"),
+        ({"sampler": comfy.samplers.sampler_object("euler")}, "Mixture Model: sigmas is not wired, and sampler is"),
+        (
+            {
+                "family": "FLOW",
+                "sampler": comfy.samplers.sampler_object("euler"),
+                "sigmas": torch.tensor([14.0, 1.0, 0.0]),
+            },
+            "Mixture Model: sigmas[0] is 14",
+        ),
     ],
 )
 def test_refusals_name_input_and_index(inputs, said):
