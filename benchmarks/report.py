@@ -2,6 +2,7 @@
 
     python benchmarks/report.py                      about 10 minutes on one core; fills what stands between the marks
     python benchmarks/report.py heunpp2 uni_pc       prints the reports of these, whole, and writes nothing
+    python benchmarks/report.py --group ours         one of the two tables alone, core or ours
     python benchmarks/report.py --json FOLDER        puts the JSON of every report there too
     python benchmarks/report.py --packs FOLDER       loads the packs in a folder of custom nodes, and reports on the
                                                      names that they add to ComfyUI's list; writes nothing
@@ -108,16 +109,19 @@ def row(report: Any) -> tuple[str, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="samplers, by the name in the table; all without")
+    parser.add_argument("--group", choices=("core", "ours"), help="one table; both without")
     parser.add_argument("--json", type=File, help="a folder for the reports as JSON")
     parser.add_argument("--packs", type=File, help="a folder of custom nodes of others")
     given = parser.parse_args()
     load_host()
-    groups = {"core": list(cores()), "ours": list(ours())}
+    groups = {"core": cores, "ours": ours}
     if given.packs:
-        groups = {"packs": list(of_packs(given.packs))}
+        groups = {"packs": lambda: of_packs(given.packs)}
+    elif given.group:
+        groups = {given.group: groups[given.group]}
     lines = {}
     for group, samplers in groups.items():
-        chosen = [(name, sampler) for name, sampler in samplers if not given.names or name in given.names]
+        chosen = [(name, sampler) for name, sampler in samplers() if not given.names or name in given.names]
         reports = [reported(name, sampler) for name, sampler in chosen]
         for report in reports:
             if given.names:

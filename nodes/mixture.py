@@ -142,13 +142,12 @@ class StepwiseMixtureModel(io.ComfyNode):
 
 def levels_of(sampler: Any, sigmas: Any, path: Path) -> tuple[float, ...]:
     """The checked noise levels of the run in the picture; none where nothing is wired for one."""
-    if sampler is None and sigmas is None:
-        return ()
-    if sampler is None or sigmas is None:
+    levels = () if sigmas is None else snapped(path, read_sigmas(sigmas))
+    if sigmas is not None:
+        check_sigmas(path, levels)
+    if (sampler is None) != (sigmas is None):
         missing, there = ("sampler", "sigmas") if sampler is None else ("sigmas", "sampler")
         raise InputError(missing, f"is not wired, and {there} is", "wire both for a run in the picture, or neither")
-    levels = snapped(path, read_sigmas(sigmas))
-    check_sigmas(path, levels)
     return levels
 
 

@@ -1,6 +1,6 @@
 """A genuine MODEL whose predictions come from a formula, and any SAMPLER run on it."""
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 import comfy.latent_formats
@@ -20,8 +20,6 @@ KINDS = ("EPS", "V", "FLOW")
 # Stable Diffusion's noise levels for EPS and V; a flow model's as they are, without a shift.
 SD = {"beta_schedule": "linear", "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000}
 TYPES = {"EPS": ModelType.EPS, "V": ModelType.V_PREDICTION, "FLOW": ModelType.FLOW}
-# Of x, one noise level for the batch, and the context `[B, tokens, width]` or None.
-Formula = Callable[[Tensor, float, Tensor | None], Tensor]
 
 
 class Between:
@@ -31,7 +29,9 @@ class Between:
     """
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        return place_in(self.log_sigmas.double(), sigma.double().log())  # type: ignore[attr-defined]
+        # In float64, which not every device has.
+        table, wanted = self.log_sigmas.cpu().double(), sigma.cpu().double().log()  # type: ignore[attr-defined]
+        return place_in(table, wanted).float().to(sigma.device)
 
 
 class EPSBetween(Between, comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
@@ -57,21 +57,24 @@ SAMPLINGS: dict[tuple[str, bool], type[nn.Module] | None] = {
 
 
 class ExactNetwork(nn.Module):
-    """What a perfect network of the kind would predict where `formula` gives the clean image.
+    """What a perfect network of the kind would predict where `denoised` gives the clean image.
 
     EPS: (x - D) / sigma. FLOW: the same, the velocity eps - x_0. V: (x / (sigma^2 + 1) - D) sqrt(sigma^2 + 1) / sigma,
     which is alpha eps - sigma x_0 in the variance-preserving scale (Salimans and Ho 2022, section 4). The host scales x
     before it calls the network; that is undone here, and the noise level found from the timestep.
     """
 
-    def __init__(self, kind: str, formula: Formula, channels: int):
+    def __init__(self, kind: str, channels: int):
         super().__init__()
-        self.kind, self.formula, self.channels = kind, formula, channels
+        self.kind, self.channels = kind, channels
         self.dtype = torch.float32
         # The host counts the bytes of a network, and divides by them.
         self.nothing = nn.Parameter(torch.zeros(1))
-        levels = comfy.model_sampling.ModelSamplingDiscrete(sampling_config()).log_sigmas.double()
-        self.register_buffer("levels", levels, persistent=False)
+        self.levels: list[float] = comfy.model_sampling.ModelSamplingDiscrete(sampling_config()).log_sigmas.tolist()
+
+    def denoised(self, x: Tensor, sigma: float, context: Tensor | None) -> Tensor:
+        """The clean image of x `[B, ...]` at one noise level, with the context `[B, tokens, width]`, in float64."""
+        raise NotImplementedError
 
     @property
     def path(self) -> Path:
@@ -83,7 +86,7 @@ class ExactNetwork(nn.Module):
             return max(timestep / 1000.0, 1e-6)
         table = self.levels
         low = min(max(int(timestep // 1), 0), len(table) - 2)
-        return float((table[low] + (timestep - low) * (table[low + 1] - table[low])).exp())
+        return math.exp(table[low] + (timestep - low) * (table[low + 1] - table[low]))
 
     def forward(
         self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, control=None, transformer_options=None, **_
@@ -106,7 +109,7 @@ class ExactNetwork(nn.Module):
         sigma = self.sigma(timestep)
         scale = 1.0 if self.kind == "FLOW" else (sigma * sigma + 1.0) ** 0.5
         noisy = x.detach().cpu().double() * scale
-        denoised = self.formula(noisy, sigma, None if context is None else context.detach().cpu().double())
+        denoised = self.denoised(noisy, sigma, None if context is None else context.detach().cpu().double())
         if self.kind == "V":
             found = (noisy / (scale * scale) - denoised) * (scale / sigma)
         else:
@@ -135,6 +138,22 @@ def exact_model(network: ExactNetwork, rounded: bool = False, disable_dynamic: b
     )
 
 
+class AskingNetwork(ExactNetwork):
+    """Asks a denoiser that is given it for each run, of so many `images`."""
+
+    denoiser: Denoiser
+    images = 0
+
+    def denoised(self, x: Tensor, sigma: float, context: Tensor | None) -> Tensor:
+        """A call for one conditioning, or for two that are the same."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        half = len(x) // 2
+        if len(x) == 2 * self.images and torch.equal(x[:half], x[half:]):
+            once = self.denoiser(x[:half], sigma)
+            return torch.cat([once, once])
+        return self.denoiser(x, sigma)
+
+
 class Unguided(comfy.samplers.CFGGuider):
     """ComfyUI's guider at guidance 1, which asks the model at once: half the time of a call is preparing prompts that
     there are none of. Where a sampler wants more than the prediction, as with CFG++, it goes the host's way."""
@@ -156,30 +175,20 @@ class HostSampler:
 
     def __init__(self, sampler: Any):
         self.sampler = sampler
-        self.denoiser: Denoiser | None = None
-        self.models: dict[tuple[Path, int], Any] = {}
+        self.models: dict[tuple[Path, int], tuple[Any, AskingNetwork]] = {}
 
-    def model(self, path: Path, channels: int) -> Any:
+    def model(self, path: Path, channels: int) -> tuple[Any, "AskingNetwork"]:
         if (path, channels) not in self.models:
-            kind = "FLOW" if path is FLOW else "EPS"
-            self.models[path, channels] = exact_model(ExactNetwork(kind, self.asked, channels))
+            network = AskingNetwork("FLOW" if path is FLOW else "EPS", channels)
+            self.models[path, channels] = exact_model(network), network
         return self.models[path, channels]
-
-    def asked(self, x: Tensor, sigma: float, context: Tensor | None) -> Tensor:
-        """A call for one conditioning, or for two that are the same."""
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        assert self.denoiser is not None
-        half = len(x) // 2
-        if len(x) == 2 * self.images and torch.equal(x[:half], x[half:]):
-            once = self.denoiser(x[:half], sigma)
-            return torch.cat([once, once])
-        return self.denoiser(x, sigma)
 
     def __call__(
         self, path: Path, denoiser: Denoiser, noise: Tensor, latent: Tensor, sigmas: Tensor, seed: int
     ) -> Tensor:
-        self.denoiser, self.images = denoiser, len(noise)
-        guider = Unguided(self.model(path, noise.shape[1]))
+        model, network = self.model(path, noise.shape[1])
+        network.denoiser, network.images = denoiser, len(noise)
+        guider = Unguided(model)
         same = [[torch.zeros(1, 1, 1), {}]]
         guider.set_conds(same, same)
         guider.set_cfg(1.0)

@@ -20,7 +20,7 @@ class MixtureNetwork(ExactNetwork):
     """
 
     def __init__(self, data: Mixture, kind: str):
-        super().__init__(kind, self.denoised, data.dimensions)
+        super().__init__(kind, data.dimensions)
         self.data = data
 
     def denoised(self, x: Tensor, sigma: float, context: Tensor | None) -> Tensor:

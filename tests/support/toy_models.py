@@ -39,10 +39,10 @@ class MixtureNet(ExactNetwork):
     for each image: for models of the EPS and the FLOW family."""
 
     def __init__(self, kind: str, pixels: int):
-        super().__init__(kind, self.shifted, channels=4)
+        super().__init__(kind, channels=4)
         self.data = mixture(components=4, dimensions=pixels)
 
-    def shifted(self, x, sigma, context):
+    def denoised(self, x, sigma, context):
         shift = context.mean(dim=(1, 2)).view(-1, *[1] * (x.ndim - 1))
         return self.data.denoised(self.path, x - self.path.alpha(sigma) * shift, sigma) + shift
 
