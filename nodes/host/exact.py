@@ -106,6 +106,8 @@ class ExactNetwork(nn.Module):
         return torch.cat([self.predicted(*each) for each in parts])
 
     def predicted(self, x: Tensor, timestep: float, context: Tensor | None) -> Tensor:
+        # For runs without a progress bar, which is where the host looks for Cancel.
+        comfy.model_management.throw_exception_if_processing_interrupted()
         sigma = self.sigma(timestep)
         scale = 1.0 if self.kind == "FLOW" else (sigma * sigma + 1.0) ** 0.5
         noisy = x.detach().cpu().double() * scale
@@ -146,7 +148,6 @@ class AskingNetwork(ExactNetwork):
 
     def denoised(self, x: Tensor, sigma: float, context: Tensor | None) -> Tensor:
         """A call for one conditioning, or for two that are the same."""
-        comfy.model_management.throw_exception_if_processing_interrupted()
         half = len(x) // 2
         if len(x) == 2 * self.images and torch.equal(x[:half], x[half:]):
             once = self.denoiser(x[:half], sigma)
@@ -192,7 +193,8 @@ class HostSampler:
         same = [[torch.zeros(1, 1, 1), {}]]
         guider.set_conds(same, same)
         guider.set_cfg(1.0)
-        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        device = comfy.model_management.get_torch_device()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.inference_mode():
             torch.manual_seed(seed)
             made = guider.sample(noise, latent, self.sampler, sigmas, disable_pbar=True, seed=seed)
         return made.cpu().clone()
