@@ -4,6 +4,7 @@
     python benchmarks/report.py heunpp2 uni_pc       prints the reports of these, whole, and writes nothing
     python benchmarks/report.py --group ours         one of the two tables alone, core or ours
     python benchmarks/report.py --json FOLDER        puts the JSON of every report there too
+    python benchmarks/report.py --page FOLDER        the tables from the JSON that lies there
     python benchmarks/report.py --packs FOLDER       loads the packs in a folder of custom nodes, and reports on the
                                                      names that they add to ComfyUI's list; writes nothing
 
@@ -31,7 +32,7 @@ HEAD = ("sampler", "calls", "order", "at 24 calls", "level", "law", "alone", "ag
 WITH_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpmpp_2m_sde, eta 0": ("dpmpp_2m_sde", {"eta": 0.0}),
     "dpmpp_3m_sde, eta 0": ("dpmpp_3m_sde", {"eta": 0.0}),
-    "er_sde, no noise": ("er_sde", {"noise_scaler": lambda x: x}),
+    "er_sde, no noise": ("er_sde", {"noise_scaler": lambda x: x, "s_noise": 0.0}),
 }
 
 
@@ -77,6 +78,18 @@ def reported(name: str, sampler: Any) -> Any:
     return found
 
 
+def read(file: File) -> Any:
+    """What was found of a sampler, from its JSON."""
+    from stepwise.samplers.exact.report import Finding, Report
+
+    data = json.loads(file.read_text(encoding="utf-8"))
+    return Report(data["name"], tuple(Finding(**each) for each in data["findings"]), {}, {})
+
+
+def file_of(folder: File, name: str) -> File:
+    return folder / f"{name.replace('/', '_')}.json"
+
+
 def cell(report: Any, what: str, say: Callable[[Any], str], wrong: str = "**{}**") -> str:
     """VE and FLOW, one value where both are the same; what is found wrong is bold."""
     from stepwise.samplers import FLOW, VE
@@ -111,6 +124,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="samplers, by the name in the table; all without")
     parser.add_argument("--group", choices=("core", "ours"), help="one table; both without")
     parser.add_argument("--json", type=File, help="a folder for the reports as JSON")
+    parser.add_argument("--page", type=File, help="a folder of such JSON, to make the tables from")
     parser.add_argument("--packs", type=File, help="a folder of custom nodes of others")
     given = parser.parse_args()
     load_host()
@@ -122,14 +136,15 @@ def main() -> None:
     lines = {}
     for group, samplers in groups.items():
         chosen = [(name, sampler) for name, sampler in samplers() if not given.names or name in given.names]
-        reports = [reported(name, sampler) for name, sampler in chosen]
+        reports = [
+            read(file_of(given.page, name)) if given.page else reported(name, sampler) for name, sampler in chosen
+        ]
         for report in reports:
             if given.names:
                 print(report.text())
             if given.json:
                 given.json.mkdir(parents=True, exist_ok=True)
-                file = given.json / f"{report.name.replace('/', '_')}.json"
-                file.write_text(json.dumps(report.data(), indent=1), encoding="utf-8")
+                file_of(given.json, report.name).write_text(json.dumps(report.data(), indent=1), encoding="utf-8")
         lines[group] = table(HEAD, [row(report) for report in reports])
         print(lines[group])
     if not given.names and not given.packs:

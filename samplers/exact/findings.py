@@ -62,9 +62,9 @@ def adds_noise(sampler: Sampler, path: Path) -> bool:
 
 def order_of(points: Sequence[Point]) -> float | None:
     """Minus the slope of log error over log steps, by least squares through the last POINTS between LARGEST and
-    SMALLEST; None where there are fewer."""
+    SMALLEST; None where there are fewer, or the error does not fall from each to the next."""
     inside = [point for point in points if SMALLEST <= point.error <= LARGEST][-POINTS:]
-    if len(inside) < POINTS:
+    if len(inside) < POINTS or any(after.error >= before.error for before, after in pairwise(inside)):
         return None
     steps, errors = np.log([each.steps for each in inside]), np.log([each.error for each in inside])
     return -float(np.polyfit(steps, errors, 1)[0])

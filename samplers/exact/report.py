@@ -121,7 +121,7 @@ class Measurement:
         shown = ", ".join(f"{point.error:.1e}" for point in self.points)
         order = findings.order_of(self.points)
         if order is None:
-            why = f"fewer than three errors between {LARGEST:g} and {SMALLEST:g}"
+            why = f"no three errors between {LARGEST:g} and {SMALLEST:g} that fall"
             return self.of("order", f"{NOT_MEASURED}: {why}; errors {shown}")
         return self.of("order", f"{order:.2f}; errors {shown} in {steps_of(self.points)} steps", values=order)
 

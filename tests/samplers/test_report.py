@@ -69,6 +69,8 @@ def test_an_order_needs_three_errors_between_the_limits():
     assert findings.order_of(points) is None
     points[1] = findings.Point(20, 1, 0.08)
     assert findings.order_of(points) is not None
+    points[3] = findings.Point(80, 1, 0.06)
+    assert findings.order_of(points) is None, "errors that rise have no order"
 
 
 @pytest.mark.parametrize("order", [1.0, 2.5])
