@@ -18,6 +18,7 @@ from pathlib import Path as File
 
 import torch
 from stepwise.samplers import FLOW, VE, Path, Plan, run, start
+from stepwise.samplers.exact import Mixture, mixture, relative_rms
 from stepwise.samplers.registry import SOLVERS
 from stepwise.samplers.schedules import (
     exponential,
@@ -28,7 +29,6 @@ from stepwise.samplers.schedules import (
     linear_quadratic,
     polyexponential,
 )
-from stepwise.tests.samplers.support.exact import Mixture, mixture, relative_rms
 
 ROOT = File(__file__).resolve().parents[1]
 SCALES = (1.0, 3.0, 7.5, 15.0)

@@ -15,9 +15,9 @@ import torch
 from stepwise.demo.classifier import accuracy
 from stepwise.samplers import VE, run, start
 from stepwise.samplers.detail import told_level
+from stepwise.samplers.exact import mixture
 from stepwise.samplers.registry import SOLVERS
 from stepwise.samplers.schedules import karras
-from stepwise.tests.samplers.support.exact import mixture
 from stepwise.tools.environment.folders import ROOT
 from stepwise.tools.generate import generated, markdown
 from stepwise.tools.measure.digits import CHUNK, Samples, digits

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, emoji, sigmas, state
+from . import demo, emoji, mixture, report, sigmas, state
 from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
@@ -33,9 +33,11 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwiseDetail,
         StepwisePlanTable,
         StepwisePlotSigmas,
+        *report.NODES,
         *state.NODES,
         *emoji.NODES,
         *demo.NODES,
+        *mixture.NODES,
     ]
     return [with_checked_inputs(node) for node in nodes]
 

@@ -17,7 +17,7 @@ from comfy.model_base import ModelType
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from .small_models import LatentConsistency, host_model, host_vae
+from .small_models import LatentConsistency, host_model, host_vae, place_in
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 WEIGHTS = {"standard": "digits.safetensors", "lcm": "digits_lcm.safetensors"}
@@ -95,10 +95,7 @@ class AsFlow(nn.Module):
 
     def index(self, sigma: Tensor) -> Tensor:
         """The place of each level in the table, log-linear between its rows."""
-        table, sigma = self.table.log(), sigma.log()
-        above = torch.searchsorted(table, sigma).clamp(1, len(table) - 1)
-        low, high = table[above - 1], table[above]
-        return above - 1 + ((sigma - low) / (high - low)).clamp(0.0, 1.0)
+        return place_in(self.table.log(), sigma.log()).clamp(0.0, len(self.table) - 1)
 
 
 def build_unet(dtype: torch.dtype = torch.float32, operations=comfy.ops.disable_weight_init, device=None) -> UNetModel:

@@ -78,3 +78,10 @@ class LatentConsistency:
         broadcast = (-1,) + (1,) * (model_input.ndim - 1)
         x_t = model_input / (1.0 + sigma.reshape(broadcast).square()).sqrt()
         return consistent(x_t, x_0, self.timestep(sigma).reshape(broadcast))  # type: ignore[attr-defined]
+
+
+def place_in(table: Tensor, values: Tensor) -> Tensor:
+    """The place of each value in an ascending table, linear between its rows and beyond its ends."""
+    above = torch.searchsorted(table, values.to(table).contiguous()).clamp(1, len(table) - 1)
+    low, high = table[above - 1], table[above]
+    return above - 1 + (values.to(table) - low) / (high - low)

@@ -10,8 +10,8 @@ from stepwise.nodes.host.models import trained_of
 from stepwise.nodes.host.sampler import make_plan
 from stepwise.nodes.host.small_models import host_model
 from stepwise.samplers import FLOW, VE, run, start
+from stepwise.samplers.exact import mixture, relative_rms
 from stepwise.samplers.registry import GUIDANCE, SCHEDULES, SOLVERS
-from stepwise.tests.samplers.support.exact import mixture, relative_rms
 from toy_models import Latent4, SmoothNet, call, prompt
 
 REST = (0.9, 0.7, 0.4, 0.1, 0.0)

@@ -6,10 +6,9 @@ import comfy.latent_formats
 import pytest
 import torch
 from comfy.model_base import ModelType
+from stepwise.nodes.host.exact import ExactNetwork
 from stepwise.nodes.host.small_models import host_model
-from stepwise.samplers import Path
-from stepwise.samplers.schedules import trained_sigmas
-from stepwise.tests.samplers.support.exact import mixture
+from stepwise.samplers.exact import mixture
 from torch import nn
 
 SD_BETAS = {"beta_schedule": "linear", "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000}
@@ -35,28 +34,17 @@ class SmoothNet(nn.Module):
         return 0.6 * x + 0.3 * mixed * (1.0 - 0.5 * time + 0.5 * prompt) + 0.2 * prompt
 
 
-class MixtureNet(nn.Module):
-    """What a perfect network would predict for data from a mixture of Gaussians that the prompt shifts, each image by
-    itself: for models of the EPS and the FLOW family."""
+class MixtureNet(ExactNetwork):
+    """What a perfect network would predict for data from a mixture of Gaussians that the prompt shifts, a value of it
+    for each image: for models of the EPS and the FLOW family."""
 
     def __init__(self, kind: str, pixels: int):
-        super().__init__()
-        self.nothing = nn.Parameter(torch.zeros(1))
-        self.dtype = torch.float32
-        self.path = Path.FLOW if kind == "FLOW" else Path.VE
-        self.table = trained_sigmas()
+        super().__init__(kind, channels=4)
         self.data = mixture(components=4, dimensions=pixels)
 
-    def forward(self, x, timesteps, context=None, control=None, transformer_options=None, **kwargs):
-        return torch.cat([self.one(*each) for each in zip(x.split(1), timesteps.tolist(), context, strict=True)])
-
-    def one(self, x, timestep, context):
-        flow = self.path is Path.FLOW
-        sigma = timestep / 1000.0 if flow else self.table[round(timestep)]
-        noisy = x if flow else x * (sigma**2 + 1.0) ** 0.5
-        shift = context.float().mean()
-        denoised = self.data.denoised(self.path, noisy - self.path.alpha(sigma) * shift, sigma) + shift
-        return (noisy - denoised) / sigma
+    def denoised(self, x, sigma, context):
+        shift = context.mean(dim=(1, 2)).view(-1, *[1] * (x.ndim - 1))
+        return self.data.denoised(self.path, x - self.path.alpha(sigma) * shift, sigma) + shift
 
 
 class Latent4(comfy.latent_formats.LatentFormat):
