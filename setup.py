@@ -2,5 +2,5 @@
 
 from setuptools import find_packages, setup
 
-FOUND = find_packages(include=["samplers", "samplers.*", "convert", "compare"])
+FOUND = find_packages(include=["samplers", "samplers.*", "convert", "compare", "sweep"])
 setup(packages=[f"stepwise.{name}" for name in FOUND])
