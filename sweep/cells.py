@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..convert.files import is_editor, is_prompt
+from .editor import Prompt, prompt_of
 from .file import PART, Axis, Split, Sweep
 from .schema import DYNAMIC, Nodes
 from .values import BadSweep
 
-Prompt = dict[str, Any]
 # A node and one of its inputs.
 Place = tuple[str, str]
 AUTOSAVE = "autosave_every"
@@ -36,21 +35,6 @@ class Cell:
 
 def written(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-
-
-def prompt_of(workflow: dict[str, Any], info: Mapping[str, Any]) -> Prompt:
-    """A workflow as the API takes it; the editor's form by way of comfy-cli. Raises BadSweep."""
-    if not is_editor(workflow):
-        return workflow
-    from comfy_cli.workflow_to_api import WorkflowConversionError, convert_ui_to_api
-
-    try:
-        made = convert_ui_to_api(workflow, dict(info))
-    except WorkflowConversionError as error:
-        raise BadSweep(f"workflow: {error}") from None
-    if not is_prompt(made):
-        raise BadSweep("workflow: it has no node that could run.")
-    return made
 
 
 class Cells:

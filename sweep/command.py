@@ -195,7 +195,7 @@ def check_trust(scheduler: str | None, insecure: bool) -> None:
     if parts.scheme == "tcp" and not insecure and not is_loopback(parts.hostname or ""):
         raise BadSweep(
             f"--scheduler {scheduler} is on another machine and has no TLS: whoever reaches its port runs code "
-            "on every worker. Give it certificates and write tls://, or say --insecure if nobody else is on that network."
+            "on every worker. Give it certificates and write tls://, or say --insecure on a network of your own."
         )
 
 

@@ -26,7 +26,7 @@ from .store import Store
 # How many cells are on their way for each worker: one that runs, and one for the moment when that ends.
 AHEAD = 2
 # After so many workers have ended under a cell, it is given up: it may be what ends them.
-MOST_DEATHS = 50
+MOST_DEATHS = 10
 SILENT = logging.CRITICAL + 1
 QUIET = {
     "distributed.worker.memory.target": False,
@@ -243,10 +243,16 @@ class Driver:
         elif action == "remove-worker":
             self.progress.workers -= 1
             if not told.get("expected"):
-                self.store.note(str(told.get("name") or told.get("worker")), "", "its worker ended")
+                under = next((self.keys[name] for name in told.get("processing-tasks", ()) if name in self.keys), "")
+                self.store.note(self.name_of(told["worker"]), under, "its worker ended")
         else:
             return
         self.tell(self.progress)
+
+    def name_of(self, address: str) -> str:
+        """The server of a worker, as far as the engine still knows it."""
+        known = self.client.scheduler_info(-1)["workers"].get(address, {})
+        return str(known.get("name") or address)
 
 
 def client_id(store: Store) -> str:

@@ -1,5 +1,6 @@
 """A sweep file: a workflow, and axes over inputs of its nodes."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -131,12 +132,23 @@ def axes_of(given: Any, problems: list[str]) -> tuple[Axis, ...]:
         except BadSweep as error:
             problems += [f"axes.{name}: {each}." for each in error.problems]
             continue
-        # Only a list can have one twice.
-        given = axis.get("values", [])
-        twice = [value for place, value in enumerate(given) if value in given[:place]]
-        problems += [f"axes.{name}: {value!r} is there twice." for value in twice[:1]]
+        problems += [f"axes.{name}: {each}." for each in faults_of(axis.get("values", []))]
         made.append(Axis(str(name), tuple(inputs), values))
     return tuple(made)
+
+
+def faults_of(values: list[Any]) -> Iterator[str]:
+    """What is wrong with a list as it was written: YAML has more kinds of values than a prompt, which is JSON."""
+    seen = set[str]()
+    for value in values:
+        try:
+            text = json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            yield f"{value!r} cannot stand in a prompt; put a text in quotes"
+            continue
+        if text in seen:
+            yield f"{value!r} is there twice"
+        seen.add(text)
 
 
 def split_of(given: Any, problems: list[str]) -> Split | None:

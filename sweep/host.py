@@ -7,7 +7,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from typing import Any, TypeVar
 
@@ -69,8 +69,8 @@ class Host:
         return made.prompt_id
 
     def wait(self, prompt_id: str, limit: float, meanwhile: Callable[[], None]) -> dict[str, Any]:
-        """The outputs of a prompt at its end. Raises HostLost where the server forgets it, or it takes longer than
-        `limit` seconds (0: any time), and CellFailed where it ends badly."""
+        """The outputs of a prompt at its end. Raises HostLost where the server forgets it, and CellFailed where it ends
+        badly or takes longer than `limit` seconds (0: any time)."""
         began = time.monotonic()
         while True:
             entry = self.asked(lambda: self.client.get_history(prompt_id))
@@ -86,8 +86,8 @@ class Host:
                     raise HostLost(f"{self.url} has forgotten a prompt: it was restarted, or its queue was cleared")
                 continue
             if limit and took > limit:
-                self.cancel(prompt_id)
-                raise HostLost(f"{self.url} has not finished a cell in {limit:g} s")
+                self.end([prompt_id])
+                raise CellFailed(f"not finished in {limit:g} s")
             meanwhile()
             time.sleep(min(LONGEST, max(SHORTEST, PART * took)))
 
@@ -103,14 +103,18 @@ class Host:
     def cancel_all(self, client: str) -> int:
         """Ends the prompts of a client, which an earlier worker left behind; how many."""
         left = [number for number, sent in self.queued().items() if sent.get("client_id") == client]
-        for number in left:
+        self.end(left)
+        return len(left)
+
+    def end(self, prompts: Sequence[str]) -> None:
+        """Cancels prompts, and waits until they are out of the queue."""
+        for number in prompts:
             self.cancel(number)
         deadline = time.monotonic() + self.patience
-        while any(number in self.queued() for number in left):
+        while any(number in self.queued() for number in prompts):
             if time.monotonic() > deadline:
                 raise HostLost(f"{self.url} does not end a prompt that was cancelled")
             time.sleep(SHORTEST)
-        return len(left)
 
     # Files.
 

@@ -87,7 +87,8 @@ def test_pip_installs_the_samplers_the_conversion_the_page_and_the_sweeps_and_no
     page = {f"compare/{name}" for name in ("page.css", "page.js", "controls.html", "view.html")}
     assert files == {"__init__.py", "convert/table.json", *page, *python}
     beside = {path.name for path in installed.iterdir()} - {"stepwise"}
-    assert beside == {f"stepwise-{PROJECT['project']['version']}.dist-info"}
+    assert beside == {f"stepwise-{PROJECT['project']['version']}.dist-info", "bin"}
+    assert {path.stem for path in (installed / "bin").iterdir()} == set(PROJECT["project"]["scripts"])
 
 
 def names(requirements):

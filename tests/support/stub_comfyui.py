@@ -2,7 +2,8 @@
 
     python stub_comfyui.py PORT
 
-It has one node, Stub, with a seed and a cfg; the picture of a prompt is its text.
+It has one node, Stub; the picture of a prompt is its text. A prompt with cfg 66 is refused, one with 67 ends with an
+error, and one with 68 never ends.
 """
 
 import json
@@ -38,6 +39,8 @@ INFO = {
 }
 PROMPT = {"1": {"class_type": "Stub", "inputs": {"seed": 0, "cfg": 1.0, "kind": "plain", "solver": "Euler"}}}
 KEPT = 64
+REFUSED, FAILS, HANGS = 66, 67, 68
+FAILURE = ["execution_error", {"node_id": "1", "node_type": "Stub", "exception_message": "no memory\n"}]
 
 
 class Stub(ThreadingHTTPServer):
@@ -78,12 +81,14 @@ class Answers(BaseHTTPRequestHandler):
         if first == "object_info":
             self.say(INFO)
         elif first == "queue":
-            self.say({"queue_running": [], "queue_pending": []})
+            hanging = [number for number, prompt in self.server.done.items() if cfg_of(prompt) == HANGS]
+            running = [[0, number, {}, {"client_id": ""}, []] for number in hanging]
+            self.say({"queue_running": running, "queue_pending": []})
         elif first == "history":
-            known = rest[0] in self.server.done
+            cfg = cfg_of(self.server.done.get(rest[0]))
             file = {"filename": f"{rest[0]}.png", "subfolder": "", "type": "output"}
-            done = {"status": {"messages": []}, "outputs": {"1": {"images": [file]}}}
-            self.say({rest[0]: done} if known else {})
+            done = {"status": {"messages": [FAILURE] if cfg == FAILS else []}, "outputs": {"1": {"images": [file]}}}
+            self.say({rest[0]: done} if cfg not in (None, HANGS) else {})
         elif first == "view":
             number = parse_qs(parts.query)["filename"][0].removesuffix(".png")
             self.say(json.dumps(self.server.done[number]).encode())
@@ -92,11 +97,22 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self):
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
-        if self.path == "/prompt":
+        if self.path == "/prompt" and cfg_of(sent["prompt"]) == REFUSED:
+            error = {"message": "Value not in list", "details": "cfg: 66"}
+            self.say({"error": {}, "node_errors": {"1": {"class_type": "Stub", "errors": [error]}}}, 400)
+        elif self.path == "/prompt":
             self.say({"prompt_id": self.server.take(sent["prompt"]), "number": 1, "node_errors": {}})
         else:
+            if self.path == "/interrupt":
+                self.server.done.pop(sent["prompt_id"], None)
             self.say({})
 
 
+def cfg_of(prompt):
+    return prompt["1"]["inputs"]["cfg"] if prompt else None
+
+
 if __name__ == "__main__":
-    Stub(int(sys.argv[1])).serve_forever()
+    stub = Stub(int(sys.argv[1]))
+    print(stub.url, flush=True)
+    stub.serve_forever()
