@@ -1,6 +1,7 @@
 """A sweep on two real servers: a worker, a server and the driver are killed, and nothing is lost or doubled."""
 
 import contextlib
+import json
 import random
 import signal
 import sys
@@ -9,12 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from stepwise.sweep.cells import Cells
+from stepwise.sweep.editor import prompt_of
+from stepwise.sweep.file import read
+from stepwise.sweep.host import Host
 from stepwise.sweep.store import Store
 from stepwise.tests.e2e.conftest import COMFYUI
 from stepwise.tools.environment.server import Server
-from sweep_runs import STEPS, Run, axes, faults, killed_in_the_middle, latents, written
+from sweep_runs import NODE, STEPS, WORKFLOW, Run, axes, faults, killed_in_the_middle, latents, written
 
 CELLS, SEEDS = 60, 5
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "example_workflows"
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +72,53 @@ def test_sixty_cells_outlive_a_worker_a_server_and_the_driver(two, tmp_path, not
         f"cell that went on from step {moved['went_on_from']} on {moved['to']}, driver after {len(before)}; "
         f"all latents equal those of one server in one go; faults: {[each['what'] for each in faults(run.folder)]}"
     )
+
+
+def plain(prompt):
+    return {number: (node["class_type"], node["inputs"]) for number, node in prompt.items()}
+
+
+def test_workflows_of_the_editor_become_their_twins_of_the_api(server):
+    """Each example is there in both forms."""
+    info = Host(server.url).nodes()
+    twins = [plain(json.loads(file.read_text())) for file in (EXAMPLES / "api").glob("*.json")]
+    for file in EXAMPLES.glob("*.json"):
+        made = plain(prompt_of(json.loads(file.read_text()), info))
+        assert made in twins, file.name
+        twins.remove(made)
+    assert not twins
+
+
+def test_the_example_sweep_is_right(server):
+    (file,) = (ROOT / "example_sweeps").glob("*.yaml")
+    assert len(Cells(read(file), {server.url: Host(server.url).nodes()})) == 60
+
+
+def test_a_batch_in_parts_is_the_batch(server, tmp_path):
+    """Five pictures at once, and as two, two and one: each has its own seed, wherever it is made."""
+    number = {"start_step": 0, "end_step": 10000}
+    wires = {"guider": ["9", 0], "noise": ["10", 0], "latent_image": ["4", 0], "sigmas": ["11", 0]}
+    guided = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "cfg": 3.0}
+    seeds = {"seed": 7, "seed_step": 3, "seeds": "", "variation_seed": 4, "variation_strength": 0.2}
+    levels = {"steps": 12, "sigma_min": 0.03, "sigma_max": 14.6, "rho": 7.0}
+    batch = WORKFLOW | {
+        "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 5}},
+        NODE: {"class_type": "StepwiseDPMpp2MSDE", "inputs": {**sde(server), **number, **wires}},
+        "9": {"class_type": "StepwiseCFGGuider", "inputs": guided},
+        "10": {"class_type": "StepwiseNoise", "inputs": seeds},
+        "11": {"class_type": "StepwiseKarrasSchedule", "inputs": levels},
+    }
+    made = {}
+    for name, split in (("whole", {}), ("parts", {"split": {"batch": "4.batch_size", "noise": "10", "by": 2}})):
+        guidance = {"cfg": {"input": "9.cfg", "values": [2.0]}}
+        with Run(written(tmp_path, name, batch, axes=guidance, **split), [server.url]) as run:
+            run.ended()
+        made[name] = torch.cat(list(latents(run.folder).values()))
+    assert made["whole"].shape[0] == 5
+    assert torch.equal(made["parts"], made["whole"])
+
+
+def sde(server):
+    """The widgets of DPM++ 2M SDE, as the editor fills them in; it draws noise on the way."""
+    declared = server.get("/object_info/StepwiseDPMpp2MSDE")["StepwiseDPMpp2MSDE"]["input"]["required"]
+    return {name: told[1]["default"] for name, told in declared.items() if "default" in told[1]}

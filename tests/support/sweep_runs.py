@@ -61,10 +61,10 @@ def axes(seeds):
     }
 
 
-def written(folder, name="sweep", **sweep):
+def written(folder, name="sweep", workflow=WORKFLOW, **sweep):
     """A sweep file in a folder, beside its workflow."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "workflow.json").write_text(json.dumps(WORKFLOW))
+    (folder / "workflow.json").write_text(json.dumps(workflow))
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump({"workflow": "workflow.json", **sweep}, sort_keys=False))
     return file
