@@ -92,7 +92,7 @@ def kills(number: int) -> None:
             server.base.mkdir()
         list(ThreadPoolExecutor(HOSTS).map(lambda server: server.start(), servers))
         urls = [server.url for server in servers]
-        seeds = 3 * number // 5
+        seeds = max(2 * number // 5, 2)
         cells = 12 * seeds
         points = sorted(random.sample(range(1, cells * 9 // 10), number))
         run = stack.enter_context(Run(written(Path(base) / "many", axes=axes(seeds), autosave_every=2), urls))

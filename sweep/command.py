@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import ipaddress
 import json
+import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,7 @@ from .cells import Cell, Cells, written
 from .file import read
 from .host import Host, HostLost
 from .lock import Busy
+from .servers import started
 from .store import Store
 from .values import BadSweep
 
@@ -57,6 +60,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         one.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
         one.add_argument("--host", action="append", metavar="URL", help=f"a ComfyUI server, any number ({HOST})")
     one.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="the result folder (SWEEP.results)")
+    one.add_argument("--start", metavar="DEVICES", help="start a ComfyUI for each of these GPUs (0,1), or on the cpu")
+    one.add_argument("--comfyui", type=Path, metavar="FOLDER", help="the ComfyUI to start ($COMFYUI_PATH)")
+    one.add_argument("--python", default=sys.executable, help="the Python that it runs with (this one)")
+    one.add_argument("--with-options", default="", metavar="TEXT", help="options for it, as in a shell")
     one.add_argument("--scheduler", metavar="tls://..", help="a Dask cluster of yours, in the place of one in here")
     for name in ("ca", "cert", "key"):
         one.add_argument(f"--tls-{name}", metavar="FILE", help=f"of that cluster: the {name} file")
@@ -119,6 +126,16 @@ def plan(known: argparse.Namespace) -> int:
 
 def run(known: argparse.Namespace) -> int:
     check_trust(known.scheduler, known.insecure)
+    if not known.start:
+        return run_on(known)
+    # ComfyUI's path for the time of a run: what is given, or what the environment names.
+    folder = known.comfyui or Path(os.environ.get("COMFYUI_PATH", "."))
+    with started(known.start.split(","), folder.absolute(), known.python, shlex.split(known.with_options)) as urls:
+        known.host = [*(known.host or []), *urls]
+        return run_on(known)
+
+
+def run_on(known: argparse.Namespace) -> int:
     cells, hosts = cells_on(known)
     with Store(known.output or known.sweep.with_suffix(".results"), write=True) as store:
         store.take(counted(cells), {"sweep": cells.sweep.text, "workflow": written(cells.sweep.workflow)})
@@ -131,7 +148,7 @@ def counted(cells: Cells) -> Iterator[tuple[Cell, int]]:
 
 def asyncio_run(store: Store, hosts: Sequence[str], known: argparse.Namespace) -> int:
     # Dask takes a second to load, and the other commands do without it.
-    from .drive import Driver, Options, client_id, embedded, joined, let_go
+    from .drive import ClusterLost, Driver, Options, Unwritable, client_id, embedded, joined, let_go
 
     options = Options(known.patience, known.limit, known.retries, known.look_every)
     line = Line(known.quiet)
@@ -144,10 +161,9 @@ def asyncio_run(store: Store, hosts: Sequence[str], known: argparse.Namespace) -
 
     try:
         done = asyncio.run(driven())
-    except OSError as error:
+    except (Unwritable, ClusterLost) as error:
         let_go(hosts, client_id(store))
-        told = f"{store.folder} cannot be written: {error.strerror}. What is finished is kept"
-        print(f"\nstepwise-sweep: {told}; make room, and run again.", file=sys.stderr)
+        print(f"stepwise-sweep: {error} What is finished is kept.", file=sys.stderr)
         return SOME_FAILED
     except KeyboardInterrupt:
         let_go(hosts, client_id(store))

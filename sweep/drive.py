@@ -9,9 +9,10 @@ import base64
 import json
 import logging
 import os
+import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -38,6 +39,14 @@ QUIET = {
 }
 
 
+class Unwritable(Exception):
+    """The result folder takes nothing more."""
+
+
+class ClusterLost(Exception):
+    """There is no engine any more."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How cells are run.
@@ -61,7 +70,6 @@ class Progress:
     calls_done: int
     workers: int = 0
     failed: int = 0
-    stored: float = 0.0
 
 
 Tell = Callable[[Progress], None]
@@ -120,6 +128,7 @@ class Driver:
         self.width = max(width, 1) * AHEAD
         counts = store.counts()
         self.progress = Progress(counts["cells"], counts["finished"], counts["calls"], counts["calls_done"])
+        self.progress.workers = len(client.scheduler_info(-1)["workers"])
         self.keys: dict[str, str] = {}
         self.carried: dict[str, dict[str, dict[str, Any]]] = {}
         self.run = f"{os.getpid()}-{time.time_ns():x}"
@@ -188,17 +197,18 @@ class Driver:
 
     async def came(self, future: Any) -> None:
         key = self.keys.pop(future.key)
-        began = time.perf_counter()
         if future.status == "finished":
             result = json.loads(await future)
+        elif future.status == "error":
+            error = await future.exception()
+            result = {"key": key, "host": "", "error": str(error) or type(error).__name__}
+        else:
+            raise ClusterLost("The cluster's scheduler is gone.")
+        with self.writing():
             if "error" in result:
                 self.failed(key, result["host"], result["error"])
             else:
                 self.finished(result)
-        else:
-            error = await future.exception()
-            self.failed(key, "", str(error) or type(error).__name__)
-        self.progress.stored += time.perf_counter() - began
         future.release()
         if self.carried.pop(key, None):
             Variable(task.last_state(key), client=self.client).delete()
@@ -214,6 +224,15 @@ class Driver:
     def failed(self, key: str, host: str, error: str) -> None:
         self.store.fail(key, host, error)
         self.progress.failed += 1
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raises Unwritable where the result folder cannot be written to."""
+        try:
+            yield
+        except (OSError, sqlite3.OperationalError) as error:
+            told = getattr(error, "strerror", None) or error
+            raise Unwritable(f"{self.store.folder} cannot be written to: {told}. Make room, and run again.") from error
 
     # What workers and the engine tell on the way.
 
@@ -232,7 +251,8 @@ class Driver:
         states = self.carried.setdefault(key, {})
         states[node] = {"node": node, "step": message["step"], "state": message["state"]}
         await Variable(task.last_state(key), client=self.client).set(json.dumps(list(states.values())))
-        self.store.carry(key, node, message["step"], message["host"], base64.b64decode(message["state"]))
+        with self.writing():
+            self.store.carry(key, node, message["step"], message["host"], base64.b64decode(message["state"]))
 
     def noticed(self, event: tuple[float, Any]) -> None:
         """The engine's word that a worker has come or gone."""

@@ -51,8 +51,10 @@ def run(text: str) -> str:
     except CellFailed as error:
         raise CellFailed(f"{url}: {error}") from None
     except HostLost as error:
-        told(task, {"host": url, "key": task["key"], "fault": str(error)})
-        os._exit(LOST)
+        try:
+            told(task, {"host": url, "key": task["key"], "fault": str(error)})
+        finally:
+            os._exit(LOST)
 
 
 @cache
@@ -82,7 +84,7 @@ def made(task: Mapping[str, Any], host: Host) -> dict[str, Any]:
 def known(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The last autosaves of the cell: those of its last turn with another worker, or those of the result folder."""
     try:
-        return json.loads(Variable(last_state(task["key"]), client=get_client()).get(timeout=0.02))
+        return json.loads(Variable(last_state(task["key"]), client=get_client()).get(timeout=0.001))
     except TimeoutError:
         return task["states"]
 

@@ -16,7 +16,7 @@ from stepwise.sweep.file import read
 from stepwise.sweep.host import Host
 from stepwise.sweep.store import Store
 from stepwise.tests.e2e.conftest import COMFYUI
-from stepwise.tools.environment.server import Server
+from stepwise.tools.environment.server import PACK, Server, link
 from sweep_runs import NODE, STEPS, WORKFLOW, Run, axes, faults, killed_in_the_middle, latents, written
 
 CELLS, SEEDS = 60, 5
@@ -95,7 +95,7 @@ def test_the_example_sweep_is_right(server):
 
 
 def test_a_batch_in_parts_is_the_batch(server, tmp_path):
-    """Five pictures at once, and as two, two and one: each has its own seed, wherever it is made."""
+    """Five pictures at once, and as two, two and one on a server that the command starts: each has its own seed."""
     number = {"start_step": 0, "end_step": 10000}
     wires = {"guider": ["9", 0], "noise": ["10", 0], "latent_image": ["4", 0], "sigmas": ["11", 0]}
     guided = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "cfg": 3.0}
@@ -108,10 +108,16 @@ def test_a_batch_in_parts_is_the_batch(server, tmp_path):
         "10": {"class_type": "StepwiseNoise", "inputs": seeds},
         "11": {"class_type": "StepwiseKarrasSchedule", "inputs": levels},
     }
+    base = tmp_path / "host"
+    for folder in ("custom_nodes", "input", "output", "user"):
+        (base / folder).mkdir(parents=True)
+    link(ROOT, base / "custom_nodes" / PACK)
+    its_own = ["--start", "cpu", "--comfyui", str(COMFYUI), "--with-options", f"--base-directory {base}"]
+    split = {"split": {"batch": "4.batch_size", "noise": "10", "by": 2}}
     made = {}
-    for name, split in (("whole", {}), ("parts", {"split": {"batch": "4.batch_size", "noise": "10", "by": 2}})):
+    for name, urls, options, more in (("whole", [server.url], [], {}), ("parts", [], its_own, split)):
         guidance = {"cfg": {"input": "9.cfg", "values": [2.0]}}
-        with Run(written(tmp_path, name, batch, axes=guidance, **split), [server.url]) as run:
+        with Run(written(tmp_path, name, batch, axes=guidance, **more), urls, *options) as run:
             run.ended()
         made[name] = torch.cat(list(latents(run.folder).values()))
     assert made["whole"].shape[0] == 5
