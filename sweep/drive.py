@@ -24,8 +24,9 @@ from . import task
 from .host import Host, HostLost
 from .store import Store
 
-# How many cells are on their way for each worker: one that runs, and one for the moment when that ends.
-AHEAD = 2
+# How many cells are on their way for each worker: one that runs and one for the moment when that ends, or, where cells
+# are over in less than `SHORT` seconds, enough to hand them out by the dozen.
+AHEAD, MANY_AHEAD, SHORT = 2, 16, 0.25
 # After so many workers have ended under a cell, it is given up: it may be what ends them.
 MOST_DEATHS = 10
 SILENT = logging.CRITICAL + 1
@@ -125,12 +126,13 @@ class Driver:
 
     def __init__(self, store: Store, client: Client, width: int, options: Options, tell: Tell) -> None:
         self.store, self.client, self.options, self.tell = store, client, options, tell
-        self.width = max(width, 1) * AHEAD
+        self.workers = max(width, 1)
         counts = store.counts()
         self.progress = Progress(counts["cells"], counts["finished"], counts["calls"], counts["calls_done"])
         self.progress.workers = len(client.scheduler_info(-1)["workers"])
         self.keys: dict[str, str] = {}
         self.carried: dict[str, dict[str, dict[str, Any]]] = {}
+        self.took = SHORT
         self.run = f"{os.getpid()}-{time.time_ns():x}"
 
     @property
@@ -144,14 +146,13 @@ class Driver:
         news = asyncio.create_task(self.listen(queue))
         cells = self.store.missing()
         try:
-            first = [self.submitted(cell) for cell in islice(cells, self.width)]
-            if first:
+            if first := self.submitted(list(islice(cells, self.width))):
                 results = as_completed(first, loop=self.client.loop)
                 async for future in results:
-                    await self.came(future)
-                    # The next cell, if there is one.
-                    for cell in islice(cells, 1):
-                        results.add(self.submitted(cell))
+                    # With all that came in the meantime.
+                    await self.came([future, *results.next_batch(block=False)])
+                    if len(self.keys) <= self.width // 2 or self.width == AHEAD * self.workers:
+                        results.update(self.submitted(list(islice(cells, max(self.width - len(self.keys), 0)))))
                     if news.done():
                         news.result()
         finally:
@@ -161,25 +162,24 @@ class Driver:
                 await news
         return self.progress
 
-    def submitted(self, cell: Any) -> Any:
-        key = cell["key"]
-        name = f"cell-{cell['number']}-{self.run}"
-        self.keys[name] = key
-        return self.client.submit(
-            task.run,
-            json.dumps(self.message(key, cell["prompt"])),
-            key=name,
-            resources={task.GPU: 1},
-            retries=self.options.retries,
-            pure=False,
-        )
+    @property
+    def width(self) -> int:
+        """How many cells are on their way in all."""
+        return self.workers * (AHEAD if self.took >= SHORT else MANY_AHEAD)
+
+    def submitted(self, cells: Sequence[Any]) -> list[Any]:
+        names = {f"cell-{cell['number']}-{self.run}": cell["key"] for cell in cells}
+        self.keys |= names
+        messages = [json.dumps(self.message(cell["key"], cell["prompt"])) for cell in cells]
+        given = {"resources": {task.GPU: 1}, "retries": self.options.retries, "pure": False}
+        return self.client.map(task.run, messages, key=list(names), **given) if names else []
 
     def message(self, key: str, prompt: str) -> dict[str, Any]:
         options = self.options
         return {
             "key": key,
             "client": self.sweep,
-            "prompt": json.loads(prompt),
+            "prompt": prompt,
             "states": self.states(key),
             "patience": options.patience,
             "limit": options.limit,
@@ -195,24 +195,30 @@ class Driver:
                 found.append({"node": state["node"], "step": state["step"], "state": content})
         return found
 
-    async def came(self, future: Any) -> None:
-        key = self.keys.pop(future.key)
-        if future.status == "finished":
-            result = json.loads(await future)
-        elif future.status == "error":
-            error = await future.exception()
-            result = {"key": key, "host": "", "error": str(error) or type(error).__name__}
-        else:
+    async def came(self, futures: Sequence[Any]) -> None:
+        if any(future.status not in ("finished", "error") for future in futures):
             raise ClusterLost("The cluster's scheduler is gone.")
+        for text in await self.client.gather([each for each in futures if each.status == "finished"]):
+            await self.kept(json.loads(text))
+        for future in futures:
+            if future.status == "error":
+                error = await future.exception()
+                told = str(error) or type(error).__name__
+                await self.kept({"key": self.keys[future.key], "host": "", "error": told})
+            self.keys.pop(future.key)
+            future.release()
+        self.tell(self.progress)
+
+    async def kept(self, result: dict[str, Any]) -> None:
+        key = result["key"]
         with self.writing():
             if "error" in result:
                 self.failed(key, result["host"], result["error"])
             else:
                 self.finished(result)
-        future.release()
+                self.took += 0.1 * (result["seconds"] - self.took)
         if self.carried.pop(key, None):
             Variable(task.last_state(key), client=self.client).delete()
-        self.tell(self.progress)
 
     def finished(self, result: dict[str, Any]) -> None:
         outputs = [(told, base64.b64decode(told.pop("content"))) for told in result["outputs"]]

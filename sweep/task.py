@@ -71,7 +71,7 @@ def told(task: Mapping[str, Any], message: Mapping[str, Any]) -> None:
 
 def made(task: Mapping[str, Any], host: Host) -> dict[str, Any]:
     key, began = task["key"], time.monotonic()
-    carrier = Carrier(host, task["prompt"], key, task["look_every"], lambda message: told(task, message))
+    carrier = Carrier(host, json.loads(task["prompt"]), key, task["look_every"], lambda message: told(task, message))
     states = known(task) if carrier.nodes else []
     prompt = going_on(host, carrier.marked, states, task["client"])
     number = host.submit(prompt, task["client"], key)

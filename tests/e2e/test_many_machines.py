@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stepwise.sweep import export
 from stepwise.sweep.cells import Cells
 from stepwise.sweep.editor import prompt_of
 from stepwise.sweep.file import read
@@ -57,6 +58,8 @@ def test_sixty_cells_outlive_a_worker_a_server_and_the_driver(two, tmp_path, not
         assert [sorted(each["kind"] for each in row["outputs"]) for row in store.rows()] == [
             ["images", "latents"]
         ] * CELLS
+        page = export.html(store, "solver", "cfg", {"seed": "2"}, "sweep")
+    assert page.count("<figure") == page.count("data:image/png;base64,") == 12
     assert moved["to"] != moved["from"]
     assert moved["step"] <= moved["went_on_from"]
     whole = Run(written(tmp_path, "whole", axes=axes(SEEDS)), urls[:1])

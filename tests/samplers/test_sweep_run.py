@@ -1,10 +1,12 @@
 """A sweep that runs on servers which compute nothing: the engine, and what it does with servers that fail."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -176,3 +178,34 @@ def test_no_server_at_all_is_said(sweep):
     )
     assert done.returncode == 2
     assert "none of the servers answers" in done.stderr
+
+
+@contextlib.contextmanager
+def a_cluster(folder, *stubs, options=(), protocol="tcp"):
+    """Dask's own commands, as docs/many_machines.md has them; the address of the scheduler."""
+    dask = [sys.executable, "-m", "dask"]
+    told = folder / "scheduler.json"
+    listening = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", told]
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments):
+            process = subprocess.Popen([*dask, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+
+        start("scheduler", "--protocol", protocol, *listening, *options)
+        while not (told.exists() and told.read_text().strip()):
+            time.sleep(0.05)
+        address = json.loads(told.read_text())["address"]
+        for stub in stubs:
+            named = ["--name", stub.url, "--nthreads", "1", "--resources", "GPU=1", "--no-dashboard"]
+            start("worker", address, *named, "--preload", "stepwise.sweep.worker", *options)
+        yield address
+
+
+def test_a_cluster_that_people_have_runs_the_cells(stubs, sweep, tmp_path):
+    file = sweep(seeds(30))
+    with a_cluster(tmp_path, *stubs) as address:
+        done = ran(file, stubs[0], options=["--scheduler", address])
+    assert done.returncode == 0, done.stderr
+    assert {row["host"] for row in check(file.with_suffix(".results"), 30)} <= {stub.url for stub in stubs}
