@@ -90,7 +90,8 @@ def kills(number: int) -> None:
             stack.callback(server.stop)
         for server in servers:
             server.base.mkdir()
-        list(ThreadPoolExecutor(HOSTS).map(lambda server: server.start(), servers))
+        again = ThreadPoolExecutor(HOSTS)
+        list(again.map(lambda server: server.start(), servers))
         urls = [server.url for server in servers]
         seeds = max(2 * number // 5, 2)
         cells = 12 * seeds
@@ -99,7 +100,7 @@ def kills(number: int) -> None:
         for place, point in enumerate(points):
             run.until(lambda point=point: len_of(run) >= point)
             what = ("worker", "server", "driver")[place % 3]
-            kill(what, run, servers)
+            kill(what, run, servers, again)
             print(f"kill -9 of a {what} after {len_of(run)} of {cells} cells", flush=True)
         run.ended(600)
         one = stack.enter_context(Run(written(Path(base) / "one", axes=axes(seeds)), urls[:1]))
@@ -108,22 +109,34 @@ def kills(number: int) -> None:
         equal = sum(torch.equal(found[point], latent) for point, latent in expected.items())
         with Store(run.folder) as store:
             counts, went_on = store.counts(), sum(bool(row["went_on_from"]) for row in store.rows())
-            print("\n".join(f"{row['host']}: {row['cells']} cells, {row['seconds']:.0f} s" for row in store.hosts()))
+            for row in store.hosts():
+                print(f"{row['host']}: {row['cells']} cells, {row['seconds']:.0f} s, {row['faults']} faults")
+            print(f"share of the time that a server had a cell: {busy(store):.0%}")
         for each in faults(run.folder):
             print(f"  {each['host']}  {each['what']}")
         print(f"{number} kills: {counts['finished']} of {cells} cells, {went_on} went on from an autosave elsewhere")
         print(f"{equal} of {len(expected)} latents equal those of one server without faults, bit for bit")
 
 
-def kill(what: str, run: Run, servers: list[Server]) -> None:
+def busy(store: Store) -> float:
+    """What the cells took, over what the servers had from the first cell's end to the last one's."""
+    rows = [row for row in store.rows() if row["finished"]]
+    ends = [row["finished"] for row in rows]
+    return sum(row["seconds"] for row in rows) / (HOSTS * (max(ends) - min(ends)))
+
+
+def kill(what: str, run: Run, servers: list[Server], again: ThreadPoolExecutor) -> None:
+    """With -9; a server is started again while the others go on."""
     if what == "worker":
         if workers := run.workers():
             random.choice(workers).send_signal(signal.SIGKILL)
     elif what == "server":
         server = random.choice(servers)
-        signal_group(server.process, signal.SIGKILL)
-        server.process.wait()
-        server.start()
+        if server.process is not None:
+            signal_group(server.process, signal.SIGKILL)
+            server.process.wait()
+            server.process = None
+            again.submit(server.start)
     else:
         run.kill()
         run.start()
