@@ -131,6 +131,8 @@ class Driver:
         self.progress = Progress(counts["cells"], counts["finished"], counts["calls"], counts["calls_done"])
         self.progress.workers = len(client.scheduler_info(-1)["workers"])
         self.keys: dict[str, str] = {}
+        self.names: dict[str, str] = {}
+        self.learning: asyncio.Task[None] | None = None
         self.carried: dict[str, dict[str, dict[str, Any]]] = {}
         self.took = SHORT
         self.run = f"{os.getpid()}-{time.time_ns():x}"
@@ -266,19 +268,20 @@ class Driver:
         action = told.get("action") if isinstance(told, dict) else None
         if action == "add-worker":
             self.progress.workers += 1
+            self.learning = asyncio.create_task(self.learn())
         elif action == "remove-worker":
             self.progress.workers -= 1
             if not told.get("expected"):
                 under = next((self.keys[name] for name in told.get("processing-tasks", ()) if name in self.keys), "")
-                self.store.note(self.name_of(told["worker"]), under, "its worker ended")
+                self.store.note(self.names.get(told["worker"], told["worker"]), under, "its worker ended")
         else:
             return
         self.tell(self.progress)
 
-    def name_of(self, address: str) -> str:
-        """The server of a worker, as far as the engine still knows it."""
-        known = self.client.scheduler_info(-1)["workers"].get(address, {})
-        return str(known.get("name") or address)
+    async def learn(self) -> None:
+        """The servers of the workers; the engine forgets those that have gone."""
+        known = await self.client.scheduler.identity(n_workers=-1)
+        self.names |= {address: str(worker["name"]) for address, worker in known["workers"].items()}
 
 
 def client_id(store: Store) -> str:
