@@ -1,0 +1,1 @@
+"""Sweeps: one workflow over many values, on any number of ComfyUI servers."""

@@ -1,0 +1,8 @@
+"""The command, as `python -m stepwise.sweep` and as `stepwise-sweep`."""
+
+import sys
+
+from .command import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

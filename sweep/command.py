@@ -1,0 +1,278 @@
+"""The command: plan, run, status, export, page, prompt."""
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from . import export
+from .calls import calls_of
+from .cells import Cell, Cells, written
+from .file import read
+from .host import Host, HostLost
+from .lock import Busy
+from .servers import started
+from .store import Store
+from .values import BadSweep
+
+DONE, SOME_FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+HOST = "http://127.0.0.1:8188"
+EPILOG = """exit status: 0 every cell is finished, 1 some have failed or the run could not go on, 2 bad input (nothing
+was run), 130 stopped; what is finished is kept in each case, and the same command goes on"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    known = arguments(sys.argv[1:] if argv is None else argv)
+    try:
+        return known.act(known)
+    except BadSweep as error:
+        for problem in error.problems:
+            print(f"stepwise-sweep: {problem}", file=sys.stderr)
+        return BAD_INPUT
+    except (Busy, FileNotFoundError) as error:
+        print(f"stepwise-sweep: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("stepwise-sweep: stopped; what is finished is kept.", file=sys.stderr)
+        return STOPPED
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    text = "One workflow over many values, on any number of ComfyUI servers."
+    parser = argparse.ArgumentParser(prog="stepwise-sweep", description=text, epilog=EPILOG, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, act: Any, about: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        made.set_defaults(act=act)
+        return made
+
+    for name, act, about in (("plan", plan, "check a sweep and count it"), ("run", run, "run what is missing")):
+        one = add(name, act, about)
+        one.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+        one.add_argument("--host", action="append", metavar="URL", help=f"a ComfyUI server, any number ({HOST})")
+    one.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="the result folder (SWEEP.results)")
+    one.add_argument("--start", metavar="DEVICES", help="start a ComfyUI for each of these GPUs (0,1), or on the cpu")
+    one.add_argument("--comfyui", type=Path, metavar="FOLDER", help="the ComfyUI to start ($COMFYUI_PATH)")
+    one.add_argument("--python", default=sys.executable, help="the Python that it runs with (this one)")
+    one.add_argument("--with-options", default="", metavar="TEXT", help="options for it, as in a shell")
+    one.add_argument("--scheduler", metavar="tls://..", help="a Dask cluster of yours, in the place of one in here")
+    for name in ("ca", "cert", "key"):
+        one.add_argument(f"--tls-{name}", metavar="FILE", help=f"of that cluster: the {name} file")
+    one.add_argument("--insecure", action="store_true", help="let a cluster on other machines be without TLS")
+    one.add_argument("--patience", type=float, default=60.0, help="seconds that a server may take to answer (60)")
+    one.add_argument("--limit", type=float, default=0.0, help="seconds that a cell may take, 0 for any time (0)")
+    one.add_argument("--retries", type=int, default=1, help="how often a cell with an error is tried again (1)")
+    one.add_argument("--look-every", type=float, default=1.0, help="seconds between two looks for an autosave (1)")
+    one.add_argument("--quiet", action="store_true", help="print no progress")
+    for name, act, about in (
+        ("status", status, "what is in a result folder"),
+        ("export", exported, "a result folder as CSV"),
+        ("page", paged, "a result folder as an HTML page over two axes"),
+        ("prompt", prompted, "the prompt of one cell, from its row"),
+    ):
+        one = add(name, act, about)
+        one.add_argument("folder", type=Path, metavar="FOLDER")
+        if name in ("export", "page"):
+            one.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+        if name == "page":
+            one.add_argument("--down", required=True, metavar="AXIS", help="the axis of the rows")
+            one.add_argument("--across", required=True, metavar="AXIS", help="the axis of the columns")
+            one.add_argument("--at", action="append", default=[], metavar="AXIS=VALUE", help="where another axis is")
+        if name == "prompt":
+            one.add_argument("cell", type=int, metavar="CELL", help="its number, as in the CSV")
+    return parser.parse_args(argv)
+
+
+def cells_on(known: argparse.Namespace) -> tuple[Cells, list[str]]:
+    """The cells of a sweep file, checked against the servers. Raises BadSweep, also where none of these answers."""
+    hosts = [each.rstrip("/") for each in dict.fromkeys(known.host or [HOST])]
+    bad = [each for each in hosts if urlsplit(each).scheme not in ("http", "https") or not urlsplit(each).hostname]
+    if bad:
+        raise BadSweep(*(f"{each!r} is no address; write one as {HOST}." for each in bad))
+    sweep = read(known.sweep)
+    infos, silent = {}, []
+    for url in hosts:
+        try:
+            infos[url] = Host(url, getattr(known, "patience", 60.0)).nodes()
+        except HostLost as error:
+            silent.append(str(error))
+    if not infos:
+        raise BadSweep("none of the servers answers, and a sweep is checked against their nodes.", *silent)
+    for each in silent:
+        print(f"stepwise-sweep: {each}; it is waited for.", file=sys.stderr)
+    return Cells(sweep, infos), hosts
+
+
+def plan(known: argparse.Namespace) -> int:
+    cells, hosts = cells_on(known)
+    calls = sum(calls_of(cell.prompt) for cell in cells)
+    for axis in cells.sweep.axes:
+        shown = ", ".join(map(export.label, axis.values[:6])) + (", .." if len(axis.values) > 6 else "")
+        print(f"{axis.name:16} {len(axis.values):6}  {shown}  -> {', '.join(axis.inputs)}")
+    if cells.parts:
+        print(f"{'part':16} {len(cells.parts):6}  of {cells.parts[-1][1]} pictures, {cells.sweep.split.by} in each")
+    print(f"{len(cells)} cells, {calls} model calls, on {len(hosts)} {'host' if len(hosts) == 1 else 'hosts'}")
+    return DONE
+
+
+def run(known: argparse.Namespace) -> int:
+    check_trust(known.scheduler, known.insecure)
+    if not known.start:
+        return run_on(known)
+    # ComfyUI's path for the time of a run: what is given, or what the environment names.
+    folder = known.comfyui or Path(os.environ.get("COMFYUI_PATH", "."))
+    with started(known.start.split(","), folder.absolute(), known.python, shlex.split(known.with_options)) as urls:
+        known.host = [*(known.host or []), *urls]
+        return run_on(known)
+
+
+def run_on(known: argparse.Namespace) -> int:
+    cells, hosts = cells_on(known)
+    with Store(known.output or known.sweep.with_suffix(".results"), write=True) as store:
+        store.take(counted(cells), {"sweep": cells.sweep.text, "workflow": written(cells.sweep.workflow)})
+        return asyncio_run(store, hosts, known)
+
+
+def counted(cells: Cells) -> Iterator[tuple[Cell, int]]:
+    return ((cell, calls_of(cell.prompt)) for cell in cells)
+
+
+def asyncio_run(store: Store, hosts: Sequence[str], known: argparse.Namespace) -> int:
+    # Dask takes a second to load, and the other commands do without it.
+    from .drive import ClusterLost, Driver, Options, Unwritable, client_id, embedded, joined, let_go
+
+    options = Options(known.patience, known.limit, known.retries, known.look_every)
+    line = Line(known.quiet)
+
+    async def driven() -> Any:
+        cluster = joined(known.scheduler, security(known)) if known.scheduler else embedded(hosts)
+        async with cluster as client:
+            width = len(client.scheduler_info(-1)["workers"]) if known.scheduler else len(hosts)
+            return await Driver(store, client, width, options, line.tell).drive()
+
+    try:
+        done = asyncio.run(driven())
+    except (Unwritable, ClusterLost) as error:
+        let_go(hosts, client_id(store))
+        print(f"stepwise-sweep: {error} What is finished is kept.", file=sys.stderr)
+        return SOME_FAILED
+    except KeyboardInterrupt:
+        let_go(hosts, client_id(store))
+        raise
+    line.end(done)
+    print(hosts_table(store))
+    counts = store.counts()
+    if counts["failed"]:
+        told = f"{counts['failed']} cells have failed; `stepwise-sweep status {store.folder}` says why"
+        print(f"{told}.", file=sys.stderr)
+    return DONE if counts["finished"] == counts["cells"] else SOME_FAILED
+
+
+class Line:
+    """Progress: one line that is written over in a terminal, else a line every ten seconds."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.began, self.next = quiet, time.monotonic(), 0.0
+        self.terminal = sys.stderr.isatty()
+
+    def tell(self, progress: Any) -> None:
+        if self.quiet or time.monotonic() < self.next:
+            return
+        self.next = time.monotonic() + (0.2 if self.terminal else 10.0)
+        self.write(progress, "\r" if self.terminal else "")
+
+    def write(self, now: Any, before: str) -> None:
+        text = f"{now.finished}/{now.cells} cells, {now.calls_done}/{now.calls} model calls, {now.workers} hosts"
+        text += f", {now.failed} failed" if now.failed else ""
+        print(f"{before}{text}", end="" if before else "\n", file=sys.stderr, flush=True)
+
+    def end(self, progress: Any) -> None:
+        if not self.quiet:
+            self.write(progress, "\r" if self.terminal else "")
+            print(f"{' ' if self.terminal else ''}in {time.monotonic() - self.began:.1f} s", file=sys.stderr)
+
+
+def check_trust(scheduler: str | None, insecure: bool) -> None:
+    """A Dask cluster runs whatever it is sent: without TLS it is for one machine alone. Raises BadSweep."""
+    if scheduler is None:
+        return
+    parts = urlsplit(scheduler)
+    if parts.scheme not in ("tls", "tcp"):
+        raise BadSweep(f"--scheduler is {scheduler!r}; write tls://MACHINE:PORT.")
+    if parts.scheme == "tcp" and not insecure and not is_loopback(parts.hostname or ""):
+        raise BadSweep(
+            f"--scheduler {scheduler} is on another machine and has no TLS: whoever reaches its port runs code "
+            "on every worker. Give it certificates and write tls://, or say --insecure on a network of your own."
+        )
+
+
+def is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def security(known: argparse.Namespace) -> Any:
+    from distributed import Security
+
+    if not known.scheduler.startswith("tls:"):
+        return None
+    files = {"tls_ca_file": known.tls_ca, "tls_client_cert": known.tls_cert, "tls_client_key": known.tls_key}
+    return Security(require_encryption=True, **{name: file for name, file in files.items() if file})
+
+
+def status(known: argparse.Namespace) -> int:
+    with Store(known.folder) as store:
+        counts = store.counts()
+        print(f"{counts['finished']}/{counts['cells']} cells, {counts['calls_done']}/{counts['calls']} model calls")
+        print(hosts_table(store))
+        for row in store.base.execute("SELECT number, error FROM cells WHERE wanted = 1 AND error IS NOT NULL"):
+            print(f"cell {row['number']}: {row['error']}")
+        for row in store.base.execute("SELECT at, host, what FROM faults ORDER BY at"):
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(row['at']))}  {row['host']}  {row['what']}")
+    return DONE
+
+
+def hosts_table(store: Store) -> str:
+    lines = [f"{'host':32} {'cells':>7} {'seconds':>9} {'went on':>8} {'faults':>7}"]
+    for row in store.hosts():
+        told = f"{row['host'] or '-':32} {row['cells']:7} {row['seconds']:9.1f} {row['went_on']:8} {row['faults']:7}"
+        lines.append(told)
+    return "\n".join(lines)
+
+
+def exported(known: argparse.Namespace) -> int:
+    with Store(known.folder) as store, known.output.open("w", encoding="utf-8", newline="") as out:
+        print(f"{export.table(store, out)} cells in {known.output}")
+    return DONE
+
+
+def paged(known: argparse.Namespace) -> int:
+    bad = [each for each in known.at if "=" not in each]
+    if bad:
+        raise BadSweep(*(f"--at {each} is not AXIS=VALUE" for each in bad))
+    fixed = dict(each.split("=", 1) for each in known.at)
+    with Store(known.folder) as store:
+        text = export.html(store, known.down, known.across, fixed, known.folder.stem)
+    known.output.write_text(text, encoding="utf-8")
+    print(known.output)
+    return DONE
+
+
+def prompted(known: argparse.Namespace) -> int:
+    with Store(known.folder) as store:
+        found = store.base.execute("SELECT prompt FROM cells WHERE wanted = 1 AND number = ?", (known.cell,)).fetchone()
+    if found is None:
+        raise BadSweep(f"there is no cell {known.cell} in {known.folder}")
+    print(json.dumps(json.loads(found["prompt"]), indent=1, ensure_ascii=False))
+    return DONE

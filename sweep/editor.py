@@ -1,0 +1,52 @@
+"""A workflow of the editor as the API takes it: by comfy-cli, and what that leaves out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..convert import widgets
+from ..convert.files import is_editor, is_prompt
+from ..convert.table import known
+from .values import BadSweep
+
+Prompt = dict[str, Any]
+
+
+def prompt_of(workflow: dict[str, Any], info: Mapping[str, Any]) -> Prompt:
+    """Raises BadSweep for what cannot be read as it is meant."""
+    if not is_editor(workflow):
+        return workflow
+    from comfy_cli.workflow_to_api import WorkflowConversionError, convert_ui_to_api
+
+    try:
+        made = convert_ui_to_api(workflow, dict(info))
+    except WorkflowConversionError as error:
+        raise BadSweep(f"workflow: {error}") from None
+    if not is_prompt(made):
+        raise BadSweep("workflow: it has no node that could run.")
+    return {number: drawn(number, node, workflow) for number, node in made.items()}
+
+
+def drawn(number: str, node: Prompt, workflow: Mapping[str, Any]) -> Prompt:
+    """A node with what was drawn on it, such as a curve: comfy-cli puts the default in its place."""
+    raw = in_editor(workflow, number)
+    values = raw.get("widgets_values")
+    if not isinstance(values, list) or not any(isinstance(each, dict) for each in values):
+        return node
+    if not known(node["class_type"]):
+        told = f"node {number} ({node['class_type']}) holds what only the page can read"
+        raise BadSweep(f"workflow: {told}; save it with Export (API), and name that file.")
+    inputs, _ = widgets.read(raw)
+    missed = {name: value for name, value in inputs.items() if isinstance(value, dict)}
+    return {**node, "inputs": {**node["inputs"], **missed}}
+
+
+def in_editor(workflow: Mapping[str, Any], number: str) -> Mapping[str, Any]:
+    """The node that the API calls by this number: in subgraphs, the numbers on the way to it stand before its own."""
+    inner = (workflow.get("definitions") or {}).get("subgraphs") or []
+    graphs = {graph["id"]: graph for graph in inner}
+    graph: Mapping[str, Any] = workflow
+    found: Mapping[str, Any] = {}
+    for part in number.split(":"):
+        found = next((node for node in graph.get("nodes", []) if str(node.get("id")) == part), {})
+        graph = graphs.get(found.get("type"), {})
+    return found

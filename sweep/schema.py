@@ -1,0 +1,107 @@
+"""What a server says of its nodes (/object_info): their inputs, and which values these take."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DYNAMIC, GROWING = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
+NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a node, named as in a prompt: what belongs to a choice has the name of that before a dot."""
+
+    name: str
+    kind: str
+    required: bool
+    choices: tuple[Any, ...] | None
+    about: Mapping[str, Any]
+
+    @property
+    def default(self) -> Any:
+        if "default" in self.about:
+            return self.about["default"]
+        return self.choices[0] if self.choices else None
+
+    @property
+    def typed(self) -> bool:
+        """Whether it is a value, not only a socket."""
+        plain = self.choices is not None or self.kind in ("INT", "FLOAT", "BOOLEAN", "STRING")
+        return (plain or "default" in self.about) and not self.about.get("forceInput")
+
+    def refusal(self, value: Any, prompt: Mapping[str, Any]) -> str:
+        """Why it does not take a value; "" where it does. A wire is written as in a prompt, [node, output]."""
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int:
+            return "" if value[0] in prompt else f"is wired to the node {value[0]!r}, which is not there"
+        if not self.typed:
+            return f"is a socket ({self.kind}), which takes a wire, [node, output]" if self.kind.isupper() else ""
+        if self.choices is not None:
+            return "" if value in self.choices else f"is none of its choices: {shortened(self.choices)}"
+        if self.kind in NUMBERS:
+            right = isinstance(value, int) or (self.kind == "FLOAT" and isinstance(value, float))
+            if not right or isinstance(value, bool):
+                return f"is not {NUMBERS[self.kind]}"
+            low, high = self.about.get("min"), self.about.get("max")
+            if low is not None and value < low:
+                return f"is below its minimum, {low}"
+            return f"is above its maximum, {high}" if high is not None and value > high else ""
+        kinds = {"BOOLEAN": (bool, "true or false"), "STRING": (str, "a text")}
+        if self.kind in kinds and not isinstance(value, kinds[self.kind][0]):
+            return f"is not {kinds[self.kind][1]}"
+        return ""
+
+
+def shortened(choices: tuple[Any, ...], most: int = 12) -> str:
+    told = ", ".join(map(str, choices[:most]))
+    return f"{told} and {len(choices) - most} more" if len(choices) > most else told or "it has none"
+
+
+class Nodes:
+    """The nodes of one server."""
+
+    def __init__(self, info: Mapping[str, Any]) -> None:
+        self.info = info
+
+    def __contains__(self, kind: str) -> bool:
+        return kind in self.info
+
+    def title(self, kind: str) -> str:
+        return self.info.get(kind, {}).get("display_name") or kind
+
+    def is_output(self, kind: str) -> bool:
+        return bool(self.info.get(kind, {}).get("output_node"))
+
+    def inputs(self, kind: str, values: Mapping[str, Any], every: bool = False) -> dict[str, Input]:
+        """The inputs of a node whose choices are made by `values`; with `every`, those of all choices."""
+        found: dict[str, Input] = {}
+        for one in read(self.info.get(kind, {}).get("input", {}), "", values, every):
+            found.setdefault(one.name, one)
+        return found
+
+    def takes(self, kind: str, name: str) -> bool:
+        """Whether a node has an input of this name under any of its choices, or may grow one."""
+        found = self.inputs(kind, {}, every=True)
+        grows = (f"{one.name}." for one in found.values() if one.kind == GROWING)
+        return name in found or any(name.startswith(before) for before in grows)
+
+
+def read(spec: Mapping[str, Any], before: str, values: Mapping[str, Any], every: bool) -> Iterator[Input]:
+    for part in ("required", "optional"):
+        for name, told in (spec.get(part) or {}).items():
+            full = before + name
+            kind, *rest = told if isinstance(told, list | tuple) else [told]
+            about = rest[0] if rest and isinstance(rest[0], dict) else {}
+            options = about.get("options") or []
+            if kind == DYNAMIC:
+                choices = tuple(each["key"] for each in options)
+                yield Input(full, kind, part == "required", choices, about)
+                chosen = values.get(full, choices[0] if choices else None)
+                for each in options:
+                    if every or each["key"] == chosen:
+                        yield from read(each.get("inputs") or {}, f"{full}.", values, every)
+            elif isinstance(kind, list):
+                yield Input(full, "COMBO", part == "required", tuple(kind), about)
+            else:
+                choices = tuple(options) if kind == "COMBO" else None
+                yield Input(full, str(kind), part == "required", choices, about)

@@ -1,0 +1,211 @@
+"""A sweep that runs on servers which compute nothing: the engine, and what it does with servers that fail."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from stepwise.sweep.store import Store
+from stub_comfyui import FAILS, HANGS, PROMPT, REFUSED, Stub
+
+STUB = Path(__file__).resolve().parents[1] / "support" / "stub_comfyui.py"
+
+
+class Process:
+    """A stub as a process of its own, which can be stopped and killed; it says its address."""
+
+    def __init__(self, port=0):
+        self.process = subprocess.Popen([sys.executable, STUB, str(port)], stdout=subprocess.PIPE, text=True)
+        self.url = self.process.stdout.readline().strip()
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def stubs():
+    made = [Process(), Process()]
+    yield made
+    for each in made:
+        each.end()
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """`sweep(axes)`: a sweep file over the stub's node."""
+
+    def made(axes):
+        (tmp_path / "workflow.json").write_text(json.dumps(PROMPT))
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"workflow": "workflow.json", "axes": axes}))
+        return tmp_path / "sweep.yaml"
+
+    return made
+
+
+def command(file, *stubs, options=()):
+    hosts = [part for stub in stubs for part in ("--host", stub.url)]
+    return [sys.executable, "-m", "stepwise.sweep", "run", file, *hosts, *options]
+
+
+def ran(*arguments, **options):
+    return subprocess.run(command(*arguments, **options), capture_output=True, text=True, timeout=300)
+
+
+def seeds(number):
+    return {"seed": {"input": "Stub.seed", "seeds": f"0..{number - 1}"}}
+
+
+def check(folder, number):
+    """Every cell is there once, with the picture of its own prompt."""
+    with Store(folder) as store:
+        rows = list(store.rows())
+        assert [row["point"]["seed"] for row in rows] == list(range(number))
+        for row in rows:
+            (file,) = row["outputs"]
+            assert json.loads(store.read(file["file"])) == json.loads(row["prompt"])
+        return rows
+
+
+def test_every_cell_comes_back_as_it_went_and_a_second_run_has_nothing_to_do(stubs, sweep):
+    file = sweep(seeds(60))
+    done = ran(file, *stubs)
+    assert done.returncode == 0, done.stderr
+    rows = check(file.with_suffix(".results"), 60)
+    assert {row["host"] for row in rows} == {stub.url for stub in stubs}
+    again = ran(file, *stubs)
+    assert again.returncode == 0
+    assert check(file.with_suffix(".results"), 60) == rows
+
+
+def test_a_cell_that_fails_is_named_and_the_others_are_finished(stubs, sweep):
+    """A refusal and an error are two things: the second is tried once more."""
+    file = sweep({"cfg": {"input": "1.cfg", "values": [1, REFUSED, FAILS]}})
+    done = ran(file, stubs[0])
+    assert done.returncode == 1
+    assert "2 cells have failed" in done.stderr
+    with Store(file.with_suffix(".results")) as store:
+        errors = [row["error"] for row in store.rows()]
+    assert errors[0] is None
+    assert errors[1] == "refused: node 1 (Stub): Value not in list: cfg: 66"
+    assert errors[2] == f"{stubs[0].url}: node 1 (Stub): no memory"
+
+
+def test_a_server_that_hangs_loses_its_cells_to_another(stubs, sweep):
+    """It is stopped, not killed: its port takes connections and never answers."""
+    file = sweep(seeds(40))
+    stubs[0].process.send_signal(signal.SIGSTOP)
+    done = ran(file, *stubs, options=["--patience", "1"])
+    assert done.returncode == 0, done.stderr
+    assert {row["host"] for row in check(file.with_suffix(".results"), 40)} == {stubs[1].url}
+
+
+def test_a_cell_that_takes_longer_than_it_may_is_given_up_in_the_end(stubs, sweep):
+    file = sweep({"cfg": {"input": "1.cfg", "values": [1, HANGS]}})
+    done = ran(file, stubs[0], options=["--limit", "0.5", "--patience", "2"])
+    assert done.returncode == 1
+    with Store(file.with_suffix(".results")) as store:
+        assert [row["error"] for row in store.rows()] == [None, f"{stubs[0].url}: not finished in 0.5 s"]
+
+
+def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(stubs, sweep):
+    file = sweep(seeds(2000))
+    with subprocess.Popen(command(file, *stubs), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        done = 0
+        while done < 20:
+            with open_or_none(file.with_suffix(".results")) as store:
+                done = store.counts()["finished"] if store else 0
+        children = psutil.Process(run.pid).children(recursive=True)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "what is finished is kept" in said
+    gone, alive = psutil.wait_procs(children, timeout=20)
+    assert gone
+    assert not alive
+    with Store(file.with_suffix(".results")) as store:
+        assert 20 <= store.counts()["finished"] < 2000
+
+
+class open_or_none:
+    """A result folder to read, or None where there is none yet."""
+
+    def __init__(self, folder):
+        self.folder, self.store = folder, None
+
+    def __enter__(self):
+        try:
+            self.store = Store(self.folder)
+            self.store.counts()
+        except Exception:
+            return None
+        return self.store
+
+    def __exit__(self, *_):
+        if self.store is not None:
+            self.store.close()
+
+
+def test_a_second_driver_is_refused_while_the_first_works(stubs, sweep):
+    file = sweep(seeds(3))
+    with Store(file.with_suffix(".results"), write=True):
+        done = ran(file, *stubs)
+    assert done.returncode == 2
+    assert "Another stepwise-sweep is at work" in done.stderr
+
+
+def test_a_sweep_that_is_wrong_runs_nothing(stubs, sweep):
+    file = sweep({"seed": {"input": "1.sed", "values": [1]}, "cfg": {"input": "1.cfg", "values": [1000]}})
+    done = ran(file, *stubs)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 2
+    assert not os.path.exists(file.with_suffix(".results"))
+
+
+def test_no_server_at_all_is_said(sweep):
+    with Stub() as stub:
+        url = stub.url
+    file = sweep(seeds(2))
+    done = subprocess.run(
+        [sys.executable, "-m", "stepwise.sweep", "plan", file, "--host", url], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "none of the servers answers" in done.stderr
+
+
+@contextlib.contextmanager
+def a_cluster(folder, *stubs, options=(), protocol="tcp"):
+    """Dask's own commands, as docs/many_machines.md has them; the address of the scheduler."""
+    dask = [sys.executable, "-m", "dask"]
+    told = folder / "scheduler.json"
+    listening = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", told]
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments):
+            process = subprocess.Popen([*dask, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+
+        start("scheduler", "--protocol", protocol, *listening, *options)
+        while not (told.exists() and told.read_text().strip()):
+            time.sleep(0.05)
+        address = json.loads(told.read_text())["address"]
+        for stub in stubs:
+            named = ["--name", stub.url, "--nthreads", "1", "--resources", "GPU=1", "--no-dashboard"]
+            start("worker", address, *named, "--preload", "stepwise.sweep.worker", *options)
+        yield address
+
+
+def test_a_cluster_that_people_have_runs_the_cells(stubs, sweep, tmp_path):
+    file = sweep(seeds(30))
+    with a_cluster(tmp_path, *stubs) as address:
+        done = ran(file, stubs[0], options=["--scheduler", address])
+    assert done.returncode == 0, done.stderr
+    assert {row["host"] for row in check(file.with_suffix(".results"), 30)} <= {stub.url for stub in stubs}
