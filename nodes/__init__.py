@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, emoji, sigmas, state
+from . import demo, emoji, plans, sigmas, state
 from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
@@ -34,6 +34,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwisePlanTable,
         StepwisePlotSigmas,
         *state.NODES,
+        *plans.NODES,
         *emoji.NODES,
         *demo.NODES,
     ]

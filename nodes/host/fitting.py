@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from ...samplers import Path, Plan, State, run
+from ...samplers.fitting import Stopped
+from ...samplers.parameters import InputError
 from .denoiser import HostDenoiser
 from .models import path_of, sampling_of
 from .progress import Progress
+from .sampler import resting_steps
 from .transfer import state_on
 
 NAME = "Fit Plan"
@@ -30,7 +33,11 @@ class Part(comfy.samplers.Sampler):
         extra_args["denoise_mask"] = None
         model = comfy.samplers.KSamplerX0Inpaint(guider, sigmas)
         model.latent_image, model.noise = latent_image, noise
-        denoiser = HostDenoiser(NAME, self.plan, model, extra_args, Progress(), self.state.index)
+        progress = Progress()
+        if resting_steps(guider, self.plan):
+            problem = "leaves the picture as it is in the first steps, and a plan is fitted to what a model does there"
+            raise InputError("guider", problem, "set zero_steps to 0, or leave the rule out")
+        denoiser = HostDenoiser(NAME, self.plan, model, extra_args, progress, self.state.index)
 
         def note(state: State) -> None:
             if self.watch is not None:
@@ -38,6 +45,9 @@ class Part(comfy.samplers.Sampler):
 
         state = run(self.plan, denoiser, state_on(self.state, noise.device), stop=self.stop, watch=note)
         self.state = state_on(state, torch.device("cpu"))
+        if progress.memory:
+            problem = f"remembers {', '.join(sorted(progress.memory))} from call to call, and a fit runs parts of runs"
+            raise InputError("guider", problem, "leave rules with a memory out, such as momentum")
         return state.x
 
 
@@ -46,10 +56,11 @@ class GuiderSubject:
 
     Batch number i of `batch` images is guider number i's, modulo their number; splits are multiples of the batch, so
     that an image always has the same prompt. No more images than a batch are ever on the device, beside which there is
-    what ordinary sampling of them has; all that the fit keeps lies on the CPU.
+    what ordinary sampling of them has; all that the fit keeps lies on the CPU. `like` gives an empty latent of so many
+    images, as the host takes it, and `noise` is that of all starts, packed.
     """
 
-    def __init__(self, guiders: Sequence[Any], noise: Tensor, like: Any, sigma: float, batch: int):
+    def __init__(self, guiders: Sequence[Any], noise: Tensor, like: Callable[[int], Any], sigma: float, batch: int):
         self.guiders, self.batch, self.like = guiders, batch, like
         sampling = sampling_of(guiders[0].model_patcher)
         self.path: Path = path_of(sampling)
@@ -75,7 +86,10 @@ class GuiderSubject:
         for first in range(images.start, images.stop, self.batch):
             place = slice(first - images.start, min(first + self.batch, images.stop) - images.start)
             part = Part(plan, cut(state, place), stop, note if watch is not None else None)
-            self.sample(self.guiders[first // self.batch % len(self.guiders)], part)
+            try:
+                self.sample(self.guiders[first // self.batch % len(self.guiders)], part)
+            except comfy.model_management.InterruptProcessingException:
+                raise Stopped("Cancel") from None
             states.append(part.state)
         if watch is not None:
             for index in sorted(seen):
@@ -83,8 +97,7 @@ class GuiderSubject:
         return joined(states)
 
     def sample(self, guider: Any, part: Part) -> None:
-        x = part.state.x
-        nothing = torch.zeros_like(x) if self.like is None else self.like(len(x))
+        nothing = self.like(len(part.state.x))
         guider.sample(nothing, nothing, part, torch.tensor(part.plan.sigmas), disable_pbar=True, seed=0)
 
 

@@ -14,9 +14,9 @@ from itertools import pairwise
 
 from ..parameters import InputError
 from ..path import Path
-from ..plan import Plan, Row, Stage, row
+from ..plan import Plan
 from ..solvers.exponential_multistep import dpmpp_2m
-from ..solvers.history import known_history
+from ..solvers.fitted import fitted, written
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,19 @@ class LinearForm:
             for (s, t), carry, taken in steps
         )
 
+    @property
+    def rows(self) -> str:
+        """As the text that the solver `fitted` takes."""
+        return written(self.path, self.sigmas, self.called, self.carry, self.taken)
+
     def plan(self) -> Plan:
         """The plan that takes these steps."""
-        stages, weight = list[Stage](), 1.0
-        for n, (sigma, carry, taken) in enumerate(zip(self.called, self.carry, self.taken, strict=True)):
-            names = ["denoised", *(f"previous{j}" for j in range(1, len(taken)))]
-            terms = {**dict(zip(names, taken, strict=True)), "x": carry}
-            # Of the picture, x holds `weight` in units of the signal: 1 where the noise level is kept.
-            held = weight * carry + sum(taken)
-            kept = 1.0 if math.isclose(held, 1.0, rel_tol=1e-9) else held
-            stages.append(Stage(sigma, (_weighted(row("x", terms), kept), *known_history(n, self.depth)), n))
-            weight = kept
-        return Plan(self.path, self.sigmas, tuple(stages))
+        return fitted(self.path, self.sigmas, rows=self.rows)
 
     @property
     def depth(self) -> int:
         """How many earlier predictions it reads at most."""
         return max((len(taken) for taken in self.taken), default=1) - 1
-
-
-def _weighted(made: Row, weight: float) -> Row:
-    return made._replace(weight=weight)
 
 
 def form_of(plan: Plan) -> LinearForm:

@@ -1,6 +1,6 @@
 """The example workflows, each described once."""
 
-from . import first, guidance, schedules, solvers, states
+from . import first, guidance, plans, schedules, solvers, states
 
 WORKFLOWS = (
     first.first_picture,
@@ -30,4 +30,6 @@ WORKFLOWS = (
     schedules.edit_schedule,
     solvers.every_solver,
     solvers.every_sampler,
+    plans.fit_a_plan,
+    plans.load_a_recipe,
 )
