@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, emoji, mixture, report, sigmas, state
+from . import demo, emoji, mixture, plans, report, sigmas, state
 from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
@@ -35,6 +35,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwisePlotSigmas,
         *report.NODES,
         *state.NODES,
+        *plans.NODES,
         *emoji.NODES,
         *demo.NODES,
         *mixture.NODES,
