@@ -2,4 +2,5 @@
 
 from setuptools import find_packages, setup
 
-setup(packages=[f"stepwise.{name}" for name in find_packages(include=["samplers", "samplers.*", "convert"])])
+FOUND = find_packages(include=["samplers", "samplers.*", "convert", "compare"])
+setup(packages=[f"stepwise.{name}" for name in FOUND])

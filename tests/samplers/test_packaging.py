@@ -79,12 +79,13 @@ def test_the_installed_command_converts_from_anywhere(installed, tmp_path):
     assert "1  KSampler\n    left: its sampler_name" in done.stdout
 
 
-def test_pip_installs_the_samplers_and_the_conversion_and_nothing_else(installed):
+def test_pip_installs_the_samplers_the_conversion_and_the_page_and_nothing_else(installed):
     library = installed / "stepwise"
     files = {path.relative_to(library).as_posix() for path in library.rglob("*") if path.is_file()}
-    folders = ((ROOT / name).rglob("*.py") for name in ("samplers", "convert"))
+    folders = ((ROOT / name).rglob("*.py") for name in ("samplers", "convert", "compare"))
     python = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder}
-    assert files == {"__init__.py", "convert/table.json", *python}
+    page = {f"compare/{name}" for name in ("page.css", "page.js", "controls.html", "view.html")}
+    assert files == {"__init__.py", "convert/table.json", *page, *python}
     beside = {path.name for path in installed.iterdir()} - {"stepwise"}
     assert beside == {f"stepwise-{PROJECT['project']['version']}.dist-info"}
 
@@ -124,6 +125,8 @@ def test_what_the_registry_package_leaves_out():
     folders = {name.split("/")[0] if "/" in name else "" for name in kept}
     assert not folders & {"tests", "benchmarks", "tools", ".ci", ".github"}
     assert not [name for name in kept if name.startswith(("dev.py", "requirements-"))]
-    needed = git_files("nodes", "samplers", "convert", "web", "locales", "subgraphs", "example_workflows", "demo")
+    needed = git_files(
+        "nodes", "samplers", "convert", "compare", "web", "locales", "subgraphs", "example_workflows", "demo"
+    )
     assert needed <= kept
     assert {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md"} <= kept

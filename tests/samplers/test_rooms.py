@@ -60,7 +60,7 @@ def test_a_chain_has_a_floor_for_each_and_a_circle_has_one():
     assert (floors(chain | {"c": {"b", "d"}}), circles(chain | {"c": {"b", "d"}})) == (3, [["b", "c"]])
 
 
-@pytest.mark.parametrize("part", ["nodes", "samplers", "convert", "tools"])
+@pytest.mark.parametrize("part", ["nodes", "samplers", "convert", "compare", "tools"])
 def test_no_room_of_the_tree_is_in_a_circle(part):
     found = read(ROOT, part)
     assert circles(found.imports) == circles(found.rooms) == []

@@ -1,6 +1,6 @@
 """How many rooms a part of the tree has, on how many floors, and what leads from where to where.
 
-    python -m tools.measure.rooms                       nodes, samplers, convert and tools as they are
+    python -m tools.measure.rooms                       nodes, samplers, convert, compare and tools as they are
     python -m tools.measure.rooms nodes --by-file       and how many files import each
     python -m tools.measure.rooms --revision REV        as they were at a revision
     python -m tools.measure.rooms --before REV          both, side by side
@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("nodes", "samplers", "convert", "tools")
+FOLDERS = ("nodes", "samplers", "convert", "compare", "tools")
 PACK = "stepwise"
 
 Name = tuple[str, ...]
