@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import demo, emoji, sigmas, state
+from .compare import StepwiseCompare, StepwiseCompareEntry
 from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
@@ -15,6 +16,7 @@ from .samplers import solver_nodes
 from .schedules import StepwiseNamedSchedule, schedule_nodes
 from .shared.conversion import serve_conversion
 from .shared.preview import serve_previews
+from .shared.served import serve_pages
 from .shared.sockets import with_checked_inputs
 
 
@@ -33,6 +35,8 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwiseDetail,
         StepwisePlanTable,
         StepwisePlotSigmas,
+        StepwiseCompareEntry,
+        StepwiseCompare,
         *state.NODES,
         *emoji.NODES,
         *demo.NODES,
@@ -45,6 +49,7 @@ class StepwiseExtension(ComfyExtension):
         serve_previews()
         serve_states()
         serve_conversion()
+        serve_pages()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return all_nodes()

@@ -1,6 +1,6 @@
 """The example workflows, each described once."""
 
-from . import first, guidance, schedules, solvers, states
+from . import compare, first, guidance, schedules, solvers, states
 
 WORKFLOWS = (
     first.first_picture,
@@ -30,4 +30,5 @@ WORKFLOWS = (
     schedules.edit_schedule,
     solvers.every_solver,
     solvers.every_sampler,
+    compare.compare_samplers,
 )
