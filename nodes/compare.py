@@ -8,17 +8,39 @@ from comfy_api.latest import io, ui
 
 from ..compare import page
 from ..samplers.parameters import InputError, counted
+from .host.levels import read_sigmas
 from .host.watched import with_scale
 from .runs import folders
 from .runs.comparison import Comparison, Entry, rows_of, scale_columns, seed_columns
+from .shared.inputs import chosen
 from .shared.labelled_grid import labelled_grid
-from .shared.messages import named, show_text, tell_page
+from .shared.messages import Words, named, show_text, tell_page
 from .shared.schema import CompareEntryType
 from .shared.served import made_known
 
 NAME = "Compare Samplers"
 MOST = 20
 EVENT = "stepwise.compared"
+SUFFIX, STEM = ".html", "compare"
+SEEDS, GUIDANCE = "seeds", "guidance"
+SEEDS_INPUT = io.String.Input(
+    "seeds",
+    default="0-3",
+    placeholder="that of the noise",
+    tooltip="A column for each: numbers and ranges, for example 7, 12, 100-103. SKIP before one keeps its place and "
+    "runs nothing. Empty: one column, with the seed of the noise.",
+)
+SCALES_INPUT = io.String.Input(
+    "scales",
+    default="1, 3, 7.5",
+    tooltip="A column for each guidance scale, for example 1, 3, 7.5. SKIP before one keeps its place and runs "
+    "nothing.",
+)
+COLUMNS = {
+    each.key: each
+    for each in (io.DynamicCombo.Option(SEEDS, [SEEDS_INPUT]), io.DynamicCombo.Option(GUIDANCE, [SCALES_INPUT]))
+}
+WORDS: Words = {each.id: (f"columns.{each.id}", None) for each in (SEEDS_INPUT, SCALES_INPUT)}
 
 
 class StepwiseCompareEntry(io.ComfyNode):
@@ -31,7 +53,7 @@ class StepwiseCompareEntry(io.ComfyNode):
             display_name="Compare Entry",
             category="stepwise/inspect",
             description="A row for Compare Samplers: a SAMPLER with its schedule and guider, under one name.",
-            search_aliases=["stepwise", "compare", "grid", "xy plot", "sampler and scheduler pair"],
+            search_aliases=["stepwise", "compare", "grid", "xy plot", "row of a comparison"],
             inputs=[
                 io.Sampler.Input("sampler", tooltip="Any SAMPLER, of any pack."),
                 io.Sigmas.Input("sigmas", tooltip="The schedule that it runs on."),
@@ -56,6 +78,8 @@ class StepwiseCompareEntry(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler, sigmas, guider, label, skip="") -> io.NodeOutput:
+        with named("Compare Entry"):
+            read_sigmas(sigmas)
         return io.NodeOutput(Entry(sampler, sigmas, guider, label, skip))
 
 
@@ -87,10 +111,7 @@ class StepwiseCompare(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Makes the pictures."),
                 io.DynamicCombo.Input(
                     "columns",
-                    options=[
-                        io.DynamicCombo.Option("seeds", [SEEDS_INPUT]),
-                        io.DynamicCombo.Option("guidance", [SCALES_INPUT]),
-                    ],
+                    options=list(COLUMNS.values()),
                     tooltip="What differs from column to column.",
                 ),
                 io.Int.Input(
@@ -121,13 +142,25 @@ class StepwiseCompare(io.ComfyNode):
             outputs=[io.Image.Output("image", tooltip="All pictures in one, with their labels.")],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
+            # An unknown choice arrives too, to be answered in words.
+            accept_all_inputs=True,
         )
 
     @classmethod
     def execute(
-        cls, entries, noise, latent_image, vae, columns, equal_calls, cell_size, theme, filename_prefix
+        cls,
+        noise,
+        latent_image,
+        vae,
+        equal_calls,
+        cell_size,
+        theme,
+        filename_prefix,
+        entries=None,
+        columns=None,
+        **_: Any,
     ) -> io.NodeOutput:
-        with named(NAME):
+        with named(NAME, WORDS):
             comparison = comparison_of(entries, noise, latent_image, vae, columns, equal_calls)
             next(folders.save_places(filename_prefix, SUFFIX, STEM))
             try:
@@ -144,35 +177,25 @@ class StepwiseCompare(io.ComfyNode):
         return io.NodeOutput(image, ui={**ui.PreviewImage(image, cls=cls).as_dict(), "stepwise_page": [told]})
 
 
-SEEDS_INPUT = io.String.Input(
-    "seeds",
-    default="0-3",
-    placeholder="that of the noise",
-    tooltip="A column for each: numbers and ranges, for example 7, 12, 100-103. SKIP before one keeps its place and "
-    "runs nothing. Empty: one column, with the seed of the noise.",
-)
-SCALES_INPUT = io.String.Input(
-    "scales",
-    default="1, 3, 7.5",
-    tooltip="A column for each guidance scale, for example 1, 3, 7.5. SKIP before one keeps its place and runs "
-    "nothing.",
-)
-SUFFIX, STEM = ".html", "compare"
-
-
 def comparison_of(
-    entries: Mapping[str, Any], noise: Any, latent_image: Any, vae: Any, columns: Mapping[str, Any], equal_calls: int
+    entries: Mapping[str, Any] | None, noise: Any, latent_image: Any, vae: Any, columns: Any, equal_calls: int
 ) -> Comparison:
     """Raises InputError for what no cell could run with."""
-    found = [entries[name] for name in sorted(entries, key=lambda each: int(each.rpartition("_")[2]))]
-    for index, entry in enumerate(found):
-        if not isinstance(entry, Entry):
-            raise InputError("entries", "is no row of a comparison", "wire a Compare Entry node into it", index)
-    chosen = columns["columns"]
-    across = scale_columns(columns["scales"]) if chosen == "guidance" else seed_columns(columns["seeds"], noise)
-    if chosen == "guidance":
-        for entry in found:
-            with_scale(entry.guider, 1.0)
+    names = sorted(entries or {}, key=lambda each: int(each.rpartition("_")[2]))
+    for name in names:
+        if not isinstance(entries[name], Entry):
+            raise InputError(f"entries.{name}", "is no row of a comparison", "wire a Compare Entry node into it")
+    if not names:
+        raise InputError("entries", "has no row wired", "wire a Compare Entry node to it")
+    choice, given = chosen("columns", COLUMNS, columns)
+    (text,) = [given.get(each.id, each.default) for each in COLUMNS[choice.key].inputs]
+    across = scale_columns(text) if choice.key == GUIDANCE else seed_columns(text, noise)
+    for name in names if choice.key == GUIDANCE else ():
+        try:
+            with_scale(entries[name].guider, 1.0)
+        except InputError as error:
+            raise InputError(f"entries.{name}", f"has a guider that {error.problem}", error.cure) from None
+    found = [entries[name] for name in names]
     return Comparison(rows_of(found, latent_image, equal_calls), across, noise, latent_image, vae)
 
 

@@ -170,10 +170,10 @@ def test_a_cell_that_fails_says_why_and_the_rest_goes_on(digits):
 
 def test_a_schedule_that_a_sampler_cannot_take_is_said_in_its_row(digits):
     guider = guider_of(digits)
-    wrong = call("StepwiseCompareEntry", sampler=ours("Euler"), sigmas=torch.zeros(2, 3), guider=guider, label="")[0]
-    _, cells = compared(digits, [wrong, entry(hosts("euler"), guider)], seeds("1"))
-    assert cells[0, 0].error.startswith("sigmas has the shape [2, 3]")
-    assert cells[1, 0].picture is not None
+    given = {"sampler": ours("Euler"), "sigmas": torch.tensor([1.0, 3.0, 0.0]), "guider": guider, "label": ""}
+    _, cells = compared(digits, [call("StepwiseCompareEntry", **given)[0], entry(hosts("euler"), guider)], seeds("1-2"))
+    assert all(cells[0, column].error.startswith("sigmas[1] is 3") for column in (0, 1))
+    assert all(cells[1, column].picture for column in (0, 1))
 
 
 def test_cancel_ends_the_run_and_keeps_what_is_done(digits, monkeypatch):
@@ -276,11 +276,11 @@ def test_the_image_has_every_picture_pixel_for_pixel(digits):
 
 
 BAD = {
-    "seeds": (seeds("1, two"), "seeds[1] is 'two'. Write whole numbers"),
-    "range": (seeds("5-1"), "seeds[0] is '5-1'. Write whole numbers"),
-    "many": (seeds("0-100"), "seeds[0] is '0-100', which is too many."),
-    "scale": (scales("1, nan"), "scales[1] is 'nan', which is no guidance scale."),
-    "no scale": (scales(" , "), "scales is empty."),
+    "seeds": (seeds("1, two"), "columns.seeds[1] is 'two'. Write whole numbers"),
+    "range": (seeds("5-1"), "columns.seeds[0] is '5-1'. Write whole numbers"),
+    "many": (seeds("0-100"), "columns.seeds[0] is '0-100', which is too many."),
+    "scale": (scales("1, nan"), "columns.scales[1] is 'nan', which is no guidance scale."),
+    "no scale": (scales(" , "), "columns.scales is empty."),
 }
 
 
