@@ -1,17 +1,17 @@
 """Nodes that compare samplers: a row for each, a column for each seed or guidance scale."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..compare import page
-from ..samplers.parameters import InputError, counted
+from ..samplers.parameters import InputError, counted, quoted
 from .host.levels import read_sigmas
 from .host.watched import with_scale
 from .runs import folders
-from .runs.comparison import Comparison, Entry, rows_of, scale_columns, seed_columns
+from .runs.comparison import ALL, Column, Comparison, Entry, rows_of, scale_columns, seed_columns
 from .shared.inputs import chosen
 from .shared.labelled_grid import labelled_grid
 from .shared.messages import Words, named, show_text, tell_page
@@ -195,8 +195,19 @@ def comparison_of(
             with_scale(entries[name].guider, 1.0)
         except InputError as error:
             raise InputError(f"entries.{name}", f"has a guider that {error.problem}", error.cure) from None
+    for name in names:
+        check_skipped(name, entries[name], across)
     found = [entries[name] for name in names]
-    return Comparison(rows_of(found, latent_image, equal_calls), across, noise, latent_image, vae)
+    return Comparison(rows_of(found, across, latent_image, equal_calls), across, noise, latent_image, vae)
+
+
+def check_skipped(name: str, entry: Entry, columns: Sequence[Column]) -> None:
+    """Raises InputError where a row leaves out a column that is not there."""
+    for word in entry.left_out:
+        if word != ALL and not any(column.is_called(word) for column in columns):
+            there = ", ".join(column.label for column in columns[:8])
+            problem = f"skips {quoted(word)}, and the columns are {there}{', ...' if len(columns) > 8 else ''}"
+            raise InputError(f"entries.{name}", problem, "change skip of that entry, or clear it")
 
 
 def saved(comparison: Comparison, filename_prefix: str, equal_calls: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from functools import partial
 from inspect import signature
 from typing import Any
 
+import comfy.model_management
 import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.samplers
@@ -140,6 +141,8 @@ def calls_of(guider: Any, sampler: Any, noise: Any, latent: Any, sigmas: torch.T
     def nothing(x: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
+        # Where no model is called, nobody else looks for Cancel.
+        comfy.model_management.throw_exception_if_processing_interrupted()
         return torch.zeros_like(x)
 
     made = copied(guider)

@@ -25,7 +25,8 @@ from . import run
 from .face import Face
 
 SKIP = re.compile(r"^skip\b[:\s]*", re.IGNORECASE)
-SKIPPED = Cell(note="skipped")
+SKIPPED, ALL = Cell(note="skipped"), "all"
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 MOST_COLUMNS = 100
 
 
@@ -43,12 +44,13 @@ class Entry:
     def name(self) -> str:
         return SKIP.sub("", self.label.strip()) or sampler_name(self.sampler)
 
+    @property
+    def left_out(self) -> list[str]:
+        return [word for word in re.split(r"[,;\s]+", self.skip.lower()) if word]
+
     def skips(self, column: "Column") -> bool:
-        """Raises ValueError for words that are no columns."""
-        if column.skipped or SKIP.match(self.label.strip()):
-            return True
-        words = [word.lower() for word in re.split(r"[,;\s]+", self.skip) if word]
-        return "all" in words or column.label.lower() in words
+        named = any(word == ALL or column.is_called(word) for word in self.left_out)
+        return column.skipped or named or bool(SKIP.match(self.label.strip()))
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Column:
     skipped: bool = False
     seed: int | None = None
     scale: float | None = None
+
+    def is_called(self, word: str) -> bool:
+        """7.50 is 7.5."""
+        if self.scale is None or not NUMBER.fullmatch(word):
+            return word == self.label
+        return float(word) == self.scale
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def scale_columns(text: str) -> list[Column]:
     """ "1, 3, SKIP 7.5": one column for each guidance scale."""
     columns = list[Column]()
     for index, (part, skipped) in enumerate(parts(text)):
-        if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", part, re.ASCII) or abs(float(part)) > 1000.0:
+        if not NUMBER.fullmatch(part) or abs(float(part)) > 1000.0:
             cure = "write numbers from -1000 to 1000 with commas between them, such as 1, 3, 7.5"
             raise InputError("scales", f"is {quoted(part)}, which is no guidance scale", cure, index)
         columns.append(Column(f"{float(part):g}", skipped, scale=float(part)))
@@ -124,13 +132,16 @@ def within(name: str, columns: list[Column]) -> list[Column]:
     return columns
 
 
-def rows_of(entries: Sequence[Entry], latent_image: Mapping[str, Any], equal_calls: int) -> list[Row]:
+def rows_of(
+    entries: Sequence[Entry], columns: Sequence[Column], latent_image: Mapping[str, Any], equal_calls: int
+) -> list[Row]:
     """The entries on their schedules: as they are wired, or with as many steps as make at most `equal_calls` calls."""
     found = list[Row]()
     for entry in entries:
         try:
             sigmas, levels = entry.sigmas, read_sigmas(entry.sigmas)
-            if equal_calls and len(levels) > 1:
+            runs = not all(map(entry.skips, columns))
+            if equal_calls and runs and len(levels) > 1:
                 levels = at_most(entry, levels, latent_image, equal_calls)
                 sigmas = torch.tensor(levels)
             found.append(Row(entry, sigmas, max(len(levels) - 1, 0)))
@@ -216,6 +227,9 @@ class Comparison:
             return replace(figures, picture=self.decoded(output["samples"]), note=" ".join(face.remarks))
         except Exception as error:
             logging.warning("Stepwise: Compare: %s at %s failed", entry.name, column.label, exc_info=True)
+            if comfy.model_management.is_oom(error):
+                # As the host does where a node runs out of memory: the next cell begins with all there is.
+                comfy.model_management.unload_all_models()
             comfy.model_management.soft_empty_cache()
             return replace(figures, error=described(error))
 

@@ -213,6 +213,15 @@ def test_what_is_skipped_keeps_its_place_and_runs_nothing(digits):
     assert ">other\n2 steps<" in pages()[-1].read_text()
 
 
+def test_a_scale_is_skipped_however_it_is_written_and_what_is_no_column_is_refused(digits):
+    guider = guider_of(digits)
+    rows = [entry(hosts("euler"), guider, skip="2.50 +1")]
+    _, cells = compared(digits, rows, scales("1, 2.5, 3"), equal_calls=2)
+    assert {place for place, cell in cells.items() if cell.picture} == {(0, 2)}
+    said = refused("StepwiseCompare", **inputs(digits, [entry(hosts("euler"), guider, skip="1, 4")], scales("1, 3")))
+    assert said.startswith("Compare Samplers: entries.entry_1 skips '4', and the columns are 1, 3.")
+
+
 @pytest.mark.parametrize("calls", [5, 12])
 def test_equal_calls_gives_each_as_many_steps_as_they_allow(digits, calls):
     """One more step would make more calls: of Heun 2n - 1 for n steps."""
