@@ -27,7 +27,7 @@ class Cell:
     evaluations  predictions of the network for one image: with CFG two for each call; at least 0
     seconds      how long it took, at least 0
     error        why there is no picture, or what is wrong with it
-    note         one line more, below the figures
+    note         one line more, below the figures; in the place of a picture where there is neither it nor an error
     Whatever is not known stays None or empty.
     """
 

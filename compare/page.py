@@ -87,7 +87,7 @@ def row_of(rows: Axis, columns: Axis, row: int, cells: Cells) -> str:
 
 def cell_of(rows: Axis, columns: Axis, row: int, column: int, cell: Cell | None) -> str:
     """One place of the table. A picture is a button, and so can be reached with the keyboard."""
-    where = f"{rows.labels[row]} · {columns.labels[column]}"
+    where = " · ".join(", ".join(label.splitlines()) for label in (rows.labels[row], columns.labels[column]))
     if cell is None:
         return '<td><p class="none">not run</p></td>'
     sorts = {"calls": cell.calls, "evaluations": cell.evaluations, "seconds": cell.seconds}
@@ -99,7 +99,7 @@ def cell_of(rows: Axis, columns: Axis, row: int, column: int, cell: Cell | None)
     if cell.error:
         inside.append(f'<p class="error">{escaped(cell.error)}</p>')
     elif cell.picture is None:
-        inside.append('<p class="none">no picture</p>')
+        inside.append(f'<p class="none">{escaped(cell.note or "no picture")}</p>')
     said = [f'<b class="where">{escaped(where)}</b>', *(f"<span>{escaped(each)}</span>" for each in lines(cell))]
     inside.append(f"<figcaption>{''.join(said)}</figcaption>")
     return f'<td><figure data-row="{row}" data-column="{column}"{data}>{"".join(inside)}</figure></td>'
@@ -108,7 +108,8 @@ def cell_of(rows: Axis, columns: Axis, row: int, column: int, cell: Cell | None)
 def lines(cell: Cell) -> list[str]:
     """What stands below a picture; a number stays beside its word."""
     together = cell.figures().replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
-    return [each for each in (together, cell.note) if each]
+    shown = cell.note if cell.picture is not None or cell.error else ""
+    return [each for each in (together, shown) if each]
 
 
 def escaped(text: str) -> str:

@@ -3,6 +3,8 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import demo, emoji, mixture, plans, report, sigmas, state
+from . import demo, emoji, sigmas, state
+from .compare import StepwiseCompare, StepwiseCompareEntry
 from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
@@ -15,6 +17,7 @@ from .samplers import solver_nodes
 from .schedules import StepwiseNamedSchedule, schedule_nodes
 from .shared.conversion import serve_conversion
 from .shared.preview import serve_previews
+from .shared.served import serve_pages
 from .shared.sockets import with_checked_inputs
 
 
@@ -34,6 +37,8 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwisePlanTable,
         StepwisePlotSigmas,
         *report.NODES,
+        StepwiseCompareEntry,
+        StepwiseCompare,
         *state.NODES,
         *plans.NODES,
         *emoji.NODES,
@@ -48,6 +53,7 @@ class StepwiseExtension(ComfyExtension):
         serve_previews()
         serve_states()
         serve_conversion()
+        serve_pages()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return all_nodes()

@@ -8,21 +8,10 @@ from torch import Tensor
 from ..samplers.parameters import quoted
 from .host.digits import NO_CLASS, VARIANTS, digits_model, digits_vae, label_embeddings
 from .host.small_models import host_model
+from .shared.images import image_grid
 
 # `host_model` was here, and scripts find it here.
 __all__ = ["NODES", "StepwiseDigit", "StepwiseDigitsModel", "StepwiseImageGrid", "host_model"]
-
-
-def image_grid(images: Tensor, columns: int, gap: int) -> Tensor:
-    """`[B, H, W, C]` -> `[1, rows * (H + gap) - gap, columns * (W + gap) - gap, C]`, row by row; empty places are 0."""
-    count, height, width, channels = images.shape
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    grid = images.new_zeros(rows * columns, height + gap, width + gap, channels)
-    grid[:count, :height, :width] = images
-    grid = grid.view(rows, columns, height + gap, width + gap, channels).transpose(1, 2)
-    grid = grid.reshape(1, rows * (height + gap), columns * (width + gap), channels)
-    return grid[:, : grid.shape[1] - gap, : grid.shape[2] - gap]
 
 
 def parse_labels(text: str) -> list[int]:

@@ -1,6 +1,5 @@
 """One node for what takes four: guider, noise, schedule and solver, with KSampler's inputs."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from .shared.inputs import (
     STEP_OUTPUTS,
     STEPS_INPUTS,
     WINDOW_INPUTS,
+    chosen,
     required,
     schedule_widgets,
 )
@@ -243,15 +243,6 @@ def guider_of(model: Any, positive: Any, negative: Any, cfg: float) -> Predictio
     guider.set_cfg(cfg)
     guider.set_conds(positive, negative)
     return guider
-
-
-def chosen(name: str, known: Mapping[str, Any], value: Any) -> tuple[Any, dict[str, Any]]:
-    """What a dynamic choice names, and the settings that came with it; what did not come has its default."""
-    given = dict(value) if isinstance(value, dict) else {name: value}
-    key = given.pop(name, None)
-    if not isinstance(key, str) or key not in known:
-        raise InputError(name, f"is {key!r}", f"choose one of {', '.join(known)}")
-    return known[key], {each: setting for each, setting in given.items() if setting is not None}
 
 
 def levels(

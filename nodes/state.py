@@ -40,7 +40,7 @@ class StepwiseSaveState(io.ComfyNode):
     @classmethod
     def execute(cls, state, filename_prefix) -> io.NodeOutput:
         with named("Save State"):
-            saved = folders.save(files.to_bytes(state, files.about(cls.hidden)), filename_prefix)
+            _, saved = folders.save_new(files.to_bytes(state, files.about(cls.hidden)), filename_prefix)
         return io.NodeOutput(saved, ui=ui.PreviewText(saved))
 
 

@@ -1,6 +1,7 @@
 """The seeds of the images of a batch, their starting noise, and what samplers add on the way."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,18 @@ def seed_of(noise: Any) -> int:
         problem = f"has the seed {quoted(seed)}, and a seed is a whole number"
         raise InputError("noise", problem, "wire Noise (Stepwise) or RandomNoise")
     return seed
+
+
+def reseeded(noise: Any, seed: int) -> Any:
+    """A NOISE like this one, whose first image has this seed. Raises InputError for one that has none."""
+    if isinstance(noise, SeededNoise):
+        rest = (noise.variation_seed, noise.variation_strength, noise.starts)
+        return SeededNoise(seed, noise.seed_step, (), *rest)
+    if getattr(noise, "seed", None) is None:
+        raise InputError("noise", "has no seed to change", "wire Noise (Stepwise) or RandomNoise")
+    made = copy(noise)
+    made.seed = seed
+    return made
 
 
 def components_of(samples: Any) -> list[torch.Tensor]:

@@ -94,7 +94,21 @@ def is_possible(name: str) -> bool:
         return False
 
 
-def save_places(filename_prefix: str) -> Iterator[tuple[Path, str]]:
+def save_new(data: bytes, filename_prefix: str, suffix: str = SUFFIX, stem: str = STEM) -> tuple[Path, str]:
+    """Writes a file under the first number that nobody has, whoever else saves at the same time; it and its name."""
+    for file, name in save_places(filename_prefix, suffix, stem):
+        try:
+            checkpoint.write(file, data, new=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            problem = f"leads to {file.parent}, where nothing can be written ({error.strerror})"
+            raise InputError("filename_prefix", problem, cure_of(error)) from None
+        return file, name
+    raise AssertionError("numbers do not end")
+
+
+def save_places(filename_prefix: str, suffix: str = SUFFIX, stem: str = STEM) -> Iterator[tuple[Path, str]]:
     """Files to save under by the host's rule, from the first free number on, with their names as `listed` has them.
 
     Raises InputError for a prefix that leads out of the output folder, or to names that would not be listed.
@@ -104,13 +118,13 @@ def save_places(filename_prefix: str) -> Iterator[tuple[Path, str]]:
         raise InputError("filename_prefix", problem, "write it with letters, numbers and / alone")
     head, tail = os.path.split(filename_prefix)
     # The host would give the file the name of its folder.
-    prefix = os.path.join(head, STEM) if tail in ("", ".") else filename_prefix
+    prefix = os.path.join(head, stem) if tail in ("", ".") else filename_prefix
     folder, stem, number, subfolder = save_path(prefix, filename_prefix)
     if stem.startswith("."):
         problem = f"is {quoted(filename_prefix)}, and files whose name begins with a dot are not listed"
         raise InputError("filename_prefix", problem, "begin the name with a letter")
     while True:
-        file = Path(folder, f"{stem}_{number:05}_{SUFFIX}")
+        file = Path(folder, f"{stem}_{number:05}_{suffix}")
         if not os.path.lexists(file):
             yield file, f"{Path(subfolder, file.name).as_posix()} [output]"
         number += 1
@@ -128,17 +142,3 @@ def save_path(prefix: str, typed: str) -> tuple[str, str, int, str]:
         problem = f"is {quoted(typed)}, which leads out of ComfyUI's output folder"
         cure = "give a name without .., without a drive, and no folder that is a link to another place"
         raise InputError("filename_prefix", problem, cure) from None
-
-
-def save(data: bytes, filename_prefix: str) -> str:
-    """Writes a file under the first number that nobody has, whoever else saves at the same time; its name."""
-    for file, name in save_places(filename_prefix):
-        try:
-            checkpoint.write(file, data, new=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            problem = f"leads to {file.parent}, where nothing can be written ({error.strerror})"
-            raise InputError("filename_prefix", problem, cure_of(error)) from None
-        return name
-    raise AssertionError("numbers do not end")

@@ -1,10 +1,13 @@
 """Inputs and outputs that several nodes have."""
 
+from collections.abc import Mapping
 from copy import copy
 from inspect import signature
+from typing import Any
 
 from comfy_api.latest import io
 
+from ...samplers.parameters import InputError
 from ...samplers.registry import Schedule
 from ...samplers.schedules import karras, trained_sigmas
 from .schema import StateType, from_socket, later_last, widgets
@@ -98,3 +101,12 @@ def schedule_widgets(schedule: Schedule) -> list[io.Input]:
         if each.id == schedule.counts:
             each.extra_dict |= from_socket("latent")
     return later_last(made)
+
+
+def chosen(name: str, known: Mapping[str, Any], value: Any) -> tuple[Any, dict[str, Any]]:
+    """What a dynamic choice names, and the settings that came with it; what did not come has its default."""
+    given = dict(value) if isinstance(value, dict) else {name: value}
+    key = given.pop(name, None)
+    if not isinstance(key, str) or key not in known:
+        raise InputError(name, f"is {key!r}", f"choose one of {', '.join(known)}")
+    return known[key], {each: setting for each, setting in given.items() if setting is not None}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from comfy_api.latest import io
 from comfy_extras import nodes_custom_sampler as core
+from stepwise.nodes.host.digits import digits_vae
 from stepwise.nodes.host.levels import read_sigmas
 from stepwise.samplers.parameters import InputError, quoted
 from toy_models import Latent5D, SmoothNet, call, nodes_by_id, prompt, refused, sample, toy_model
@@ -340,6 +341,7 @@ def stand_ins(node_id, but):
         "LATENT": inputs["latent_image"],
         "IMAGE": torch.zeros(1, 8, 8, 3),
         "STEPWISE_PREDICTION": call("StepwisePrediction", conditioning=prompt(0.1))[0],
+        "VAE": digits_vae(),
     }
     schema = nodes_by_id()[node_id].define_schema()
     return {

@@ -1,6 +1,6 @@
 """The example workflows, each described once."""
 
-from . import exact, first, guidance, plans, schedules, solvers, states
+from . import compare, exact, first, guidance, plans, schedules, solvers, states
 
 WORKFLOWS = (
     first.first_picture,
@@ -34,4 +34,5 @@ WORKFLOWS = (
     exact.sampler_report,
     plans.fit_a_plan,
     plans.load_a_recipe,
+    compare.compare_samplers,
 )
