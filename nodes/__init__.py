@@ -3,7 +3,6 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import demo, emoji, mixture, plans, report, sigmas, state
-from . import demo, emoji, sigmas, state
 from .compare import StepwiseCompare, StepwiseCompareEntry
 from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
