@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, emoji, mixture, plans, report, sigmas, state
+from . import demo, emoji, mixture, report, sigmas, state
 from .compare import StepwiseCompare, StepwiseCompareEntry
 from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
@@ -39,7 +39,6 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwiseCompareEntry,
         StepwiseCompare,
         *state.NODES,
-        *plans.NODES,
         *emoji.NODES,
         *demo.NODES,
         *mixture.NODES,

@@ -11,7 +11,6 @@ StateType = io.Custom("STEPWISE_STATE")
 GuidanceType = io.Custom("STEPWISE_GUIDANCE")
 PredictionType = io.Custom("STEPWISE_PREDICTION")
 PerturbationType = io.Custom("STEPWISE_PERTURBATION")
-PlanType = io.Custom("STEPWISE_PLAN")
 CompareEntryType = io.Custom("STEPWISE_COMPARE_ENTRY")
 
 # Inputs that nodes got after they were first there, in that order. Saved workflows know widgets by their position and
