@@ -63,11 +63,11 @@ def trained_of(model_sampling: Any) -> Trained:
     return Trained(path_of(model_sampling), levels, shift)
 
 
-def core_interval(model_sampling: Any, params: Mapping[str, Value]) -> tuple[float, ...]:
+def core_interval(model_sampling: Any, params: Mapping[str, Value]) -> tuple[float, float] | None:
     """The levels at 20 % and 80 % of the model's own time, between which ComfyUI's sa_solver adds noise; nothing where
     nobody asks and they would have to be read back from the device."""
     if path_of(model_sampling) is not FLOW and params.get("interval") != "core":
-        return ()
+        return None
     high, low = (float(model_sampling.percent_to_sigma(part)) for part in SA_INTERVAL)
     return high, low
 

@@ -92,7 +92,7 @@ def fresh(
         raise InputError("latent_image", MASKED, UNMASK)
     made = read_noise(noise, latent)
     solver, settings = (sampler.solver.name, sampler.settings) if isinstance(sampler, PlanSampler) else ("other", {})
-    between = core_interval(sampling_of(guider.model_patcher), settings)
+    core_from, core_to = core_interval(sampling_of(guider.model_patcher), settings) or (0.0, 0.0)
     held = HeldRun(
         solver,
         settings,
@@ -107,7 +107,8 @@ def fresh(
         model=family_of_all(guider),
         highest=float(sampling_of(guider.model_patcher).sigma_max),
         below=below_one(sampling_of(guider.model_patcher)),
-        **dict(zip(("core_from", "core_to"), between, strict=False)),
+        core_from=core_from,
+        core_to=core_to,
         **asdict(image_seeds(noise, latent)),
     )
     if start_step < held.steps and (said := remark(latent_image, is_noisy(made), sigmas[start_step])):

@@ -124,10 +124,9 @@ DIFFUSERS: tuple[Twin, ...] = (
             "corrector_order": 1,
             "sde_start": 20000.0,
             "sde_end": 0.0,
-            "final_order": "falling",
         },
         VE,
-        "All steps but the one to 0.",
+        "Its own schedule ends at the lowest level of the model.",
         MORE + "test_sa_solver",
     ),
     *(
