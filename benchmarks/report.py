@@ -136,15 +136,15 @@ def main() -> None:
     lines = {}
     for group, samplers in groups.items():
         chosen = [(name, sampler) for name, sampler in samplers() if not given.names or name in given.names]
-        reports = [
-            read(file_of(given.page, name)) if given.page else reported(name, sampler) for name, sampler in chosen
-        ]
-        for report in reports:
+        reports = []
+        for name, sampler in chosen:
+            report = read(file_of(given.page, name)) if given.page else reported(name, sampler)
+            reports.append(report)
             if given.names:
                 print(report.text())
             if given.json:
                 given.json.mkdir(parents=True, exist_ok=True)
-                file_of(given.json, report.name).write_text(json.dumps(report.data(), indent=1), encoding="utf-8")
+                file_of(given.json, name).write_text(json.dumps(report.data(), indent=1), encoding="utf-8")
         lines[group] = table(HEAD, [row(report) for report in reports])
         print(lines[group])
     if not given.names and not given.packs:

@@ -163,4 +163,5 @@ def writes(sampler: Sampler, path: Path) -> list[int]:
     sigmas = row(whole(path, STEPS))
     before = sigmas.clone()
     sampler(path, positions(MIXTURE, path), *start_of(x[:2], path, TOP[path]), sigmas, SEED)
-    return (sigmas != before).nonzero().flatten().tolist()
+    changed = sigmas != before
+    return [place for place in range(len(changed)) if bool(changed[place])]

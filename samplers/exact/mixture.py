@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ class Mixture:
         parts /= parts.sum(axis=1, keepdims=True)
         found = np.einsum("bk,kd->bd", parts, means * (1.0 - alpha * shrunk)[:, None])
         found += np.einsum("bk,k->b", parts, shrunk)[:, None] * flat
-        return torch.from_numpy(found).reshape(x.shape).to(x.dtype)
+        return torch.as_tensor(found).reshape(x.shape).to(x.dtype)
 
     def denoiser(self, path: Path) -> Denoiser:
         return lambda x, sigma: self.denoised(path, x, sigma)
@@ -100,18 +100,18 @@ class Mixture:
         self, path: Path, x: Tensor, sigma_from: float, sigma_to: float, tolerance: float = 1e-12
     ) -> Callable[[float], Tensor]:
         """The exact x of the probability-flow ODE as a function of sigma, by DOP853 in u = log sigma: dx/du = x - D."""
-        from scipy.integrate import solve_ivp  # pyright: ignore[reportMissingTypeStubs]
+        from scipy import integrate  # pyright: ignore[reportMissingTypeStubs]
 
         def slope(u: float, flat: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            state = torch.from_numpy(flat).reshape(x.shape)
+            state = torch.as_tensor(flat).reshape(x.shape)
             return (state - self.denoised(path, state, float(np.exp(u)))).numpy().ravel()
 
         span = np.log(sigma_from), np.log(sigma_to)
-        solved: Any = solve_ivp(
+        solved: Any = cast(Any, integrate).solve_ivp(
             slope, span, x.numpy().ravel(), "DOP853", dense_output=True, rtol=tolerance, atol=tolerance
         )
         assert solved.success, solved.message
-        return lambda sigma: torch.from_numpy(solved.sol(np.log(sigma))).reshape(x.shape)
+        return lambda sigma: torch.as_tensor(solved.sol(np.log(sigma))).reshape(x.shape)
 
 
 def gaussian(mean: float, variance: float, dimensions: int = 1) -> Mixture:

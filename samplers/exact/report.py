@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from ..path import FLOW, VE, Path
 from . import findings
@@ -51,7 +51,7 @@ class Report:
 
     def data(self) -> dict[str, Any]:
         """For JSON: no number in it is infinite or NaN."""
-        made = {"name": self.name, "findings": [asdict(each) for each in self.findings]}
+        made: dict[str, Any] = {"name": self.name, "findings": [asdict(each) for each in self.findings]}
         for key, points in (("errors", self.points), ("euler", self.euler)):
             made[key] = {path: [asdict(point) for point in found] for path, found in points.items()}
         return plain(made)
@@ -59,9 +59,9 @@ class Report:
 
 def plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in cast(dict[Any, Any], value).items()}
     if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
+        return [plain(each) for each in cast(list[Any], value)]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
