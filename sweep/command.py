@@ -118,7 +118,7 @@ def plan(known: argparse.Namespace) -> int:
     for axis in cells.sweep.axes:
         shown = ", ".join(map(export.label, axis.values[:6])) + (", .." if len(axis.values) > 6 else "")
         print(f"{axis.name:16} {len(axis.values):6}  {shown}  -> {', '.join(axis.inputs)}")
-    if cells.parts:
+    if cells.sweep.split is not None:
         print(f"{'part':16} {len(cells.parts):6}  of {cells.parts[-1][1]} pictures, {cells.sweep.split.by} in each")
     print(f"{len(cells)} cells, {calls} model calls, on {len(hosts)} {'host' if len(hosts) == 1 else 'hosts'}")
     return DONE

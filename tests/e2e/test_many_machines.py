@@ -130,4 +130,5 @@ def test_a_batch_in_parts_is_the_batch(server, tmp_path):
 def sde(server):
     """The widgets of DPM++ 2M SDE, as the editor fills them in; it draws noise on the way."""
     declared = server.get("/object_info/StepwiseDPMpp2MSDE")["StepwiseDPMpp2MSDE"]["input"]["required"]
-    return {name: told[1]["default"] for name, told in declared.items() if "default" in told[1]}
+    first = {name: told[1]["options"][0] for name, told in declared.items() if "options" in told[1]}
+    return first | {name: told[1]["default"] for name, told in declared.items() if "default" in told[1]}
