@@ -129,7 +129,6 @@ class Driver:
         self.workers = max(width, 1)
         counts = store.counts()
         self.progress = Progress(counts["cells"], counts["finished"], counts["calls"], counts["calls_done"])
-        self.progress.workers = len(client.scheduler_info(-1)["workers"])
         self.keys: dict[str, str] = {}
         self.names: dict[str, str] = {}
         self.learning: asyncio.Task[None] | None = None
@@ -143,6 +142,9 @@ class Driver:
 
     async def drive(self) -> Progress:
         """Runs what is missing; returns when each cell is finished or has failed."""
+        await self.learn()
+        self.progress.workers = len(self.names)
+        self.workers = max(self.workers, len(self.names))
         self.client.subscribe_topic("all", self.noticed)
         queue = await Queue(task.news(self.sweep), client=self.client, maxsize=64)
         news = asyncio.create_task(self.listen(queue))
