@@ -267,7 +267,7 @@ class Driver:
             self.progress.workers -= 1
             if not told.get("expected"):
                 under = next((self.keys[name] for name in told.get("processing-tasks", ()) if name in self.keys), "")
-                self.store.note(self.names.get(told["worker"], told["worker"]), under, "its worker ended")
+                self.store.note(self.names.get(str(told["worker"]), str(told["worker"])), under, "its worker ended")
         else:
             return
         self.tell(self.progress)
