@@ -59,6 +59,7 @@ def scale(cells: int) -> None:
                     workers = run.workers()
                     spent = [sum(each.cpu_times()[:2]) for each in (driver, *workers)]
                     samples.append((done, driver.memory_info().rss / 2**20, spent[0], sum(spent[1:])))
+                    print(f"after {done} cells: driver {samples[-1][1]:.0f} MiB, {spent[0]:.0f} s", flush=True)
             time.sleep(0.2)
         run.ended()
         with Store(run.folder) as store:
@@ -73,7 +74,6 @@ def scale(cells: int) -> None:
     print(f"driver, processor time a cell               {1e3 * (last[2] - first[2]) / count:6.1f} ms")
     print(f"worker, processor time a cell               {1e3 * (last[3] - first[3]) / count:6.1f} ms")
     print(f"database, bytes a cell                      {size:6.0f}")
-    print("driver's memory, MiB, after so many cells   " + ", ".join(f"{n}: {mib:.0f}" for n, mib, *_ in samples))
 
 
 def len_of(run: Run) -> int:

@@ -52,7 +52,7 @@ class Cells:
         self.problems: list[str] = []
         self.check_workflow()
         self.places = {axis.name: self.places_of(axis) for axis in sweep.axes}
-        self.parts = self.parts_of(sweep.split) if sweep.split else ()
+        self.parts: tuple[tuple[int, int], ...] = self.parts_of(sweep.split) if sweep.split else ()
         for axis in sweep.axes:
             self.check_values(axis)
         if self.problems:

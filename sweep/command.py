@@ -118,7 +118,7 @@ def plan(known: argparse.Namespace) -> int:
     for axis in cells.sweep.axes:
         shown = ", ".join(map(export.label, axis.values[:6])) + (", .." if len(axis.values) > 6 else "")
         print(f"{axis.name:16} {len(axis.values):6}  {shown}  -> {', '.join(axis.inputs)}")
-    if cells.parts:
+    if cells.sweep.split is not None:
         print(f"{'part':16} {len(cells.parts):6}  of {cells.parts[-1][1]} pictures, {cells.sweep.split.by} in each")
     print(f"{len(cells)} cells, {calls} model calls, on {len(hosts)} {'host' if len(hosts) == 1 else 'hosts'}")
     return DONE
@@ -156,8 +156,7 @@ def asyncio_run(store: Store, hosts: Sequence[str], known: argparse.Namespace) -
     async def driven() -> Any:
         cluster = joined(known.scheduler, security(known)) if known.scheduler else embedded(hosts)
         async with cluster as client:
-            width = len(client.scheduler_info(-1)["workers"]) if known.scheduler else len(hosts)
-            return await Driver(store, client, width, options, line.tell).drive()
+            return await Driver(store, client, 1 if known.scheduler else len(hosts), options, line.tell).drive()
 
     try:
         done = asyncio.run(driven())
@@ -228,7 +227,10 @@ def security(known: argparse.Namespace) -> Any:
     if not known.scheduler.startswith("tls:"):
         return None
     files = {"tls_ca_file": known.tls_ca, "tls_client_cert": known.tls_cert, "tls_client_key": known.tls_key}
-    return Security(require_encryption=True, **{name: file for name, file in files.items() if file})
+    made = Security(require_encryption=True, **{name: file for name, file in files.items() if file})
+    if made.get_connection_args("client").get("ssl_context") is None:
+        raise BadSweep("tls:// needs certificates: name them with --tls-ca, --tls-cert and --tls-key.")
+    return made
 
 
 def status(known: argparse.Namespace) -> int:

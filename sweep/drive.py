@@ -74,30 +74,21 @@ class Progress:
 
 
 Tell = Callable[[Progress], None]
+# Dask's client and what it gives, asynchronous: its types do not tell that from the other way.
+Engine = Any
 
 
 @asynccontextmanager
-async def embedded(hosts: Sequence[str]) -> AsyncIterator[Client]:
+async def embedded(hosts: Sequence[str]) -> AsyncIterator[Engine]:
     """A cluster in this process, on the loopback interface, with a worker process for each server."""
     # Dask says at length what the fault log says in a line.
     logging.getLogger("distributed").setLevel(SILENT)
     with dask.config.set(QUIET):
         scheduler = Scheduler(host="127.0.0.1", port=0, dashboard=False, allowed_failures=MOST_DEATHS)
         async with scheduler:
-            nannies = [
-                Nanny(
-                    scheduler.address,
-                    name=url,
-                    nthreads=1,
-                    resources={task.GPU: 1},
-                    memory_limit=0,
-                    silence_logs=SILENT,
-                    dashboard=False,
-                    host="127.0.0.1",
-                    preload=[f"{__package__}.worker"],
-                )
-                for url in hosts
-            ]
+            given: dict[str, Any] = {"nthreads": 1, "resources": {task.GPU: 1}, "preload": [f"{__package__}.worker"]}
+            given |= {"host": "127.0.0.1", "dashboard": False, "memory_limit": 0, "silence_logs": SILENT}
+            nannies = [Nanny(scheduler.address, name=url, **given) for url in hosts]
             # A worker joins when its server answers, which nobody waits for here.
             starts = [asyncio.create_task(begun(nanny)) for nanny in nannies]
             try:
@@ -115,7 +106,7 @@ async def begun(nanny: Nanny) -> None:
 
 
 @asynccontextmanager
-async def joined(address: str, security: Security | None) -> AsyncIterator[Client]:
+async def joined(address: str, security: Security | None) -> AsyncIterator[Engine]:
     """A cluster that people have."""
     async with Client(address, security=security, asynchronous=True, set_as_default=False) as client:
         yield client
@@ -124,12 +115,11 @@ async def joined(address: str, security: Security | None) -> AsyncIterator[Clien
 class Driver:
     """One run over the missing cells of a result folder."""
 
-    def __init__(self, store: Store, client: Client, width: int, options: Options, tell: Tell) -> None:
+    def __init__(self, store: Store, client: Engine, width: int, options: Options, tell: Tell) -> None:
         self.store, self.client, self.options, self.tell = store, client, options, tell
         self.workers = max(width, 1)
         counts = store.counts()
         self.progress = Progress(counts["cells"], counts["finished"], counts["calls"], counts["calls_done"])
-        self.progress.workers = len(client.scheduler_info(-1)["workers"])
         self.keys: dict[str, str] = {}
         self.names: dict[str, str] = {}
         self.learning: asyncio.Task[None] | None = None
@@ -143,8 +133,11 @@ class Driver:
 
     async def drive(self) -> Progress:
         """Runs what is missing; returns when each cell is finished or has failed."""
+        await self.learn()
+        self.progress.workers = len(self.names)
+        self.workers = max(self.workers, len(self.names))
         self.client.subscribe_topic("all", self.noticed)
-        queue = await Queue(task.news(self.sweep), client=self.client, maxsize=64)
+        queue: Engine = await Queue(task.news(self.sweep), client=self.client, maxsize=64)
         news = asyncio.create_task(self.listen(queue))
         cells = self.store.missing()
         try:
@@ -244,7 +237,7 @@ class Driver:
 
     # What workers and the engine tell on the way.
 
-    async def listen(self, queue: Queue) -> None:
+    async def listen(self, queue: Engine) -> None:
         while True:
             message = json.loads(await queue.get())
             if "fault" in message:
@@ -258,7 +251,8 @@ class Driver:
         key, node = message["key"], message["node"]
         states = self.carried.setdefault(key, {})
         states[node] = {"node": node, "step": message["step"], "state": message["state"]}
-        await Variable(task.last_state(key), client=self.client).set(json.dumps(list(states.values())))
+        last: Engine = Variable(task.last_state(key), client=self.client)
+        await last.set(json.dumps(list(states.values())))
         with self.writing():
             self.store.carry(key, node, message["step"], message["host"], base64.b64decode(message["state"]))
 
@@ -273,7 +267,7 @@ class Driver:
             self.progress.workers -= 1
             if not told.get("expected"):
                 under = next((self.keys[name] for name in told.get("processing-tasks", ()) if name in self.keys), "")
-                self.store.note(self.names.get(told["worker"], told["worker"]), under, "its worker ended")
+                self.store.note(self.names.get(str(told["worker"]), str(told["worker"])), under, "its worker ended")
         else:
             return
         self.tell(self.progress)

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..convert import widgets
 from ..convert.files import is_editor, is_prompt
-from ..convert.table import known
+from .schema import Nodes
 from .values import BadSweep
 
 Prompt = dict[str, Any]
@@ -23,21 +22,23 @@ def prompt_of(workflow: dict[str, Any], info: Mapping[str, Any]) -> Prompt:
         raise BadSweep(f"workflow: {error}") from None
     if not is_prompt(made):
         raise BadSweep("workflow: it has no node that could run.")
-    return {number: drawn(number, node, workflow) for number, node in made.items()}
+    return {number: drawn(number, node, workflow, Nodes(info)) for number, node in made.items()}
 
 
-def drawn(number: str, node: Prompt, workflow: Mapping[str, Any]) -> Prompt:
+def drawn(number: str, node: Prompt, workflow: Mapping[str, Any], nodes: Nodes) -> Prompt:
     """A node with what was drawn on it, such as a curve: comfy-cli puts the default in its place."""
-    raw = in_editor(workflow, number)
-    values = raw.get("widgets_values")
-    if not isinstance(values, list) or not any(isinstance(each, dict) for each in values):
+    values = in_editor(workflow, number).get("widgets_values")
+    missed = [each for each in values if isinstance(each, dict)] if isinstance(values, list) else []
+    if not missed:
         return node
-    if not known(node["class_type"]):
+    declared = nodes.inputs(node["class_type"], node["inputs"])
+    names = [name for name, one in declared.items() if one.typed and not one.plain]
+    if len(names) != len(missed):
         told = f"node {number} ({node['class_type']}) holds what only the page can read"
         raise BadSweep(f"workflow: {told}; save it with Export (API), and name that file.")
-    inputs, _ = widgets.read(raw)
-    missed = {name: value for name, value in inputs.items() if isinstance(value, dict)}
-    return {**node, "inputs": {**node["inputs"], **missed}}
+    wired = {name for name in names if isinstance(node["inputs"].get(name), list)}
+    values = {name: value for name, value in zip(names, missed, strict=True) if name not in wired}
+    return {**node, "inputs": {**node["inputs"], **values}}
 
 
 def in_editor(workflow: Mapping[str, Any], number: str) -> Mapping[str, Any]:

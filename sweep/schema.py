@@ -25,10 +25,14 @@ class Input:
         return self.choices[0] if self.choices else None
 
     @property
+    def plain(self) -> bool:
+        """Whether it is a number, a text, yes or no, or a choice."""
+        return self.choices is not None or self.kind in ("INT", "FLOAT", "BOOLEAN", "STRING")
+
+    @property
     def typed(self) -> bool:
         """Whether it is a value, not only a socket."""
-        plain = self.choices is not None or self.kind in ("INT", "FLOAT", "BOOLEAN", "STRING")
-        return (plain or "default" in self.about) and not self.about.get("forceInput")
+        return (self.plain or "default" in self.about) and not self.about.get("forceInput")
 
     def refusal(self, value: Any, prompt: Mapping[str, Any]) -> str:
         """Why it does not take a value; "" where it does. A wire is written as in a prompt, [node, output]."""

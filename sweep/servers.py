@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from .host import Host
 from .values import BadSweep
@@ -52,7 +53,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def begun(command: list[str], folder: Path, log: Path) -> "subprocess.Popen[bytes]":
+def begun(command: list[str], folder: Path, log: Path) -> "subprocess.Popen[Any]":
     """In a session of its own, so that Ctrl-C reaches this process alone; on Linux it ends when this process is
     killed."""
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
@@ -62,7 +63,7 @@ def begun(command: list[str], folder: Path, log: Path) -> "subprocess.Popen[byte
         return subprocess.Popen([*prefix, *command], cwd=folder, start_new_session=True, **streams)
 
 
-def wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait(url: str, process: "subprocess.Popen[Any]", log: Path) -> None:
     host, deadline = Host(url), time.monotonic() + PATIENCE
     while not host.answers():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -71,7 +72,7 @@ def wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
         time.sleep(0.2)
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[Any]") -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGINT)
         try:

@@ -83,8 +83,9 @@ def made(task: Mapping[str, Any], host: Host) -> dict[str, Any]:
 
 def known(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The last autosaves of the cell: those of its last turn with another worker, or those of the result folder."""
+    last: Any = Variable(last_state(task["key"]), client=get_client())
     try:
-        return json.loads(Variable(last_state(task["key"]), client=get_client()).get(timeout=0.001))
+        return json.loads(last.get(timeout=0.001))
     except TimeoutError:
         return task["states"]
 

@@ -53,8 +53,9 @@ def ranged(given: Any) -> tuple[int | float, ...]:
 
     They are decimal fractions as written: 0 to 1 by 0.1 has 0.3 in it, not 0.30000000000000004.
     """
-    names = ("from", "to", "step")
-    parts = dict(zip(names, given, strict=False)) if isinstance(given, list) and len(given) == 3 else given
+    parts: Any = given
+    if isinstance(given, list) and len(given) == 3:
+        parts = dict(zip(("from", "to", "step"), given, strict=True))
     if not isinstance(parts, dict) or set(parts) not in ({"from", "to", "step"}, {"from", "to", "count"}):
         raise BadSweep(f"range is {given!r}; write [from, to, step], or from, to and step or count")
     if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in parts.values()):

@@ -17,8 +17,8 @@ from stepwise.sweep.file import read
 from stepwise.sweep.host import Host
 from stepwise.sweep.store import Store
 from stepwise.tests.e2e.conftest import COMFYUI
-from stepwise.tools.environment.server import PACK, Server, link
-from sweep_runs import NODE, STEPS, WORKFLOW, Run, axes, faults, killed_in_the_middle, latents, written
+from stepwise.tools.environment.server import Server
+from sweep_runs import STEPS, Run, axes, faults, killed_in_the_middle, latents, written
 
 CELLS, SEEDS = 60, 5
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,39 +95,3 @@ def test_workflows_of_the_editor_become_their_twins_of_the_api(server):
 def test_the_example_sweep_is_right(server):
     (file,) = (ROOT / "example_sweeps").glob("*.yaml")
     assert len(Cells(read(file), {server.url: Host(server.url).nodes()})) == 60
-
-
-def test_a_batch_in_parts_is_the_batch(server, tmp_path):
-    """Five pictures at once, and as two, two and one on a server that the command starts: each has its own seed."""
-    number = {"start_step": 0, "end_step": 10000}
-    wires = {"guider": ["9", 0], "noise": ["10", 0], "latent_image": ["4", 0], "sigmas": ["11", 0]}
-    guided = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "cfg": 3.0}
-    seeds = {"seed": 7, "seed_step": 3, "seeds": "", "variation_seed": 4, "variation_strength": 0.2}
-    levels = {"steps": 12, "sigma_min": 0.03, "sigma_max": 14.6, "rho": 7.0}
-    batch = WORKFLOW | {
-        "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 5}},
-        NODE: {"class_type": "StepwiseDPMpp2MSDE", "inputs": {**sde(server), **number, **wires}},
-        "9": {"class_type": "StepwiseCFGGuider", "inputs": guided},
-        "10": {"class_type": "StepwiseNoise", "inputs": seeds},
-        "11": {"class_type": "StepwiseKarrasSchedule", "inputs": levels},
-    }
-    base = tmp_path / "host"
-    for folder in ("custom_nodes", "input", "output", "user"):
-        (base / folder).mkdir(parents=True)
-    link(ROOT, base / "custom_nodes" / PACK)
-    its_own = ["--start", "cpu", "--comfyui", str(COMFYUI), "--with-options", f"--base-directory {base}"]
-    split = {"split": {"batch": "4.batch_size", "noise": "10", "by": 2}}
-    made = {}
-    for name, urls, options, more in (("whole", [server.url], [], {}), ("parts", [], its_own, split)):
-        guidance = {"cfg": {"input": "9.cfg", "values": [2.0]}}
-        with Run(written(tmp_path, name, batch, axes=guidance, **more), urls, *options) as run:
-            run.ended()
-        made[name] = torch.cat(list(latents(run.folder).values()))
-    assert made["whole"].shape[0] == 5
-    assert torch.equal(made["parts"], made["whole"])
-
-
-def sde(server):
-    """The widgets of DPM++ 2M SDE, as the editor fills them in; it draws noise on the way."""
-    declared = server.get("/object_info/StepwiseDPMpp2MSDE")["StepwiseDPMpp2MSDE"]["input"]["required"]
-    return {name: told[1]["default"] for name, told in declared.items() if "default" in told[1]}

@@ -191,3 +191,35 @@ def test_a_cluster_on_other_machines_needs_tls_or_a_word():
     for scheduler in ("tcp://rack:8786", "tcp://10.0.0.5:8786", "http://127.0.0.1:1", "rack:8786"):
         with pytest.raises(BadSweep):
             check_trust(scheduler, insecure=False)
+
+
+NOISE = {"seed": 7, "seed_step": 3, "seeds": "", "variation_seed": 40}
+
+
+@pytest.mark.parametrize("given", [NOISE, {**NOISE, "seed_step": 0}, {**NOISE, "seeds": "5, 1\n9 2;8"}])
+def test_pictures_of_a_split_batch_have_the_seeds_of_the_whole(made, given):
+    """Image i has seed + i * seed_step or the i-th of the list, and variation_seed + i, as Noise (Stepwise) says."""
+    numbers = {name: ["INT", {"default": 0, "min": 0}] for name in ("seed", "seed_step", "variation_seed")}
+    noise = {
+        "display_name": "Noise (Stepwise)",
+        "input": {"required": {**numbers, "seeds": ["STRING", {"default": ""}]}},
+    }
+    sizes = {"input": {"required": {"batch_size": ["INT", {"default": 1, "min": 1}]}}}
+    info = {**INFO, "StepwiseNoise": noise, "EmptyLatentImage": sizes}
+    prompt = {
+        **PROMPT,
+        "2": {"class_type": "EmptyLatentImage", "inputs": {"batch_size": 5}},
+        "3": {"class_type": "StepwiseNoise", "inputs": given},
+    }
+
+    def pictures(size, noise):
+        listed = [int(word) for word in noise["seeds"].replace(",", " ").replace(";", " ").split()]
+        seeds = listed or [noise["seed"] + place * noise["seed_step"] for place in range(size)]
+        assert len(seeds) == size
+        return [(seed, noise["variation_seed"] + place) for place, seed in enumerate(seeds)]
+
+    split = {"batch": "2.batch_size", "noise": "Noise (Stepwise)", "by": 2}
+    cells = list(made({"split": split}, prompt, {HOST: info}))
+    assert [cell.prompt["2"]["inputs"]["batch_size"] for cell in cells] == [2, 2, 1]
+    parts = [pictures(cell.prompt["2"]["inputs"]["batch_size"], cell.prompt["3"]["inputs"]) for cell in cells]
+    assert [each for part in parts for each in part] == pictures(5, given)
