@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import dask
+import dask.config
 from distributed import Client, Nanny, Queue, Scheduler, Security, Variable, as_completed
 
 from . import task
