@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, emoji, sigmas, state
+from . import by_hand, demo, emoji, sigmas, state
 from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
 from .inspect import StepwisePlanTable
@@ -16,6 +16,7 @@ from .schedules import StepwiseNamedSchedule, schedule_nodes
 from .shared.conversion import serve_conversion
 from .shared.preview import serve_previews
 from .shared.sockets import with_checked_inputs
+from .trajectory import StepwiseTrajectory
 
 
 def all_nodes() -> list[type[io.ComfyNode]]:
@@ -33,6 +34,8 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwiseDetail,
         StepwisePlanTable,
         StepwisePlotSigmas,
+        StepwiseTrajectory,
+        *by_hand.NODES,
         *state.NODES,
         *emoji.NODES,
         *demo.NODES,

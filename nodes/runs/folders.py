@@ -92,7 +92,7 @@ def is_possible(name: str) -> bool:
         return False
 
 
-def save_places(filename_prefix: str) -> Iterator[tuple[Path, str]]:
+def save_places(filename_prefix: str, suffix: str = SUFFIX) -> Iterator[tuple[Path, str]]:
     """Files to save under by the host's rule, from the first free number on, with their names as `listed` has them.
 
     Raises InputError for a prefix that leads out of the output folder, or to names that would not be listed.
@@ -108,10 +108,24 @@ def save_places(filename_prefix: str) -> Iterator[tuple[Path, str]]:
         problem = f"is {quoted(filename_prefix)}, and files whose name begins with a dot are not listed"
         raise InputError("filename_prefix", problem, "begin the name with a letter")
     while True:
-        file = Path(folder, f"{stem}_{number:05}_{SUFFIX}")
+        file = Path(folder, f"{stem}_{number:05}_{suffix}")
         if not os.path.lexists(file):
             yield file, f"{Path(subfolder, file.name).as_posix()} [output]"
         number += 1
+
+
+def save(data: bytes, filename_prefix: str, suffix: str = SUFFIX) -> str:
+    """Writes a file under the first number that nobody has, whoever else saves at the same time; its name."""
+    for file, name in save_places(filename_prefix, suffix):
+        try:
+            checkpoint.write(file, data, new=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            problem = f"leads to {file.parent}, where nothing can be written ({error.strerror})"
+            raise InputError("filename_prefix", problem, cure_of(error)) from None
+        return name
+    raise AssertionError("numbers do not end")
 
 
 def save_path(prefix: str, typed: str) -> tuple[str, str, int, str]:

@@ -28,7 +28,7 @@ GROUNDS = {"dark": ("#1f2023", "#e8e8ea", "#47494f"), "light": ("#ffffff", "#222
 DASHES = ("solid", "dashed", "dotted", "dashdot")
 MARKS = ("o", "s", "^", "D", "v", "P")
 MISSING = (
-    "Plot Sigmas draws with the package matplotlib, which is not installed. Install it into the Python that runs "
+    "Plots are drawn with the package matplotlib, which is not installed. Install it into the Python that runs "
     "ComfyUI: python -m pip install matplotlib"
 )
 
@@ -109,8 +109,8 @@ def check_exist(schedules: Sequence[tuple[str, str, tuple[float, ...]]], look: L
                 raise InputError(name, problem, "choose the path VE, wire this schedule's model, or plot sigma", index)
 
 
-def empty(look: Look) -> Drawing:
-    """Two axes, one over the other, without data."""
+def styled(look: Look, panels: int, heights: Sequence[float] | None = None) -> tuple[Any, Sequence[Any]]:
+    """A figure, and so many axes without data over each other, the steps in whole numbers below the last."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -122,8 +122,8 @@ def empty(look: Look) -> Drawing:
     figure = Figure(figsize=(look.width / 100, look.height / 100), dpi=100, facecolor=ground, layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(h_pad=0.006 * look.height / 50, w_pad=0.1, hspace=0.03)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    for axes in (above, below):
+    found = figure.subplots(panels, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    for axes in found:
         axes.set_facecolor(ground)
         axes.grid(True, color=grid, linewidth=line(look) * 0.4, linestyle="solid")
         axes.set_axisbelow(True)
@@ -131,9 +131,16 @@ def empty(look: Look) -> Drawing:
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(grid)
-    above.tick_params(labelbottom=False)
-    below.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=2))
-    text = {"color": ink, "fontsize": points(look) * 1.05}
+    for axes in found[:-1]:
+        axes.tick_params(labelbottom=False)
+    found[-1].xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=2))
+    return figure, found
+
+
+def empty(look: Look) -> Drawing:
+    """Two axes, one over the other, without data."""
+    figure, (above, below) = styled(look, 2, (3, 1))
+    text = {"color": GROUNDS[look.theme][1], "fontsize": points(look) * 1.05}
     above.set_ylabel({LOG: "sigma", LINEAR: "sigma", LOG_SNR: f"log-SNR ({look.path.value})"}[look.scale], **text)
     below.set_ylabel("step size", **text)
     below.set_xlabel("step", labelpad=1, **text)

@@ -11,6 +11,7 @@ StateType = io.Custom("STEPWISE_STATE")
 GuidanceType = io.Custom("STEPWISE_GUIDANCE")
 PredictionType = io.Custom("STEPWISE_PREDICTION")
 PerturbationType = io.Custom("STEPWISE_PERTURBATION")
+CleanType = io.Custom("STEPWISE_X0")
 
 # Inputs that nodes got after they were first there, in that order. Saved workflows know widgets by their position and
 # saved prompts by name, so these stand behind the others and may be missing.

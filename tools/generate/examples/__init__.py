@@ -1,6 +1,6 @@
 """The example workflows, each described once."""
 
-from . import first, guidance, schedules, solvers, states
+from . import first, guidance, schedules, seeing, solvers, states
 
 WORKFLOWS = (
     first.first_picture,
@@ -30,4 +30,6 @@ WORKFLOWS = (
     schedules.edit_schedule,
     solvers.every_solver,
     solvers.every_sampler,
+    seeing.filmstrips,
+    seeing.taken_apart,
 )
