@@ -8,13 +8,14 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..samplers.parameters import InputError
 from .host.latents import joined
 from .host.pictures import decoded
 from .host.previews import FIRST_IMAGE, PREVIEWS
 from .runs import run
 from .runs.autosave import Autosave
 from .runs.face import Face
-from .runs.folders import save
+from .runs.folders import check_prefix, save
 from .runs.trajectory import ALL, Recorder, Trajectory, chosen_steps
 from .runs.trajectory_text import csv, table
 from .shared.drawing import MISSING, Look
@@ -23,7 +24,7 @@ from .shared.inputs import HIDDEN, STEP_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS
 from .shared.messages import named
 from .shared.trajectory_plot import plotted
 
-NAME = "Trajectory"
+NAME, PREFIX = "Trajectory", "stepwise/trajectory"
 PANELS = (
     ("update", "update (rms)", True),
     ("turn", "turn (degrees)", False),
@@ -75,7 +76,7 @@ class StepwiseTrajectory(io.ComfyNode):
                 ),
                 io.String.Input(
                     "filename_prefix",
-                    default="stepwise/trajectory",
+                    default=PREFIX,
                     optional=True,
                     tooltip="Folder and beginning of the name of a CSV file in ComfyUI's output folder, with the "
                     "figures of every step and image; empty writes none.",
@@ -133,7 +134,7 @@ class StepwiseTrajectory(io.ComfyNode):
         vae=None,
         steps=ALL,
         previews=FIRST_IMAGE,
-        filename_prefix="",
+        filename_prefix=PREFIX,
         columns=10,
         theme="dark",
     ) -> io.NodeOutput:
@@ -141,11 +142,12 @@ class StepwiseTrajectory(io.ComfyNode):
         wired = (noise, latent_image, sigmas, state)
         with named(NAME):
             recorder = Recorder(chosen_steps(steps))
+            if filename_prefix.strip():
+                check_prefix(filename_prefix)
             window = (start_step, end_step, on_mismatch, autosave, face)
             output, denoised, held = run.sample(guider, sampler, *wired, *window, recorder, previews)
             seen = recorder.trajectory(guider, held)
-            text = table(seen)
-            file = save(csv(seen).encode(), filename_prefix, ".csv") if filename_prefix.strip() else ""
+        text, file = table(seen), saved(seen, filename_prefix, face)
         latents = [
             {"samples": joined(each) if each else last["samples"]}
             for each, last in ((seen.x, output), (seen.denoised, denoised))
@@ -153,6 +155,17 @@ class StepwiseTrajectory(io.ComfyNode):
         shown = film(seen, vae, columns, theme)
         made = (output, denoised, held, *latents, text, file, plot(seen, theme), shown)
         return io.NodeOutput(*made, ui={**face.after(held, state), "text": (text,)})
+
+
+def saved(seen: Trajectory, filename_prefix: str, face: Face) -> str:
+    """The name of the CSV file. A run that has been made is not lost where a disk is full."""
+    if not filename_prefix.strip():
+        return ""
+    try:
+        return save(csv(seen).encode(), filename_prefix, ".csv")
+    except InputError as error:
+        face.say(str(error))
+        return ""
 
 
 def film(seen: Trajectory, vae: Any, columns: int, theme: str) -> Tensor:
@@ -166,8 +179,9 @@ def film(seen: Trajectory, vae: Any, columns: int, theme: str) -> Tensor:
 
 def plot(seen: Trajectory, theme: str) -> Tensor:
     """The figures over the steps. A run that has been made is not lost for the want of a package that draws."""
-    steps = [row.step for row in seen.rows]
-    images = range(len(seen.rows[0].figures["update"]) if seen.rows else 0)
+    if not seen.rows:
+        return torch.zeros(1, 1, 1, 3)
+    steps, images = [row.step for row in seen.rows], range(len(seen.rows[0].figures["update"]))
     panels = [(title, values(seen, name, images), log) for name, title, log in PANELS]
     try:
         pixels = plotted(steps, panels, Look(theme=theme, height=768))

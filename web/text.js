@@ -4,7 +4,8 @@
 import { app } from "../../scripts/app.js"
 import { MARGIN, drawnWidget } from "./shared.js"
 
-const SPEAKERS = new Set(["StepwisePlanTable", "StepwiseCheckSigmas", "StepwiseInspectState", "StepwiseSaveState"])
+const TABLES = new Set(["StepwisePlanTable", "StepwiseTrajectory"])
+const SPEAKERS = new Set([...TABLES, "StepwiseCheckSigmas", "StepwiseInspectState", "StepwiseSaveState"])
 const WIDGET = "stepwise_text"
 const HEIGHT = 96 // at the least; the node's own height gives it more
 const WIDTH = 360
@@ -18,7 +19,7 @@ const STYLE = `
 
 function addText(node) {
     const element = document.createElement("textarea")
-    element.className = node.comfyClass === "StepwisePlanTable" ? "stepwise-text table" : "stepwise-text"
+    element.className = TABLES.has(node.comfyClass) ? "stepwise-text table" : "stepwise-text"
     element.readOnly = true
     element.spellcheck = false
     element.placeholder = "what it says, after a run"

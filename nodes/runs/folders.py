@@ -114,6 +114,11 @@ def save_places(filename_prefix: str, suffix: str = SUFFIX) -> Iterator[tuple[Pa
         number += 1
 
 
+def check_prefix(filename_prefix: str) -> None:
+    """Raises InputError for one that `save` would not take, before there is anything to save."""
+    next(save_places(filename_prefix))
+
+
 def save(data: bytes, filename_prefix: str, suffix: str = SUFFIX) -> str:
     """Writes a file under the first number that nobody has, whoever else saves at the same time; its name."""
     for file, name in save_places(filename_prefix, suffix):

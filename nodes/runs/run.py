@@ -17,7 +17,7 @@ from ..host.latents import packed, read_latent, read_noise, unpacked
 from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import below_one, family_of, family_of_all, path_of, sampling_of
 from ..host.onlooker import Watched
-from ..host.previews import FIRST_IMAGE, callback_of
+from ..host.previews import EVERY_IMAGE, FIRST_IMAGE, callback_of
 from ..host.sampler import MASKED, UNMASK, PlanRun, PlanSampler
 from ..host.seeds import component_sizes, image_seeds, seed_of
 from ..host.transfer import state_on
@@ -53,6 +53,7 @@ def sample(
     Raises InputError for an input that cannot be used, before the model is touched.
     """
     face = face or Face()
+    previews = EVERY_IMAGE if EVERY_IMAGE in (previews, face.previews) else previews
     schedule = None if sigmas is None else read_sigmas(sigmas)
     if autosave is not None and not isinstance(sampler, PlanSampler):
         problem = f"is {autosave.every}, and this SAMPLER is not one of Stepwise: it keeps nothing to save on the way"

@@ -10,7 +10,7 @@ import aiohttp
 import numpy as np
 from PIL import Image
 from stepwise.tests.e2e.harness import fetch, picture, run_prompt
-from stepwise.tests.e2e.test_workflows import api, rows_of
+from stepwise.tests.e2e.test_workflows import EXAMPLES, api, rows_of
 
 BY_HAND, STRIPS = "DPM++ 2M taken apart", "DDPM beside DDIM, step by step"
 STEPS, IMAGES, SIDE = 20, 3, 64
@@ -71,3 +71,17 @@ async def previews_of(server, prompt):
                 assert told["type"] == "execution_success", told
                 return sizes
     raise AssertionError("the server closed the socket")
+
+
+ASKED = "async () => (await app.graphToPrompt()).workflow.extra.stepwise_previews ?? null"
+
+
+def test_the_option_under_edit_goes_with_the_workflow(editor):
+    """What the page sends with a prompt is what it saves."""
+    editor.drop(EXAMPLES / f"{BY_HAND}.json")
+    assert editor.page.evaluate(ASKED) is None
+    editor.command("Stepwise.PreviewEveryImage")
+    assert editor.page.evaluate(ASKED) == "every image"
+    editor.command("Stepwise.PreviewEveryImage")
+    assert editor.page.evaluate(ASKED) is None
+    assert editor.errors_of_pack() == []

@@ -1,5 +1,7 @@
 """Live previews of every image of a batch: an option of the run, which leaves the host as it is."""
 
+from types import SimpleNamespace
+
 import comfy.latent_formats
 import comfy.utils
 import latent_preview
@@ -8,7 +10,7 @@ import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
 from stepwise.nodes.host.previews import EVERY_IMAGE, FIRST_IMAGE, MOST_IMAGES, grid_of
-from toy_models import call, prompt, toy_model
+from toy_models import call, nodes_by_id, prompt, toy_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 3
@@ -61,6 +63,17 @@ def test_the_default_is_the_hosts_own(sent):
     sent.clear()
     run_of(2, filename_prefix="")
     assert all(np.array_equal(a, pixels(b[2])) for a, b in zip(plain, sent, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("workflow", "columns"),
+    [({"extra": {"stepwise_previews": "every image"}}, 2), ({"extra": {"stepwise_previews": "none"}}, 1), ([], 1)],
+)
+def test_a_workflow_asks_for_it_of_every_step_node(sent, monkeypatch, workflow, columns):
+    hidden = SimpleNamespace(unique_id="1", prompt={}, extra_pnginfo={"workflow": workflow})
+    monkeypatch.setattr(nodes_by_id()["StepwiseSample"], "hidden", hidden, raising=False)
+    run_of(4, node="StepwiseSample")
+    assert sent[-1][2][1].size == (8 * columns, 8 * columns)
 
 
 class Numbered:

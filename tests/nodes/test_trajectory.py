@@ -1,6 +1,7 @@
 """The trajectory of a run: a look at it changes nothing, and what it shows is what a run stopped there has."""
 
 import csv
+import errno
 import math
 import sys
 import weakref
@@ -14,6 +15,7 @@ import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as core
 from stepwise.nodes.runs.trajectory import Recorder, chosen_steps
+from stepwise.samplers import checkpoint
 from stepwise.samplers.registry import SOLVERS
 from toy_models import Latent5D, SmoothNet, call, nodes_by_id, prompt, refused, toy_model
 
@@ -37,9 +39,21 @@ def hosts_guider(cfg=3.0):
     return guider
 
 
+class Pointwise(torch.nn.Module):
+    """A network that takes latents packed in a row as well."""
+
+    dtype = torch.float32
+
+    def forward(self, x, timesteps, context=None, **kwargs):
+        return 0.7 * x + 0.2 * torch.tanh(x) + 0.1 * context.mean(dim=(1, 2)).view(-1, *[1] * (x.ndim - 1))
+
+
 def inputs_of(kind="EPS", batch=2, guider=None, samples=None, **latent):
-    model = toy_model(kind) if samples is None or samples.is_nested or samples.ndim == 4 else None
-    model = model or toy_model(kind, latent_format=Latent5D(), module=SmoothNet(4, 3))
+    model = toy_model(kind)
+    if samples is not None and samples.is_nested:
+        model = toy_model(kind, Pointwise(), Latent5D())
+    elif samples is not None and samples.ndim == 5:
+        model = toy_model(kind, SmoothNet(4, 3), Latent5D())
     samples = torch.zeros(batch, 4, 8, 8) if samples is None else samples
     return {
         "guider": guider or guider_of(model),
@@ -133,6 +147,29 @@ def test_a_look_at_a_sampler_of_comfyui_changes_nothing(name, guided):
     before = net.calls
     call("StepwiseSample", **inputs)
     assert f" {net.calls - before} model calls" in looked["figures"].splitlines()[0]
+
+
+class OfAnotherPack(comfy.samplers.Sampler):
+    """A SAMPLER that is none of the host's functions: it calls the guider itself."""
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *_):
+        x = noise * (1.0 + sigmas[0] ** 2) ** 0.5
+        for i in range(len(sigmas) - 1):
+            level = sigmas[i].repeat(len(x))
+            denoised = model_wrap(x, level, model_options=extra_args["model_options"], seed=extra_args["seed"])
+            callback(i, denoised, x, len(sigmas) - 1)
+            x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+        return x
+
+
+def test_a_sampler_of_any_class_is_seen(tmp_path, monkeypatch):
+    inputs = {**inputs_of(), "sampler": OfAnotherPack()}
+    rows, looked = figures_of(tmp_path, monkeypatch, **inputs)
+    assert torch.equal(looked["output"]["samples"], call("StepwiseSample", **inputs)[0]["samples"])
+    assert [int(row["calls"]) for row in rows] == [1] * 2 * STEPS
+    assert all(float(row["guidance"]) > 0.0 for row in rows)
+    euler = seen(**{**inputs, "sampler": call("StepwiseEulerSampler")[0]})
+    assert torch.allclose(looked["x"]["samples"], euler["x"]["samples"], atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "solver"), [("euler", "Euler"), ("heun", "Heun"), ("dpmpp_2m", "DPMpp2M")])
@@ -329,6 +366,20 @@ def test_wrong_inputs_are_refused():
     inputs["guider"].model_patcher.model.diffusion_model.calls = 0
     message = refused("StepwiseTrajectory", **{**inputs, "filename_prefix": "../out"})
     assert "leads out of ComfyUI's output folder" in message
+    assert inputs["guider"].model_patcher.model.diffusion_model.calls == 0
+
+
+def test_a_file_that_cannot_be_written_loses_no_run(tmp_path, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(checkpoint, "write", full)
+    inputs = {**inputs_of(), "sampler": EULER}
+    looked = seen(**inputs, filename_prefix="run")
+    assert torch.equal(looked["output"]["samples"], call("StepwiseSample", **inputs)[0]["samples"])
+    assert looked["file"] == ""
+    assert "No space left on device" in caplog.text
 
 
 def test_plot_and_filmstrip_are_pictures():
@@ -350,3 +401,14 @@ def test_plot_and_filmstrip_are_pictures():
             left = 4 + column * (width + 4)
             shown = film[0, top : top + height, left : left + width]
             assert torch.equal(shown, pictures[2 * step + image]), (step, image)
+
+
+def test_a_part_of_no_steps_passes_through_and_has_no_plot():
+    inputs = {**inputs_of(), "sampler": EULER}
+    for window in ({"start_step": 6}, {"sigmas": torch.zeros(0)}):
+        looked = seen(**{**inputs, **window})
+        plain = call("StepwiseSample", **{**inputs, **window})
+        assert torch.equal(looked["output"]["samples"], plain[0]["samples"])
+        assert torch.equal(looked["x"]["samples"], plain[0]["samples"])
+        assert looked["figures"].startswith("no steps were taken")
+        assert looked["plot"].shape == (1, 1, 1, 3)
