@@ -26,10 +26,10 @@ from .shared.trajectory_plot import plotted
 
 NAME, PREFIX = "Trajectory", "stepwise/trajectory"
 PANELS = (
-    ("update", "update (rms)", True),
-    ("turn", "turn (degrees)", False),
-    ("guidance", "guidance (rms)", True),
-    ("guidance_angle", "its angle (degrees)", False),
+    ("update", "update", True),
+    ("turn", "turn, degrees", False),
+    ("guidance", "guidance", True),
+    ("guidance_angle", "angle, degrees", False),
 )
 
 

@@ -113,7 +113,7 @@ class Recorder:
 
     def of_steps(self, held: HeldRun, end: int) -> None:
         """The run goes from where `held` stands to step `end`; raises InputError where none of that is chosen."""
-        self.sigmas, self.done = held.sigmas, held.step
+        self.sigmas, self.done = held.sigmas[: end + 1], held.step
         if end > held.step and not any(map(self.chosen, range(held.step + 1, end + 1))):
             problem = f"names none of the steps {held.step + 1} to {end} that are taken"
             raise InputError("steps", problem, CURE)

@@ -276,6 +276,16 @@ def test_figures_of_steps_are_those_of_the_latents(sampler, tmp_path, monkeypatc
     assert all(row["turn_degrees"] == "" for row in rows[:2])
 
 
+@pytest.mark.parametrize("sampler", ["ours", "host's"])
+def test_a_part_ends_at_its_own_level(sampler, tmp_path, monkeypatch):
+    chosen = EULER if sampler == "host's" else call("StepwiseEulerSampler")[0]
+    inputs = {**inputs_of("FLOW"), "sampler": chosen}
+    rows, looked = figures_of(tmp_path, monkeypatch, **inputs, end_step=4)
+    assert len(rows) == 4 * 2
+    assert float(rows[-1]["sigma_reached"]) == pytest.approx(inputs["sigmas"][4].item(), rel=1e-6)
+    assert torch.equal(looked["x"]["samples"][-2:], looked["output"]["samples"])
+
+
 def test_a_step_that_rests_calls_no_model(tmp_path, monkeypatch):
     (rule,) = call("StepwiseCFGZeroStarGuidance", zero_steps=2)
     inputs = {**inputs_of("FLOW", guider=guider_of(toy_model("FLOW"), rule=rule))}

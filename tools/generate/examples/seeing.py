@@ -14,9 +14,9 @@ def filmstrips() -> Workflow:
         "DDPM beside DDIM, step by step",
         "filmstrips",
         "## The same noise, two ways down\nTrajectory takes the steps of any SAMPLER and keeps what the model expects "
-        "the picture to be at every second step, with the noise level over it. DDPM (above) adds noise at every step "
-        "and changes its mind for long; DDIM (below) adds none and goes nearly straight: its turns are small in the "
-        "plot.",
+        "the picture to be at every second step, with the noise level over it. DDPM (above) adds noise at every step: "
+        "its updates turn by about a right angle. DDIM (below) adds none and goes nearly straight: its turns in the "
+        "plot are small.",
         ((PROMPTS, SCHEDULE), (GUIDANCE,), (runs,), (strips,)),
     )
     model = loader(w, PROMPTS)
@@ -55,19 +55,20 @@ def taken_apart() -> Workflow:
         "in which that prediction has moved since the step before; the first step has none, and the last, to level 0, "
         "goes without. Step moves x to the next noise level. Then again. The lower row is DPM++ 2M in one node: the "
         "same to the last bit.",
-        ((PROMPTS, SCHEDULE), (*groups[:2],), (*groups[2:],), (whole, rows_of)),
+        ((PROMPTS, SCHEDULE), *((group,) for group in groups), (whole, rows_of)),
     )
     model, prompts, begins = begin_on_karras(w, PROMPTS, SCHEDULE, steps=steps)
-    guided = guider(w, PROMPTS, model=model[0], **prompts, compact=True)
+    guided = guider(w, PROMPTS, model=model[0], **prompts, cfg=2.0, compact=True)
+    narrow = {"size": (220, 0)}
     taken: dict[str, Any] = begins
     before, moved = None, None
     for number, group in enumerate(groups, 1):
-        call = w.add("StepwisePredict", group, f"Predict {number}", guider=guided[0], **taken)
+        call = w.add("StepwisePredict", group, f"Predict {number}", guider=guided[0], **taken, **narrow)
         x0 = call[1]
         if before is not None and number < steps:
             mixed = {"state": call[0], "x0": call[1], "previous_x0": before}
-            x0 = w.add("StepwiseExtrapolate", group, f"Extrapolate {number}", **mixed)[0]
-        moved = w.add("StepwiseStep", group, f"Step {number}", guider=guided[0], state=call[0], x0=x0)
+            x0 = w.add("StepwiseExtrapolate", group, f"Extrapolate {number}", **mixed, **narrow)[0]
+        moved = w.add("StepwiseStep", group, f"Step {number}", guider=guided[0], state=call[0], x0=x0, **narrow)
         before, taken = call[1], {"state": moved[0]}
     one = w.add("StepwiseDPMpp2M", whole, compact=True, guider=guided[0], **begins)
     assert moved is not None
