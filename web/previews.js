@@ -6,6 +6,7 @@ import { remember } from "./page.js"
 const ID = "Stepwise.PreviewEveryImage"
 const KEY = "stepwise_previews"
 const EVERY = "every image"
+const LABEL = "Stepwise: previews of every image of a batch, on or off"
 
 function toggle() {
     const extra = (app.rootGraph.extra ??= {})
@@ -13,16 +14,13 @@ function toggle() {
     if (on) extra[KEY] = EVERY
     else delete extra[KEY]
     remember()
-    const detail = on
-        ? "While Stepwise's nodes sample, previews show every image of a batch. Preview method in ComfyUI's settings must not be none."
-        : "While Stepwise's nodes sample, previews show the first image of a batch."
+    const shown = on ? "every image of a batch, by ComfyUI's preview method" : "the first image of a batch"
+    const detail = `While nodes of Stepwise sample, previews show ${shown}.`
     app.extensionManager.toast?.add({ severity: "info", summary: "Stepwise", detail, life: 5000 })
 }
 
 app.registerExtension({
     name: "stepwise.previews",
-    commands: [
-        { id: ID, icon: "pi pi-images", label: "Stepwise: previews of every image of a batch, on or off", function: toggle },
-    ],
+    commands: [{ id: ID, icon: "pi pi-images", label: LABEL, function: toggle }],
     menuCommands: [{ path: ["Edit"], commands: [ID] }],
 })
