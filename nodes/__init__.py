@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import demo, emoji, mixture, report, sigmas, state
+from . import by_hand, demo, emoji, mixture, report, sigmas, state
 from .compare import StepwiseCompare, StepwiseCompareEntry
 from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
@@ -18,6 +18,7 @@ from .shared.conversion import serve_conversion
 from .shared.preview import serve_previews
 from .shared.served import serve_pages
 from .shared.sockets import with_checked_inputs
+from .trajectory import StepwiseTrajectory
 
 
 def all_nodes() -> list[type[io.ComfyNode]]:
@@ -38,6 +39,8 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         *report.NODES,
         StepwiseCompareEntry,
         StepwiseCompare,
+        StepwiseTrajectory,
+        *by_hand.NODES,
         *state.NODES,
         *emoji.NODES,
         *demo.NODES,

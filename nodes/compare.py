@@ -162,7 +162,7 @@ class StepwiseCompare(io.ComfyNode):
     ) -> io.NodeOutput:
         with named(NAME, WORDS):
             comparison = comparison_of(entries, noise, latent_image, vae, columns, equal_calls)
-            next(folders.save_places(filename_prefix, SUFFIX, STEM))
+            folders.check_prefix(filename_prefix)
             try:
                 comparison.run(lambda text: show_text(cls, text))
             except BaseException:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io, ui
 
-from ..samplers.checkpoint import peek, write
+from ..samplers.checkpoint import peek
 from ..samplers.parameters import InputError, counted
 from .runs import files, folders
 from .runs.held import HeldRun, described
@@ -42,20 +42,6 @@ class StepwiseSaveState(io.ComfyNode):
         with named("Save State"):
             _, saved = folders.save_new(files.to_bytes(state, files.about(cls.hidden)), filename_prefix)
         return io.NodeOutput(saved, ui=ui.PreviewText(saved))
-
-
-def save(data: bytes, filename_prefix: str) -> str:
-    """Writes a file under the first number that nobody has, whoever else saves at the same time; its name."""
-    for file, name in folders.save_places(filename_prefix):
-        try:
-            write(file, data, new=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            problem = f"leads to {file.parent}, where nothing can be written ({error.strerror})"
-            raise InputError("filename_prefix", problem, folders.cure_of(error)) from None
-        return name
-    raise AssertionError("numbers do not end")
 
 
 class StepwiseLoadState(io.ComfyNode):

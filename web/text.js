@@ -4,7 +4,7 @@
 import { app } from "../../scripts/app.js"
 import { MARGIN, drawnWidget } from "./shared.js"
 
-const TABLES = new Set(["StepwisePlanTable", "StepwiseSamplerReport"])
+const TABLES = new Set(["StepwisePlanTable", "StepwiseSamplerReport", "StepwiseTrajectory"])
 const SPEAKERS = new Set([...TABLES, "StepwiseCheckSigmas", "StepwiseInspectState", "StepwiseSaveState"])
 const WIDGET = "stepwise_text"
 const HEIGHT = 96 // at the least; the node's own height gives it more

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
 import torch
 
 from ...samplers import Plan, Predicted
 from ...samplers.plan import ascends
-from .progress import Progress
+from .progress import Progress, watched
 from .transfer import placed_like
 
 
@@ -101,10 +100,3 @@ class HostDenoiser:
             options = {"model": self.model.inner_model, "sigmas": self.model.sigmas}
             mask = model_options["denoise_mask_function"](sigmas, mask, extra_options=options)
         return uncond * mask + self.model.latent_image * (1.0 - mask)
-
-
-def watched(model_options: Mapping[str, Any], witness: Any, evaluate_uncond: bool = True) -> dict[str, Any]:
-    """Model options with a post-CFG function more; the caller's own are left as they are."""
-    options = comfy.model_patcher.create_model_options_clone(dict(model_options))
-    set_post = comfy.model_patcher.set_model_options_post_cfg_function
-    return set_post(options, witness, disable_cfg1_optimization=evaluate_uncond)

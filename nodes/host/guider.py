@@ -26,7 +26,7 @@ from .guided_run import Run
 from .leaves import both_sides, in_host_order, model_of, resting_in, unlike_positive
 from .models import path_of
 from .plain_calls import CFG_PATCHES, Prepared, is_plain
-from .progress import progress_of
+from .progress import progress_of, seen_by, watched, witness_of
 from .roles import NEGATIVE, POSITIVE, with_roles
 
 Options = Mapping[str, Any]
@@ -230,6 +230,8 @@ class PredictionGuider(comfy.samplers.CFGGuider):
         alone = math.isclose(scale, 1.0) and not options.get("disable_cfg1_optimization")
         self.note(1 if alone else 2)
         positive, negative = (conds[self.leaves.index(leaf)] for leaf in (pair.positive, pair.negative))
+        if witness := witness_of(options):
+            options = watched(options, seen_by(witness), evaluate_uncond=False)
         return comfy.samplers.sampling_function(
             self.inner_model, call.x, timestep, negative, positive, scale, model_options=options, seed=seed
         )
@@ -272,10 +274,9 @@ class PredictionGuider(comfy.samplers.CFGGuider):
             found = self.of_evaluators(indices, conds, x, timestep, options)
         else:
             found = self.of_model(None, self.inner_model, indices, conds, plain, x, timestep, options)
-        progress = progress_of(options)
-        if progress is not None and progress.witness is not None:
+        if witness := witness_of(options):
             for index in indices:
-                progress.witness(self.keys[index], found[index])
+                witness(self.keys[index], found[index])
         return found
 
     def of_evaluators(

@@ -1,7 +1,7 @@
 """The LATENT and the NOISE that links carry, looked over before a model sees them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any
 
@@ -149,3 +149,9 @@ def check_finite(name: str, images: torch.Tensor, cure: str) -> None:
     finite = torch.isfinite(images).flatten(1).all(dim=1).tolist()
     if not all(finite):
         raise InputError(name, NOT_FINITE, cure, finite.index(False))
+
+
+def joined(latents: Sequence[Any]) -> Any:
+    """Latents of one form as one batch; of nested ones, component by component."""
+    parts = [torch.cat(same) for same in zip(*map(components_of, latents), strict=True)]
+    return comfy.nested_tensor.NestedTensor(parts) if latents[0].is_nested else parts[0]

@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import comfy.model_patcher
 from torch import Tensor
 
 KEY = "stepwise"
+# Where a run of somebody else's SAMPLER has its witness.
+WITNESS = "stepwise_witness"
+Witness = Callable[[str, Tensor], None]
 
 
 @dataclass
@@ -29,7 +33,7 @@ class Progress:
     first: bool = True
     upwards: bool = False
     memory: dict[str, Tensor] = field(default_factory=dict)
-    witness: Callable[[str, Tensor], None] | None = None
+    witness: Witness | None = None
 
     def shown_to(self, extra_args: Mapping[str, Any]) -> dict[str, Any]:
         """`extra_args` whose model options carry this object; the caller's own are left as they are."""
@@ -39,3 +43,29 @@ class Progress:
 def progress_of(model_options: Mapping[str, Any]) -> Progress | None:
     """The run that makes this model call, if it is one of ours."""
     return model_options.get(KEY)
+
+
+def witness_of(model_options: Mapping[str, Any]) -> Witness | None:
+    """Who looks at the predictions of this model call."""
+    progress = progress_of(model_options)
+    return model_options.get(WITNESS) if progress is None else progress.witness
+
+
+def seen_by(witness: Witness) -> Callable[[dict[str, Any]], Tensor]:
+    """A post-CFG function that shows the host's two predictions to `witness`, and changes nothing."""
+
+    def look(args: dict[str, Any]) -> Tensor:
+        witness("positive", args["cond_denoised"])
+        # Where it is not evaluated the host hands on zeros or nothing, and no conditioning.
+        if args.get("uncond") is not None and args["uncond_denoised"] is not None:
+            witness("negative", args["uncond_denoised"])
+        return args["denoised"]
+
+    return look
+
+
+def watched(model_options: Mapping[str, Any], witness: Any, evaluate_uncond: bool = True) -> dict[str, Any]:
+    """Model options with a post-CFG function more; the caller's own are left as they are."""
+    options = comfy.model_patcher.create_model_options_clone(dict(model_options))
+    set_post = comfy.model_patcher.set_model_options_post_cfg_function
+    return set_post(options, witness, disable_cfg1_optimization=evaluate_uncond)

@@ -33,6 +33,7 @@ from .finite import FiniteCheck
 from .guider import PredictionGuider
 from .levels import read_sigmas, snapped
 from .models import below_one, core_interval, path_of, sampling_of
+from .onlooker import Onlooker, Step, moment, shown
 from .patch_memory import MOST_LATENTS, PatchMemory, Remembered, foreign, warn_of_what_forgets
 from .progress import Progress
 from .seeds import AT_NOTHING, UNSEEDED, ImageSeeds, in_sampler_noise, packed_sizes
@@ -251,7 +252,7 @@ class PlanRun(comfy.samplers.Sampler):
     """One run of a plan, from its beginning or from a state, up to a step; afterwards `state` holds where it stands,
     `step` the steps of the plan that are done, `memory` what the guidance remembers there, `remembered` what patches of
     others do (`forgotten` names what of it cannot be carried), and `batching` how the host grouped the prompts of the
-    last model call; `left` has state and memory on the CPU.
+    last model call; `left` has state and memory on the CPU. An `onlooker` is told of every step.
 
     The guider must be given the full schedule and the original noise, latent and mask for every part of a run, so that
     whatever looks at them sees what it would in one go. `before` counts its steps that lie before the plan's own.
@@ -273,10 +274,11 @@ class PlanRun(comfy.samplers.Sampler):
         turn: Callable[[], None] | None = None,
         limits: Limits = OWN_LIMITS,
         warms_up: bool = False,
+        onlooker: Onlooker | None = None,
     ):
         self.sampler, self.plan, self.state, self.stop_step, self.memory = sampler, plan, state, stop_step, memory
         self.before, self.turn, self.watch = before, turn, BatchingWatch(batching)
-        self.warms_up = warms_up
+        self.warms_up, self.onlooker = warms_up, onlooker
         self.seeds, self.components, self.limits = seeds, components, limits
         self.step, self.patches = 0, patches
         self.remembered, self.forgotten = Remembered(), ()
@@ -320,6 +322,9 @@ class PlanRun(comfy.samplers.Sampler):
                 self.leaving = Leaving(self.state, self.memory)
             self.forgotten = carried.forgotten
             self.watch.compare()
+            if self.onlooker is not None:
+                calls = 0 if step < rests else plan.first_stage(step + 1) - plan.first_stage(step)
+                self.onlooker.stepped(Step(self.state.x, self.state.denoised, calls, moment(noise.device)))
             if callback is not None:
                 callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
             if self.turn is not None:
@@ -334,6 +339,10 @@ class PlanRun(comfy.samplers.Sampler):
         done, stages = self.state.index, self.plan.stages
         if self.warms_up and done < len(stages):
             warm_up(guider, self.state.x, stages[done].sigma)
+        looked_at = extra_args
+        if self.onlooker is not None:
+            looked_at = shown(self.onlooker, progress, guider, extra_args)
+            self.onlooker.begins(self.state.x, moment(noise.device))
         with carried.lent(self.patches, noise.device):
             solve(
                 self.sampler.solver.name,
@@ -341,7 +350,7 @@ class PlanRun(comfy.samplers.Sampler):
                 model,
                 known(self.state, plan, stages[done].step if done < len(stages) else self.plan.steps),
                 self.sampler.noise(self.seeds, noise, sampling, self.components),
-                extra_args,
+                looked_at,
                 report,
                 progress=progress,
                 stop_step=self.stop_step,

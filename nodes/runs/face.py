@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...samplers.plan import ascends
+from ..host.previews import EVERY_IMAGE, FIRST_IMAGE
 from ..shared.messages import AS_WIRED, Words
 from .held import HeldRun
 from .identity import is_link
@@ -15,19 +16,21 @@ MOST_SEEDS = 4
 
 @dataclass
 class Face:
-    """The remarks on a run, each said once, and what the node was run with, for the page to compare with."""
+    """The remarks on a run, each said once, what the node was run with, for the page to compare with, and which
+    `previews` the workflow asks for (web/previews.js)."""
 
     node: str = ""
     words: Words = field(default_factory=lambda: AS_WIRED)
     prompt: Mapping[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    previews: str = FIRST_IMAGE
 
     @classmethod
     def of(cls, hidden: Any, words: Words = AS_WIRED) -> "Face":
         """The face of the node whose hidden inputs are `hidden`, and whose inputs have these `words`."""
         prompt = getattr(hidden, "prompt", None)
         shown = prompt if isinstance(prompt, Mapping) else {}
-        return cls(str(getattr(hidden, "unique_id", None) or ""), words, shown)
+        return cls(str(getattr(hidden, "unique_id", None) or ""), words, shown, previews=asked_for(hidden))
 
     def say(self, remark: str) -> None:
         if remark not in self.remarks:
@@ -45,6 +48,14 @@ class Face:
             "with": upstream(self.prompt, self.node),
         }
         return {"stepwise_face": [shown]}
+
+
+def asked_for(hidden: Any) -> str:
+    """The previews that the workflow asks for; a prompt without a workflow asks for the host's own."""
+    found: Any = getattr(hidden, "extra_pnginfo", None)
+    for name in ("workflow", "extra", "stepwise_previews"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return EVERY_IMAGE if found == EVERY_IMAGE else FIRST_IMAGE
 
 
 def is_paused(held: HeldRun) -> bool:

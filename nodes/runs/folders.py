@@ -128,6 +128,11 @@ def save_places(filename_prefix: str, suffix: str = SUFFIX, stem: str = STEM) ->
         number += 1
 
 
+def check_prefix(filename_prefix: str) -> None:
+    """Raises InputError for one that `save_new` would not take, before there is anything to save."""
+    next(save_places(filename_prefix))
+
+
 def save_path(prefix: str, typed: str) -> tuple[str, str, int, str]:
     """The host's rule for names of saved files: folder, beginning of the name, number, and folder in the output."""
     try:

@@ -6,7 +6,6 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
-import latent_preview
 import torch
 
 from ...samplers import Plan, start
@@ -17,6 +16,8 @@ from ...samplers.schedules.checks import check_sigmas
 from ..host.latents import packed, read_latent, read_noise, unpacked
 from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import below_one, core_interval, family_of, family_of_all, path_of, sampling_of
+from ..host.onlooker import Watched
+from ..host.previews import EVERY_IMAGE, FIRST_IMAGE, callback_of
 from ..host.sampler import MASKED, UNMASK, PlanRun, PlanSampler
 from ..host.seeds import component_sizes, image_seeds, seed_of
 from ..host.transfer import state_on
@@ -26,6 +27,7 @@ from .files import kept
 from .held import HeldRun, check_family
 from .remarks import is_noisy, remark_on_noise, remark_on_start
 from .resume import plan_of, resumed
+from .trajectory import Recorder
 from .unfinished import marked, remark, unmarked
 
 
@@ -41,14 +43,17 @@ def sample(
     on_mismatch: str = "error",
     autosave: Autosave | None = None,
     face: Face | None = None,
+    recorder: Recorder | None = None,
+    previews: str = FIRST_IMAGE,
 ) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Runs the steps from `start_step` (or from where `state` stands) up to `end_step`.
 
     Returns the latent at that point, the last prediction of the clean latent, and the state. What is worth a remark and
-    no error is said on `face`.
+    no error is said on `face`; a `recorder` looks at every step.
     Raises InputError for an input that cannot be used, before the model is touched.
     """
     face = face or Face()
+    previews = EVERY_IMAGE if EVERY_IMAGE in (previews, face.previews) else previews
     schedule = None if sigmas is None else read_sigmas(sigmas)
     if autosave is not None and not isinstance(sampler, PlanSampler):
         problem = f"is {autosave.every}, and this SAMPLER is not one of Stepwise: it keeps nothing to save on the way"
@@ -62,7 +67,7 @@ def sample(
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
         held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch, face)
         beside = held.latent
-    output, denoised, held = go(guider, sampler, held, plan, end_step, autosave)
+    output, denoised, held = go(guider, sampler, held, plan, end_step, autosave, recorder, previews)
     # What other nodes put into the latent goes on with it, whether a state can hold it or not.
     reached = held.step if held.state is not None else min(end_step, max(held.steps, 0))
     return marked({**beside, **output}, held, reached), unmarked({**beside, **denoised}), held
@@ -123,7 +128,14 @@ def fresh(
 
 
 def go(
-    guider: Any, sampler: Any, held: HeldRun, plan: Plan | None, end_step: int, autosave: Autosave | None = None
+    guider: Any,
+    sampler: Any,
+    held: HeldRun,
+    plan: Plan | None,
+    end_step: int,
+    autosave: Autosave | None = None,
+    recorder: Recorder | None = None,
+    previews: str = FIRST_IMAGE,
 ) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """Lets the host's guider run the part, and takes the results out of it."""
     end = min(end_step, held.steps)
@@ -133,8 +145,10 @@ def go(
     if end < held.step:
         problem = f"is {end_step}, and the state stands at step {held.step}"
         raise InputError("end_step", problem, "raise it above that step")
+    if recorder is not None:
+        recorder.of_steps(held, end)
     if plan is None or not held.sigmas:
-        return foreign(guider, sampler, held, end)
+        return foreign(guider, sampler if recorder is None else Watched(sampler, recorder), held, end, previews)
 
     def present() -> HeldRun:
         return standing(guider, held, run)
@@ -156,10 +170,11 @@ def go(
         turn=None if autosave is None else turn,
         limits=held.limits,
         warms_up=held.warm_up,
+        onlooker=recorder,
     )
     try:
         levels = snapped(held.path, held.sigmas[held.start_step :])
-        samples, _ = hosted(guider, run, held, torch.tensor(levels))
+        samples, _ = hosted(guider, run, held, torch.tensor(levels), previews)
     except BaseException:
         # Cancel is one of these. What the run has reached is worth keeping.
         if autosave is not None and run.step:
@@ -169,7 +184,7 @@ def go(
     return {**held.latent, "samples": samples}, {**held.latent, "samples": held.denoised}, held
 
 
-def hosted(guider: Any, sampler: Any, held: HeldRun, sigmas: torch.Tensor) -> tuple[Any, dict[str, Any]]:
+def hosted(guider: Any, sampler: Any, held: HeldRun, sigmas: torch.Tensor, previews: str) -> tuple[Any, dict[str, Any]]:
     """The latent that the host's guider makes of the run's own inputs, and what its callback has seen."""
     seen: dict[str, Any] = {}
     samples = guider.sample(
@@ -178,14 +193,16 @@ def hosted(guider: Any, sampler: Any, held: HeldRun, sigmas: torch.Tensor) -> tu
         sampler,
         sigmas,
         denoise_mask=held.latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1, seen),
+        callback=callback_of(guider.model_patcher, len(sigmas) - 1, seen, previews),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=held.seed,
     )
     return samples.to(comfy.model_management.intermediate_device()), seen
 
 
-def foreign(guider: Any, sampler: Any, held: HeldRun, end: int) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
+def foreign(
+    guider: Any, sampler: Any, held: HeldRun, end: int, previews: str
+) -> tuple[dict[str, Any], dict[str, Any], HeldRun]:
     """A SAMPLER that is not ours runs on its part of the schedule alone, as in the host.
 
     Raises InputError where that ends at level 1 of a flow model, as the host divides by 1 - sigma.
@@ -193,7 +210,7 @@ def foreign(guider: Any, sampler: Any, held: HeldRun, end: int) -> tuple[dict[st
     if ascends(held.sigmas) and end > held.start_step and held.path.is_noise(held.sigmas[end]):
         problem = f"end at {held.sigmas[end]:g}, where ComfyUI divides the result of a SAMPLER of others by 0"
         raise InputError("sigmas", problem, "let them end at .9999, or take a SAMPLER of Stepwise, which goes to 1")
-    samples, seen = hosted(guider, sampler, held, torch.tensor(held.sigmas[held.start_step : end + 1]))
+    samples, seen = hosted(guider, sampler, held, torch.tensor(held.sigmas[held.start_step : end + 1]), previews)
     output = {**held.latent, "samples": samples}
     if seen.get("x0") is None:
         return output, output, held

@@ -12,6 +12,7 @@ GuidanceType = io.Custom("STEPWISE_GUIDANCE")
 PredictionType = io.Custom("STEPWISE_PREDICTION")
 PerturbationType = io.Custom("STEPWISE_PERTURBATION")
 CompareEntryType = io.Custom("STEPWISE_COMPARE_ENTRY")
+CleanType = io.Custom("STEPWISE_X0")
 
 # Inputs that nodes got after they were first there, in that order. Saved workflows know widgets by their position and
 # saved prompts by name, so these stand behind the others and may be missing.

@@ -46,6 +46,7 @@ IS_ONE: dict[str, Callable[[Any], bool]] = {
     "STEPWISE_GUIDANCE": lambda value: isinstance(value, tuple) and all(isinstance(each, Rule) for each in value),
     "STEPWISE_PREDICTION": lambda value: isinstance(value, Prediction),
     "STEPWISE_PERTURBATION": has("attention", "layers"),
+    "STEPWISE_X0": has("samples", "sigma", "path"),
 }
 
 

@@ -1,6 +1,6 @@
 """The example workflows, each described once."""
 
-from . import compare, exact, first, guidance, schedules, solvers, states
+from . import compare, exact, first, guidance, schedules, seeing, solvers, states
 
 WORKFLOWS = (
     first.first_picture,
@@ -33,4 +33,6 @@ WORKFLOWS = (
     exact.mixture_ways,
     exact.sampler_report,
     compare.compare_samplers,
+    seeing.filmstrips,
+    seeing.taken_apart,
 )
