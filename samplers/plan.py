@@ -52,6 +52,8 @@ class Predicted(NamedTuple):
     uncond: Tensor
 
 
+# How far a row may be from what it must sum to, relatively.
+TOLERANCE = 1e-9
 # The operands that a model call makes.
 PREDICTED = ("denoised", "uncond")
 Operand = str | Noise
@@ -72,12 +74,14 @@ class Row(NamedTuple):
     """target = sum of coefficient * operand.
 
     `weight` is what the target's coefficients sum to when each operand counts by its own weight: 1 for a state or a
-    denoised value, 0 for a difference. Noise has none.
+    denoised value, 0 for a difference. Noise has none, and a row with noise need not sum to it; nor need one whose
+    noise is `silenced`, of strength 0.
     """
 
     target: str
     terms: Terms
     weight: float = 1.0
+    silenced: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -94,10 +98,15 @@ class Row(NamedTuple):
 def row(target: str, terms: Mapping[Operand, float] | Mapping[str, float], weight: float = 1.0) -> Row:
     """A row, noise last, without the terms whose coefficient is zero: nothing is read or drawn in vain."""
     plain, drawn = list[tuple[Operand, float]](), list[tuple[Operand, float]]()
+    silenced = False
     for operand, value in terms.items():
         if value != 0.0:
             (plain if isinstance(operand, str) else drawn).append((operand, float(value)))
-    return Row(target, (*plain, *drawn), weight)
+        elif isinstance(operand, Noise):
+            silenced = True
+    # Where noise is 0 because none is due, as with eta = 0, the rest sums to the weight: the row is like any other.
+    silenced = silenced and not drawn and abs(sum([value for _, value in plain]) - weight) > TOLERANCE
+    return Row(target, (*plain, *drawn), weight, silenced)
 
 
 class Stage(NamedTuple):
@@ -252,7 +261,7 @@ def _live(rows: tuple[Row, ...], live: set[str]) -> tuple[tuple[Row, ...], set[s
     """The rows whose target somebody reads, and the names that are read before they are set."""
     kept, live = list[Row](), set(live)
     for r in reversed(rows):
-        target, terms, _ = r
+        target, terms, *_ = r
         if target in live and terms != ((target, 1.0),):
             kept.append(r)
             live.discard(target)
@@ -264,11 +273,11 @@ def _checked(weights: Mapping[str, float], rows: Sequence[Row], where: str) -> d
     """The weights after `rows`, each row checked against what it may read and must sum to."""
     known = dict(weights)
     for r in rows:
-        target, terms, weight = r
-        summed, size, silent = 0.0, 0.0, True
+        target, terms, weight, silenced = r
+        summed, size, exact = 0.0, 0.0, not silenced
         for operand, value in terms:
             if not isinstance(operand, str):
-                silent = False
+                exact = False
             elif operand in known:
                 value *= known[operand]
             else:
@@ -278,7 +287,7 @@ def _checked(weights: Mapping[str, float], rows: Sequence[Row], where: str) -> d
             size += abs(value)
         if not size < math.inf:
             raise PlanError(f"{where}: '{r}' has a coefficient that is not finite")
-        if silent and abs(summed - weight) > 1e-9 * (1.0 + size):
+        if exact and abs(summed - weight) > TOLERANCE * (1.0 + size):
             raise PlanError(f"{where}: '{r}' sums to {summed!r}, must be {weight!r}")
         known[target] = weight
     return known

@@ -75,4 +75,4 @@ def jumped(r: Row, alpha: float) -> Row:
     terms: dict[Operand, float] = dict(r.terms)
     terms["denoised"] = terms.get("denoised", 0.0) + alpha * terms["x"]
     terms["uncond"] = terms.get("uncond", 0.0) - alpha * terms["x"]
-    return row(r.target, terms, r.weight)
+    return row(r.target, terms, r.weight)._replace(silenced=r.silenced)

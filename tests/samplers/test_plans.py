@@ -9,6 +9,7 @@ import pytest
 from cases import CASES, FLOW, TABLE, VE, assert_same, each_case, everywhere, flow_line, plans, schedules, solver
 from follow import CONSTANT, START, draws_of, follow_constant, noise_variance
 from stepwise.samplers import Noise, Plan, PlanError, Row, Stage, row
+from stepwise.samplers.parameters import parameters
 from stepwise.samplers.schedules import karras, timestep
 
 GOOD = karras(6)
@@ -309,6 +310,25 @@ def test_what_nobody_reads_is_dropped():
         Stage(stage.sigma, (*idle, *stage.rows, row("old", {"denoised": 1.0})), stage.step) for stage in euler
     )
     assert Plan(VE, (2.0, 1.0, 0.0), burdened) == Plan(VE, (2.0, 1.0, 0.0), euler)
+
+
+@each_case(lambda case: "s_noise" in parameters(case.solver.plan))
+def test_noise_of_strength_0_is_left_out_and_the_rest_stays(case):
+    """s_noise = 0 on flow models too, where what is left of a row does not sum to 1."""
+    sigmas = karras(6) if case.path is VE else flow_line(6)
+    loud, silent = (
+        case.solver.plan(case.path, sigmas, **{**case.setting.params, "s_noise": strength, **end})
+        for strength in (1.0, 0.0)
+        for end in ({"s_noise_end": strength} if "s_noise_end" in parameters(case.solver.plan) else {},)
+    )
+    assert not silent.adds_noise
+    for one, other in zip(loud.stages, silent.stages, strict=True):
+        rest = [
+            r._replace(terms=tuple(term for term in r.terms if not isinstance(term[0], Noise)))
+            for r in (*one.opening, *one.rows)
+        ]
+        left = [(r.target, r.terms) for r in rest if r.terms != ((r.target, 1.0),)]
+        assert left == [(r.target, r.terms) for r in (*other.opening, *other.rows)]
 
 
 def test_a_zero_term_is_no_term():
