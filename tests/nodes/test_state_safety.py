@@ -313,12 +313,10 @@ def test_saves_at_the_same_time_have_numbers_of_their_own(links, state, folders,
 
     if not links:
         monkeypatch.setattr(checkpoint.os, "link", unsupported)
-    module = __import__(nodes_by_id()["StepwiseSaveState"].__module__, fromlist=["write"])
-    monkeypatch.setattr(module, "write", together)
-    nodes_by_id()
+    monkeypatch.setattr(checkpoint, "write", together)
 
     def save(seed):
-        names.append((seed, module.save(to_bytes(replace(state, seed=seed), {}), "run")))
+        names.append((seed, state_folders.save_new(to_bytes(replace(state, seed=seed), {}), "run")[1]))
 
     threads = [threading.Thread(target=save, args=(seed,)) for seed in range(count)]
     for thread in threads:
@@ -566,6 +564,8 @@ BAD = {
     "forgotten": [None, "abc", (3,)],
     "highest": [None, "1", -1.0, float("nan"), float("inf")],
     "below": [None, "1", -1.0, float("nan"), float("inf")],
+    "core_from": [None, "1", -1.0, float("nan"), float("inf")],
+    "core_to": [None, "1", -1.0, float("nan"), float("inf")],
     "warm_up": [None, 1, "yes", []],
 }
 BAD["latent"].append({"samples": torch.zeros(1, 4, 8, 8), "batch_index": [0, 1]})

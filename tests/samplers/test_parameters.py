@@ -69,7 +69,7 @@ def test_every_keyword_parameter_of_the_registry_is_declared(name):
     sockets = {name for entry in GUIDANCE if entry.function is function for name in {**entry.others, **entry.curves}}
     declared = parameters(function)
     taken = {taken for entry in SCHEDULES if entry.function is function for taken in entry.takes}
-    taken |= {"shape", "highest", "began", "below", "core_from"}
+    taken |= {"shape", "highest", "began", "below", "core_from", "core_to"}
     taken |= {known for entry in GUIDANCE if entry.function is function for known in entry.knows}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name not in declared and parameter.name in taken:
