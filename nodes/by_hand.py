@@ -23,7 +23,7 @@ class StepwisePredict(io.ComfyNode):
             display_name="Predict",
             category=CATEGORY,
             description="Asks the model once what the clean picture is: the first part of every step of a sampler.",
-            search_aliases=["stepwise", "model call", "denoise once", "x0", "teaching", "by hand"],
+            search_aliases=["stepwise", "model call", "x0", "teaching", "by hand"],
             inputs=list(STEP_INPUTS),
             outputs=[
                 StateType.Output("state", tooltip="x as the model has seen it, for Extrapolate and Step."),
@@ -51,7 +51,7 @@ class StepwiseExtrapolate(io.ComfyNode):
             category=CATEGORY,
             description="Goes on in the direction in which the prediction has moved since the step before, half of "
             "this step far: what makes DPM++ 2M of second order.",
-            search_aliases=["stepwise", "combine", "multistep", "dpm++ 2m", "teaching", "by hand"],
+            search_aliases=["stepwise", "combine", "multistep", "teaching", "by hand"],
             inputs=[
                 STATE,
                 CleanType.Input("x0", tooltip="The prediction of this step."),
@@ -77,7 +77,7 @@ class StepwiseStep(io.ComfyNode):
             display_name="Step",
             category=CATEGORY,
             description="Goes to the next noise level of the schedule as if the clean picture were known.",
-            search_aliases=["stepwise", "euler", "ddim", "teaching", "by hand"],
+            search_aliases=["stepwise", "one step", "teaching", "by hand"],
             inputs=[guider, STATE, CleanType.Input("x0", tooltip="The clean picture: from Predict or Extrapolate.")],
             outputs=[
                 StateType.Output("state", tooltip="Where the run stands now: for the next Predict."),

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import numpy as np
@@ -54,7 +55,9 @@ def test_live_previews_show_every_image(server):
     (noise,) = (node for node in prompt.values() if node["class_type"] == "RandomNoise")
     # Another one than in other tests: what comes from the cache has no previews.
     noise["inputs"]["noise_seed"] = 8
-    drawn = asyncio.run(previews_of(server, prompt))
+    # In a thread of its own: the browser's tests have a loop that runs in this one.
+    with ThreadPoolExecutor(1) as pool:
+        drawn = pool.submit(asyncio.run, previews_of(server, prompt)).result()
     # Three of four places are taken. On white ground no picture has a black quarter of its own.
     free = [each[each.shape[0] * 9 // 16 :, each.shape[1] * 9 // 16 :].max() < 30 for each in drawn]
     assert {True, False} == set(free)
