@@ -109,12 +109,13 @@ def trained_or_none(sampling: Any) -> Trained | None:
 
 
 def titled(sigmas: Mapping[str, torch.Tensor], names: str) -> list[tuple[str, str, tuple[float, ...]]]:
-    """Input, name and values of each schedule, checked, in the order of the inputs."""
+    """Input, as a prompt names it, name and values of each schedule, checked, in the order of the inputs."""
     inputs = sorted(sigmas, key=lambda each: int(each.rpartition("_")[2]))
     lines = [line.strip() for line in names.splitlines()]
     return [
-        (each, next(iter(lines[i : i + 1]), "") or each.replace("_", " "), levels(each, sigmas[each]))
+        (place, next(iter(lines[i : i + 1]), "") or each.replace("_", " "), levels(place, sigmas[each]))
         for i, each in enumerate(inputs)
+        for place in (f"sigmas.{each}",)
     ]
 
 

@@ -87,7 +87,7 @@ def test_what_is_no_schedule_is_refused_by_every_node(form):
         needs = {"sampler": sampler} if node in ("StepwisePlanTable", "StepwiseSample") else {}
         assert f": sigmas {problem}" in refused(node, sigmas=sigmas, **more, **needs)
     assert f": high_sigmas {problem}" in refused("StepwiseJoinSigmas", high_sigmas=sigmas, low_sigmas=LEVELS)
-    assert f": sigmas_1 {problem}" in refused("StepwisePlotSigmas", sigmas={"sigmas_1": sigmas})
+    assert f": sigmas.sigmas_1 {problem}" in refused("StepwisePlotSigmas", sigmas={"sigmas_1": sigmas})
     assert call("StepwiseCheckSigmas", sigmas=sigmas)[1].startswith(f"not sound\nsigmas {problem}")
     assert net.calls == 0
 

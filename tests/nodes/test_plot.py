@@ -165,7 +165,7 @@ def test_as_many_curves_as_there_are_sockets():
 def test_names_go_to_the_inputs_in_their_order():
     sigmas = {f"sigmas_{i}": torch.tensor([1.0, 0.0]) for i in (10, 2, 1)}
     assert [name for _, name, _ in titled(sigmas, "first\n\n third ")] == ["first", "sigmas 2", "third"]
-    assert [each for each, _, _ in titled(sigmas, "")] == ["sigmas_1", "sigmas_2", "sigmas_10"]
+    assert [each for each, _, _ in titled(sigmas, "")] == ["sigmas.sigmas_1", "sigmas.sigmas_2", "sigmas.sigmas_10"]
 
 
 def test_a_name_is_plain_text():
@@ -197,7 +197,7 @@ def test_a_wired_model_gives_path_and_range():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 def test_what_is_no_noise_level_is_named_with_its_place(value):
-    with pytest.raises(ValueError, match=r"Plot Sigmas: sigmas_2\[1\] is (nan|inf|-1), and a noise level is"):
+    with pytest.raises(ValueError, match=r"Plot Sigmas: sigmas\.sigmas_2\[1\] is (nan|inf|-1), and a noise level is"):
         run((1.0, 0.0), (2.0, value, 0.0))
 
 
@@ -208,7 +208,7 @@ def test_what_is_no_list_of_two_is_named(sigmas):
 
 
 def test_log_snr_needs_levels_that_exist_on_the_path():
-    with pytest.raises(ValueError, match=r"Plot Sigmas: sigmas_1\[0\] is 14\.6146, and on the path FLOW"):
+    with pytest.raises(ValueError, match=r"Plot Sigmas: sigmas\.sigmas_1\[0\] is 14\.6146, and on the path FLOW"):
         run(karras(20), scale=LOG_SNR, path="FLOW")
 
 
