@@ -190,7 +190,8 @@ class Line:
         self.write(progress, "\r" if self.terminal else "")
 
     def write(self, now: Any, before: str) -> None:
-        text = f"{now.finished}/{now.cells} cells, {now.calls_done}/{now.calls} model calls, {now.workers} hosts"
+        hosts = f"{now.workers} host{'' if now.workers == 1 else 's'}"
+        text = f"{now.finished}/{now.cells} cells, {now.calls_done}/{now.calls} model calls, {hosts}"
         text += f", {now.failed} failed" if now.failed else ""
         print(f"{before}{text}", end="" if before else "\n", file=sys.stderr, flush=True)
 

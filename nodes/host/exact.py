@@ -1,6 +1,7 @@
 """A genuine MODEL whose predictions come from a formula, and any SAMPLER run on it."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import comfy.latent_formats
@@ -56,7 +57,7 @@ SAMPLINGS: dict[tuple[str, bool], type[nn.Module] | None] = {
 }
 
 
-class ExactNetwork(nn.Module):
+class ExactNetwork(nn.Module, ABC):
     """What a perfect network of the kind would predict where `denoised` gives the clean image.
 
     EPS: (x - D) / sigma. FLOW: the same, the velocity eps - x_0. V: (x / (sigma^2 + 1) - D) sqrt(sigma^2 + 1) / sigma,
@@ -72,9 +73,9 @@ class ExactNetwork(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(1))
         self.levels: list[float] = comfy.model_sampling.ModelSamplingDiscrete(sampling_config()).log_sigmas.tolist()
 
+    @abstractmethod
     def denoised(self, x: Tensor, sigma: float, context: Tensor | None) -> Tensor:
         """The clean image of x `[B, ...]` at one noise level, with the context `[B, tokens, width]`, in float64."""
-        raise NotImplementedError
 
     @property
     def path(self) -> Path:
