@@ -14,6 +14,7 @@ The same samplers, on the same machine, give the same tables.
 import argparse
 import asyncio
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -53,14 +54,20 @@ def ours() -> Iterator[tuple[str, Any]]:
 
 
 def of_packs(folder: File) -> Iterator[tuple[str, Any]]:
-    """What the packs in a folder add to the host's names when they are loaded."""
+    """What the packs in a folder add to the host's names when they are loaded. One that fails to load ends it."""
     import comfy.samplers
 
     import nodes as core
+    import server
 
     known = set(comfy.samplers.SAMPLER_NAMES) | set(comfy.samplers.KSampler.SAMPLERS)
+    # Packs add routes to the server while they are imported.
+    server.PromptServer(asyncio.new_event_loop())
     for pack in sorted(path for path in folder.iterdir() if path.is_dir() or path.suffix == ".py"):
-        asyncio.run(core.load_custom_node(str(pack), module_parent="custom_nodes"))
+        logging.disable(logging.NOTSET)
+        if not asyncio.run(core.load_custom_node(str(pack), module_parent="custom_nodes")):
+            raise SystemExit(f"{pack.name} cannot be loaded; ComfyUI says why above.")
+        logging.disable(logging.WARNING)
     for name in comfy.samplers.KSampler.SAMPLERS:
         if name not in known:
             yield name, comfy.samplers.sampler_object(name)
