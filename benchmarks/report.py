@@ -56,9 +56,9 @@ def ours() -> Iterator[tuple[str, Any]]:
 def of_packs(folder: File) -> Iterator[tuple[str, Any]]:
     """What the packs in a folder add to the host's names when they are loaded. One that fails to load ends it."""
     import comfy.samplers
+    import server
 
     import nodes as core
-    import server
 
     known = set(comfy.samplers.SAMPLER_NAMES) | set(comfy.samplers.KSampler.SAMPLERS)
     # Packs add routes to the server while they are imported.

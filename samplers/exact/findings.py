@@ -50,11 +50,16 @@ def error_of(sampler: Sampler, path: Path, steps: int) -> Point:
     return Point(steps, calls.count, (apart / exact.square().mean().sqrt()).item())
 
 
+def batch_of_four(path: Path) -> tuple[Tensor, Tensor]:
+    """Noise and latent of four images at TOP, `[4, D, 4, 4]`: some samplers scale their noise by its deviation over
+    an image, which one position does not have."""
+    return start_of(drawn(MIXTURE, path, TOP[path], SEED, images=4, side=4), path, TOP[path])
+
+
 def adds_noise(sampler: Sampler, path: Path) -> bool:
     """Whether the seed changes the result."""
-    x, _ = started(path)
     one, other = (
-        sampler(path, positions(MIXTURE, path), *start_of(x[:4], path, TOP[path]), row(grid(path, STEPS)), seed)
+        sampler(path, positions(MIXTURE, path), *batch_of_four(path), row(grid(path, STEPS)), seed)
         for seed in (SEED, SEED + 100)
     )
     return not torch.equal(one, other)
@@ -85,9 +90,8 @@ def at_calls(sampler: Sampler, path: Path, each_step: float) -> list[Point]:
 def split_apart(sampler: Sampler, path: Path) -> float:
     """How far a run in two pieces ends from the run in one: relative, the largest of three cuts. The second piece
     begins at what the first returned, with no noise, as after Split Sigmas."""
-    x, _ = started(path)
     denoiser, sigmas = positions(MIXTURE, path), grid(path, STEPS)
-    noise, latent = start_of(x[:4], path, TOP[path])
+    noise, latent = batch_of_four(path)
     uncut = sampler(path, denoiser, noise, latent, row(sigmas), SEED)
     apart: list[float] = []
     for cut in (1, STEPS // 2, STEPS - 1):
@@ -99,9 +103,8 @@ def split_apart(sampler: Sampler, path: Path) -> float:
 
 def alone_apart(sampler: Sampler, path: Path) -> float:
     """How far the first image of a batch of four ends from the same image alone; 0 is bit for bit."""
-    x, _ = started(path)
     denoiser, sigmas = positions(MIXTURE, path), row(whole(path, STEPS))
-    noise, latent = start_of(x[:4], path, TOP[path])
+    noise, latent = batch_of_four(path)
     batch = sampler(path, denoiser, noise, latent, sigmas, SEED)
     alone = sampler(path, denoiser, noise[:1], latent[:1], sigmas, SEED)
     return relative_rms(batch[:1], alone)
@@ -109,9 +112,8 @@ def alone_apart(sampler: Sampler, path: Path) -> float:
 
 def again_apart(sampler: Sampler, path: Path) -> float:
     """How far two runs from the same seed end from each other; 0 is bit for bit."""
-    x, _ = started(path)
     denoiser, sigmas = positions(MIXTURE, path), row(whole(path, STEPS))
-    noise, latent = start_of(x[:4], path, TOP[path])
+    noise, latent = batch_of_four(path)
     one, other = (sampler(path, denoiser, noise, latent, sigmas, SEED) for _ in range(2))
     return relative_rms(one, other)
 
