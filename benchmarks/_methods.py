@@ -56,6 +56,10 @@ class Method:
     diffusers: tuple[str, Options] | None = None
 
     @property
+    def entry(self) -> Solver:
+        return SOLVER[self.solver]
+
+    @property
     def label(self) -> str:
         values = ", ".join(f"{name} {value}" for name, value in self.params.items() if value)
         return SOLVER[self.solver].name + (f", {values}" if values else "")
@@ -91,7 +95,9 @@ def methods_of(solver: Solver) -> Iterator[Method]:
         yield Method(solver.id, params, comfyui, diffusers)
 
 
-METHODS = tuple(m for solver in SOLVERS for m in sorted(methods_of(solver), key=lambda method: method.label))
+# The steps of an adaptive solver are not those of its plan, and are looked at one by one.
+PLANNED = tuple(solver for solver in SOLVERS if solver.controller is None)
+METHODS = tuple(m for solver in PLANNED for m in sorted(methods_of(solver), key=lambda method: method.label))
 
 
 class Enough(Exception):

@@ -23,7 +23,7 @@ from torch import Tensor, empty, uint8
 
 from .parameters import InputError
 from .path import Path
-from .plan import Plan, Row, State
+from .plan import Pace, Plan, Row, State
 
 FORMAT, VERSION = "stepwise state", "1"
 DAMAGED = "load another copy, or make the state again"
@@ -58,7 +58,11 @@ def kind_of(made: type) -> Kind:
     return Kind(made, apart, whole)
 
 
-KINDS: Mapping[str, Kind] = {"Path": Kind(Path, lambda path: path.value, Path), "State": kind_of(State)}
+KINDS: Mapping[str, Kind] = {
+    "Path": Kind(Path, lambda path: path.value, Path),
+    "State": kind_of(State),
+    "Pace": kind_of(Pace),
+}
 
 
 def dumps(value: Any, kinds: Mapping[str, Kind] = KINDS, about: Mapping[str, str] | None = None) -> bytes:

@@ -294,16 +294,40 @@ def _checked(weights: Mapping[str, float], rows: Sequence[Row], where: str) -> d
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How far one image has come, and how fast it goes.
+
+    level: the noise level of its x.
+    h: the length of the next attempt, in log sigma.
+    errors: inverse errors, of the last accepted attempt and of the one before; none before the first attempt.
+    accepted, rejected: attempts.
+    calls: model calls.
+    """
+
+    level: float
+    h: float
+    errors: tuple[float, ...] = ()
+    accepted: int = 0
+    rejected: int = 0
+    calls: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.calls} model calls, {self.accepted} steps accepted and {self.rejected} rejected"
+
+
+@dataclass(frozen=True)
 class State:
     """All there is of a run between two model calls; keep it, fork it, resume it.
 
     `registers` are latent-shaped tensors that no later step changes in place; `index` counts the model calls done;
-    `denoised` is the last prediction, for whoever looks on.
+    `denoised` is the last prediction, for whoever looks on. `paces` are those of the images, where their steps are
+    adaptive.
     """
 
     registers: Mapping[str, Tensor]
     index: int = 0
     denoised: Tensor | None = None
+    paces: tuple[Pace, ...] = ()
 
     @property
     def x(self) -> Tensor:

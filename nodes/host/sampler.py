@@ -27,6 +27,7 @@ from ...samplers.solvers.first_level import BELOW_ONE
 from ...samplers.solvers.open_end import open_ended
 from ...samplers.solvers.rest import placed, rested
 from ...samplers.solvers.sa import CORE_FROM, CORE_TO
+from .adaptive import AdaptiveRun, EachImage, EachMemory, calls_between
 from .batching import Batching, BatchingWatch
 from .denoiser import HostDenoiser
 from .finite import FiniteCheck
@@ -187,6 +188,25 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         scale = float(getattr(model_sampling, "noise_scale", 1.0)) if path is FLOW else 1.0
         return in_sampler_noise(self.noise_kind, path, seeds, place, scale, components)
 
+    def adaptive(
+        self,
+        plan: Plan,
+        model: Any,
+        sampling: Any,
+        seeds: ImageSeeds,
+        like: torch.Tensor,
+        components: Sequence[int],
+        extra_args: Mapping[str, Any],
+        progress: Progress,
+        onlooker: EachImage | None = None,
+    ) -> AdaptiveRun | None:
+        """The run of `plan` on a batch `like`, of a solver with adaptive steps; None of one with those of its plan."""
+        if self.solver.controller is None:
+            return None
+        noises = [self.noise(seeds.of(i), like[i : i + 1], sampling, components) for i in range(len(like))]
+        controller, name = self.solver.controller(self.params), self.solver.name
+        return AdaptiveRun(name, controller, plan, model, noises, extra_args, progress, onlooker)
+
     def rested(self, plan: Plan, steps: int, limits: Limits = OWN_LIMITS) -> Plan:
         """`plan`, made by this sampler under these limits, but that its first steps leave x as it is."""
         open_end = plan.leaves != ("x",)
@@ -244,6 +264,10 @@ class PlanSampler(comfy.samplers.KSAMPLER):
         seeds = ImageSeeds.counted(extra_args.get("seed") or 0, len(x))
         noise = self.noise(seeds, x, sampling, packed_sizes(model.inner_model))
         rests = resting_steps(model.inner_model, plan)
+        given = (model, sampling, seeds, x, packed_sizes(model.inner_model), extra_args, Progress())
+        adaptive = self.adaptive(plan, *given)
+        if adaptive is not None:
+            return adaptive.solve(start(x), report, rests=rests, disable=disable).x
         run = (self.solver.name, self.rested(plan, rests, limits), model, start(x), noise, extra_args, report)
         return solve(*run, rests=rests, disable=disable).x
 
@@ -306,25 +330,29 @@ class PlanRun(comfy.samplers.Sampler):
         carried = PatchMemory(extra_args["model_options"], foreign(guider, PredictionGuider), room, others)
 
         rests = resting_steps(guider, self.plan, self.before)
-        plan = self.sampler.rested(self.plan, rests, self.limits)
+        adapts = self.sampler.solver.controller is not None
+        plan = self.plan if adapts else self.sampler.rested(self.plan, rests, self.limits)
+        onlooker = self.onlooker if self.onlooker is None or not adapts else EachImage(self.onlooker)
 
         def known(state: State, plan: Plan, step: int) -> State:
-            return placed(state, plan, step) if rests else state
+            return placed(state, plan, step) if rests and not adapts else state
 
         def report(step: int, state: State) -> None:
+            before = () if self.state is None else self.state.paces
             self.state, self.memory, self.step = known(state, self.plan, step + 1), dict(progress.memory), step + 1
             ends = step + 1 == min(self.stop_step, self.plan.steps)
             # Nobody asks for the steps between unless they are saved.
             if self.turn is not None or ends:
-                self.remembered = carried.now()
+                self.remembered = carried.now() if adaptive is None else adaptive.remembered()
             if ends:
                 # So that one wait is enough for this and for the check of the predictions.
                 self.leaving = Leaving(self.state, self.memory)
             self.forgotten = carried.forgotten
             self.watch.compare()
-            if self.onlooker is not None:
+            if onlooker is not None:
                 calls = 0 if step < rests else plan.first_stage(step + 1) - plan.first_stage(step)
-                self.onlooker.stepped(Step(self.state.x, self.state.denoised, calls, moment(noise.device)))
+                calls = calls_between(before, state.paces) if adapts else calls
+                onlooker.stepped(Step(self.state.x, self.state.denoised, calls, moment(noise.device)))
             if callback is not None:
                 callback(self.before + step, state.denoised, state.x, self.before + self.plan.steps)
             if self.turn is not None:
@@ -340,15 +368,23 @@ class PlanRun(comfy.samplers.Sampler):
         if self.warms_up and done < len(stages):
             warm_up(guider, self.state.x, stages[done].sigma)
         looked_at = extra_args
-        if self.onlooker is not None:
-            looked_at = shown(self.onlooker, progress, guider, extra_args)
-            self.onlooker.begins(self.state.x, moment(noise.device))
+        if onlooker is not None:
+            looked_at = shown(onlooker, progress, guider, extra_args)
+            onlooker.begins(self.state.x, moment(noise.device))
+        first = stages[done].step if done < len(stages) else self.plan.steps
+        given = (model, sampling, self.seeds, noise, self.components, looked_at, progress)
+        adaptive = self.sampler.adaptive(plan, *given, onlooker if isinstance(onlooker, EachImage) else None)
+        if adaptive is not None:
+            adaptive.patches = EachMemory(carried, self.patches, len(noise), noise.device)
+            options = {"first": first, "stop_step": self.stop_step, "rests": rests, "disable": disable_pbar}
+            adaptive.solve(self.state, report, **options)
+            return self.result(sampling, sigmas)
         with carried.lent(self.patches, noise.device):
             solve(
                 self.sampler.solver.name,
                 plan,
                 model,
-                known(self.state, plan, stages[done].step if done < len(stages) else self.plan.steps),
+                known(self.state, plan, first),
                 self.sampler.noise(self.seeds, noise, sampling, self.components),
                 looked_at,
                 report,
@@ -357,10 +393,17 @@ class PlanRun(comfy.samplers.Sampler):
                 rests=rests,
                 disable=disable_pbar,
             )
-        sigma = self.plan.sigmas[min(self.stop_step, self.plan.steps)]
+        return self.result(sampling, sigmas)
+
+    def result(self, sampling: Any, sigmas: torch.Tensor) -> torch.Tensor:
+        """x as the host's guiders hand it on; an image that has gone beyond its step, by its own level."""
+        sigma, x = self.plan.sigmas[min(self.stop_step, self.plan.steps)], self.state.x
         if path_of(sampling).alpha(sigma) == 0.0:
-            return self.state.x
-        return sampling.inverse_noise_scaling(sigmas.new_full((), sigma), self.state.x)
+            return x
+        if sigma == 0.0 or all(pace.level == sigma for pace in self.state.paces):
+            return sampling.inverse_noise_scaling(sigmas.new_full((), sigma), x)
+        levels = [sigmas.new_full((), pace.level) for pace in self.state.paces]
+        return torch.cat([sampling.inverse_noise_scaling(s, each) for s, each in zip(levels, x.split(1), strict=True)])
 
     def left(self) -> tuple[State, dict[str, torch.Tensor]]:
         """State and memory as they are now, on the CPU."""

@@ -41,6 +41,11 @@ class ImageSeeds:
         varied = f", {self.variation_strength:g} of the way to {shown(self.variation_seeds)}"
         return shown(self.seeds) + (varied if self.variation_strength else "")
 
+    def of(self, image: int) -> "ImageSeeds":
+        """Those of one image."""
+        variation = self.variation_seeds[image : image + 1]
+        return ImageSeeds(self.seeds[image : image + 1], variation, self.variation_strength)
+
     @staticmethod
     def counted(seed: int, images: int) -> "ImageSeeds":
         return ImageSeeds(tuple((seed + i) % SEEDS for i in range(images)))

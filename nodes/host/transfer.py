@@ -1,6 +1,7 @@
 """Tensors between the CPU and a device, without waiting where that is possible."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -76,7 +77,8 @@ def tensors_of(state: State) -> list[Tensor]:
 def rebuilt(state: State, moved: Mapping[int, Tensor]) -> State:
     """The state with other tensors, which `moved` has by the ids of its own."""
     registers = {name: moved[id(value)] for name, value in state.registers.items()}
-    return State(registers, state.index, None if state.denoised is None else moved[id(state.denoised)])
+    denoised = None if state.denoised is None else moved[id(state.denoised)]
+    return replace(state, registers=registers, denoised=denoised)
 
 
 class Leaving:

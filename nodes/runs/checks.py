@@ -11,6 +11,7 @@ from ...samplers import Path, State, checkpoint
 from ...samplers.checkpoint import DAMAGED
 from ...samplers.noise import SEEDS
 from ...samplers.parameters import InputError, counted, quoted
+from ...samplers.plan import Pace
 from ...samplers.registry import SOLVERS, Solver
 from ...samplers.schedules.checks import check_sigmas
 from ..host.latents import packed
@@ -49,6 +50,8 @@ def check_shapes(held: HeldRun) -> None:
     for what, tensor in (("noise", held.noise), ("denoised", held.denoised)):
         if packed_shape(tensor) != shape:
             raise InputError(what, f"has another shape than the latent, {packed_shape(tensor)}", DAMAGED)
+    if held.level and not all(pace.level for pace in held.state.paces):
+        raise InputError("state", f"has an image at noise level 0, and stands at {held.level:g}", DAMAGED)
     if "x" not in held.state.registers:
         raise InputError("state", "lacks the register x", DAMAGED)
     for what, tensor in (("x", held.state.x), ("state.denoised", held.state.denoised)):
@@ -130,9 +133,19 @@ def is_state(value: Any) -> bool:
     if not isinstance(value, State) or not is_within(0, 100 * MOST_STEPS)(value.index):
         return False
     denoised = value.denoised
+    if not all_of(is_pace)(value.paces) or len(value.paces) not in (0, len(value.registers.get("x", ()))):
+        return False
     return named_by(lambda each: isinstance(each, Tensor))(value.registers) and (
         denoised is None or is_floating(denoised)
     )
+
+
+def is_pace(value: Any) -> bool:
+    """How far an image has come, in numbers that a run can go on from."""
+    if not isinstance(value, Pace) or not is_level(value.level) or not is_level(value.h) or value.h == 0.0:
+        return False
+    counts = all(map(is_within(0, 2**31), (value.accepted, value.rejected, value.calls)))
+    return counts and all_of(is_level)(value.errors) and len(value.errors) in (0, 2)
 
 
 def is_model(value: Any) -> bool:

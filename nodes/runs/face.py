@@ -66,7 +66,19 @@ def is_paused(held: HeldRun) -> bool:
 
 
 def did(held: HeldRun, state: HeldRun | None) -> str:
-    """What a part of a run did, in a line; nothing for a run in one piece."""
+    """What a part of a run did, in a line; nothing for a run in one piece, but what its adaptive steps cost."""
+    return "; ".join(filter(None, (part_of(held, state), calls_of_images(held))))
+
+
+def calls_of_images(held: HeldRun) -> str:
+    """The model calls of adaptive steps so far."""
+    paces = () if held.state is None else held.state.paces
+    if len(paces) < 2:
+        return "".join(map(str, paces))
+    return "; ".join(f"image {i}: {pace}" for i, pace in enumerate(paces))
+
+
+def part_of(held: HeldRun, state: HeldRun | None) -> str:
     seed = seeds_of(held.seeds or (held.seed,))
     if is_paused(held):
         begun = f"went on from step {state.step}, " if state is not None else ""

@@ -1,5 +1,6 @@
 """How a run goes on from a state: exactly, or as a fork that says what it dropped."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -162,6 +163,10 @@ class Fork:
         if held.step == held.steps:
             problem = "stands at the end of its schedule, where nothing is left to do for another solver"
             raise InputError("state", problem, "wire a state of an earlier step")
+        if apart := [pace.level for pace in held.state.paces if not math.isclose(pace.level, held.level, rel_tol=1e-5)]:
+            problem = f"has an image at noise level {apart[0]:.4g}, beyond the level {held.level:.4g} of its step"
+            cure = "finish it with the solver and the parameters that it was made with"
+            raise InputError("state", problem, cure)
         state = State({"x": held.state.x}, 0, held.state.denoised)
         held = replace(held, state=state, solver_step=held.step)
         plan = self.plan_of(held, sampler)
@@ -170,6 +175,9 @@ class Fork:
     def kept_history(self, held: HeldRun, joined: HeldRun, sampler: PlanSampler) -> HeldRun | None:
         """`joined`, at the place of `held` with all that the solver remembers; None where the solver, had it known that
         schedule, would have come there in another way."""
+        controller = sampler.solver.controller
+        if controller is not None and controller(sampler.params).ends:
+            return None
         plan = self.plan_of(joined, sampler)
         state = carried_over(held.state, self.plan_of(held, sampler), plan)
         return None if state is None else replace(joined, state=state, plan=fingerprint(plan))

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .. import guidance
+from ..adaptive import Controller
 from ..guidance import expressions
 from ..parameters import Parameter, Value, checked, parameters
 from ..path import VE, Path
@@ -60,7 +61,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Solver:
-    """`id` makes the node ids, `name` is what people read; `settings` carry the claims, the default first."""
+    """`id` makes the node ids, `name` is what people read; `settings` carry the claims, the default first.
+
+    controller: of one with adaptive steps, makes of its parameters what chooses them. Its plan is that of a run that
+    accepts every step of the schedule as it is.
+    """
 
     id: str
     name: str
@@ -70,6 +75,7 @@ class Solver:
     papers: tuple[str, ...]
     settings: tuple[Setting, ...]
     aliases: tuple[str, ...] = ()
+    controller: Callable[[Mapping[str, Value]], Controller] | None = None
 
     @property
     def parameters(self) -> dict[str, Parameter]:

@@ -1,7 +1,9 @@
 """The solvers, and what is claimed of each."""
 
+from ..adaptive import Controller
 from ..solvers import (
     ancestral,
+    dpm_adaptive,
     dpm_fast,
     er_sde,
     exponential_multistep,
@@ -138,6 +140,22 @@ SOLVERS: tuple[Solver, ...] = (
         (DPM_PAPER, KDIFFUSION),
         (Setting({}, looks_ahead=True, together=3),),
         ("dpm_fast", "dpm-solver-fast"),
+    ),
+    Solver(
+        "DPMAdaptive",
+        "DPM Adaptive",
+        dpm_adaptive.dpm_adaptive,
+        "DPM-Solver of order 2 or 3 whose steps are as long as each image's own error allows.",
+        "4 to 8 steps: each is divided as rtol and atol ask for. Every image is sampled by itself.",
+        (DPM_PAPER, KDIFFUSION),
+        (
+            Setting({}, order=3, calls=3),
+            Setting({"order": "2"}, order=2, calls=2),
+            Setting({"eta": 1.0}, noise=True, calls=3, reaches_below=True),
+            Setting({"order": "2", "eta": 0.5}, noise=True, calls=2, reaches_below=True),
+        ),
+        ("dpm_adaptive", "dpm-solver-12", "dpm-solver-23"),
+        Controller.of,
     ),
     Solver(
         "DPMpp2S",

@@ -53,7 +53,9 @@ def carried_over(state: State, old: Plan, new: Plan) -> State | None:
         return None
     if beginning(old, done, keeps) != beginning(new, done, keeps):
         return None
-    return replace(state, registers={name: state.registers[name] for name in keeps})
+    # Adaptive steps look at a register that their plan does not have.
+    kept = {name: value for name, value in state.registers.items() if name in keeps or state.paces}
+    return replace(state, registers=kept)
 
 
 def beginning(plan: Plan, calls: int, leaves: Iterable[str]) -> tuple[Path, tuple[float, ...], tuple[Stage, ...]]:

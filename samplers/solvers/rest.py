@@ -1,6 +1,7 @@
 """Runs whose first steps leave x as it is."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ..plan import Plan, Stage, State
 
@@ -35,4 +36,4 @@ def placed(state: State, plan: Plan, step: int) -> State:
             kind = sorted(known for known in state.registers if known[:-1] == name[:-1])
             other = state.x if weights[name] == 1.0 else state.x.new_zeros(state.x.shape)
             registers[name] = state.registers[kind[-1]] if kind else other
-    return State(registers, index, state.denoised)
+    return replace(state, registers=registers, index=index)

@@ -7,8 +7,6 @@ import math
 import pytest
 import torch
 
-pytest.importorskip("sklearn")
-
 
 @pytest.fixture(scope="module")
 def demo():

@@ -10,7 +10,7 @@ from stepwise.samplers.schedules import karras
 
 GENERATOR = torch.Generator().manual_seed(0)
 X, A, B = torch.randn(3, 3, 5, generator=GENERATOR, dtype=torch.float64).unbind()
-WITHOUT = {"DDPM", "LCM", "Restart", "DPMFast"}
+WITHOUT = {"DDPM", "LCM", "Restart", "DPMFast", "DPMAdaptive"}
 SIGMAS = {VE: (*karras(6, sigma_min=0.05, sigma_max=12.0), 0.0)[:7], FLOW: (1.0, 0.9, 0.7, 0.55, 0.3, 0.1, 0.0)}
 STEPS = pytest.mark.parametrize("path", [VE, FLOW])
 
@@ -27,7 +27,7 @@ def has_it(case):
     return case.solver.id not in WITHOUT
 
 
-def test_every_solver_has_it_but_those_without_a_trajectory_of_their_own_or_whose_steps_are_taken_together():
+def test_every_solver_has_it_but_those_without_a_trajectory_of_their_own_or_whose_steps_are_not_those_of_the_schedule():
     assert {case.solver.id for case in CASES if "cfg_pp" not in case.solver.parameters} == WITHOUT
 
 

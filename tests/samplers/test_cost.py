@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from stepwise.benchmarks._methods import METHODS, SOLVER, Method
+from stepwise.benchmarks._methods import METHODS, PLANNED, Method
 from stepwise.benchmarks.cost import CLAIMS, HEAD, PAGE, Measured, count_ours, extra_peak, short
 from stepwise.samplers import FLOW, VE, AddressedNoise
 from stepwise.tools.generate.markdown import marked, table
@@ -36,11 +36,11 @@ def test_the_tables_have_a_row_for_every_method_and_no_other():
 
 
 def test_every_solver_is_counted_at_its_default_and_a_setting_where_the_registry_says_so():
-    defaults = {name: {p: value.default for p, value in solver.parameters.items()} for name, solver in SOLVER.items()}
+    defaults = {each.id: {p: value.default for p, value in each.parameters.items()} for each in PLANNED}
     counted = {m.solver for m in METHODS if all(defaults[m.solver][p] == value for p, value in m.params.items())}
-    assert counted == set(SOLVER)
-    further = [setting for solver in SOLVER.values() for setting in solver.settings[1:] if setting.in_cost_table]
-    assert len(METHODS) == len(SOLVER) + len(further)
+    assert counted == set(defaults)
+    further = [setting for solver in PLANNED for setting in solver.settings[1:] if setting.in_cost_table]
+    assert len(METHODS) == len(PLANNED) + len(further)
 
 
 @EACH
@@ -50,7 +50,7 @@ def test_no_step_waits_for_the_device_or_copies_to_it_but_noise(method, path):
     counts = count_ours(method, path, SHAPE)
     assert (counts.syncs, counts.uploads, counts.waited) == (0, 0, 0)
     assert counts.kernels_all == counts.kernels + method.calls
-    assert counts.draws == 0 or any(setting.noise for setting in SOLVER[method.solver].settings)
+    assert counts.draws == 0 or any(setting.noise for setting in method.entry.settings)
 
 
 # The counter itself

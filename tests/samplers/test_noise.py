@@ -153,7 +153,7 @@ def integrates_exactly(case):
     those steps alone that end in its interval."""
     others = ["DPMppSDE", "RESSinglestep", "ERSDE", "SASolver"]
     if case.path is FLOW:
-        others += ["EulerAncestral", "DPM2Ancestral", "DPMpp2S", "RESMultistep"]
+        others += ["EulerAncestral", "DPM2Ancestral", "DPMAdaptive", "DPMpp2S", "RESMultistep"]
     return driven(case) and case.setting.params in EXACT and case.solver.id not in others
 
 

@@ -106,6 +106,9 @@ def samplers() -> dict[str, Any]:
         if row is None:
             made[name] = {"left": "it has a twin on some families of models only, and a workflow does not say which"}
             continue
+        if row.alone:
+            made[name] = {"left": f"{solvers[row.ours].name} is the same for one image, and not for a batch"}
+            continue
         solver, levels = solvers[row.ours], {VE: LEVELS, FLOW: (1.0, 0.7, 0.3, 0.0)}
         noisy = any(solver.plan(path, levels[path], **row.params).adds_noise for path in levels)
         params = {**row.params, **({"noise_device": "gpu"} if noisy and name.endswith("_gpu") else {})}

@@ -19,6 +19,7 @@ class Twin:
     test: `file::function` of the test that compares them, where it is not the test of all twins.
     steps: numbers of steps at which they are compared, where the configuration depends on them.
     bound: on the relative difference, where it is larger than for the others, and the note says why.
+    alone: it is the same for one image at a time, and a workflow does not say how many there are.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Twin:
     test: str = ""
     steps: tuple[int, ...] = (1, 2, 10, 20)
     bound: float = 0.0
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,10 @@ UNIPC_NOTE = (
     "in float64 the difference is below 1e-12."
 )
 
+ADAPTIVE_NOTE = (
+    "One image at a time, with the same steps accepted and rejected, to 1e-3: ComfyUI counts levels and errors in "
+    "float32. A batch takes its steps there by the error of all images together."
+)
 COMFYUI: tuple[Twin, ...] = (
     Twin("euler", {}, "Euler"),
     Twin("ddim", {}, "DDIM", test="tests/nodes/test_parity.py::test_same_seed_same_picture_as_core"),
@@ -319,6 +325,15 @@ COMFYUI: tuple[Twin, ...] = (
     Twin("dpm_2_ancestral", {}, "DPM2Ancestral", {}, VE),
     Twin("dpm_2_ancestral", {}, "DPM2Ancestral", IN_LOG_SIGMA, FLOW),
     Twin("dpm_fast", {}, "DPMFast", {"levels": "core"}),
+    Twin(
+        "dpm_adaptive",
+        {},
+        "DPMAdaptive",
+        {"levels": "core"},
+        note=ADAPTIVE_NOTE,
+        test="tests/nodes/test_adaptive.py::test_it_is_the_hosts_for_one_image",
+        alone=True,
+    ),
     Twin("dpmpp_2s_ancestral", {}, "DPMpp2S", {"eta": 1.0}, VE),
     Twin(
         "dpmpp_2s_ancestral",
@@ -404,7 +419,6 @@ COMFYUI: tuple[Twin, ...] = (
 NOT_COMFYUI: tuple[Single, ...] = (
     Single(("heunpp2",), "Wrong there: order 1 at three model calls a step."),
     Single(("ipndm_v",), "Wrong there: of order 1 to 1.6, where 4 is meant. The method as it is meant is LMS."),
-    Single(("dpm_adaptive",), "Not built."),
     Single(
         ("res_multistep_ancestral",),
         "Wrong there: on flow models it adds noise as on others, so that a constant 2 comes out of the step from 0.8 "

@@ -7,7 +7,7 @@ from .parts import begin, guider, loader, saved
 PROMPTS, SCHEDULES, PICTURE = "Model and prompts", "Noise levels and guidance", "A row for each"
 PLAIN = (
     *("Euler", "Heun", "DPMSolver", "DPMpp2M", "DPMpp3M", "UniPC", "DEIS", "LMS"),
-    *("RESMultistep", "RESSinglestep", "GradientEstimation", "IPNDM", "PLMS", "DPMFast"),
+    *("RESMultistep", "RESSinglestep", "GradientEstimation", "IPNDM", "PLMS", "DPMFast", "DPMAdaptive"),
 )
 NOISY = (
     *("DDPM", "DDIM", "EulerAncestral", "DPM2Ancestral", "DPMpp2S", "DPMppSDE", "DPMpp2MSDE", "DPMpp3MSDE", "ERSDE"),
@@ -50,7 +50,7 @@ def every_solver() -> Workflow:
     w = Workflow(
         "Every solver from one noise",
         "every_solver",
-        f"## Twenty-six solvers\n{NOTE}",
+        f"## Twenty-seven solvers\n{NOTE}",
         ((PROMPTS, SCHEDULES), *((group,) for group in groups), (PICTURE,)),
         demo=DIGITS,
     )
