@@ -1,23 +1,38 @@
 """Fitted plans beside DPM++ 2M, UniPC and Align Your Steps: the figures of docs/fitting.md.
 
-    python benchmarks/fitting.py --case digits-7.5-10      one fit on the Digits model and its baselines, some minutes
-    python benchmarks/fitting.py --case mixture            all of the exact mixture, about a minute
-    python benchmarks/fitting.py                           every case, one after another
+    python benchmarks/fitting.py --case digits-7.5-10                      one fit on the Digits model and its baselines
+    python benchmarks/fitting.py --case mixture --fits quick full loose    all of the exact mixture
+    python benchmarks/fitting.py --case digits-7.5-10 --transfer           and what else the plans are good for
+    python benchmarks/fitting.py --frontier mixture-VE-5 --calls 4 5 6 8 10 15 20
 
-Printed is the distance |x - ODE| / |ODE| of the final picture, median and mean over 128 starts that no fit has seen.
-The ODE is DPM++ 2M on 160 levels of the same model; all is computed in the same run.
+Printed is the distance |x - ODE| / |ODE| of the final picture, median and mean over 64 starts that no fit has seen.
+The ODE is DPM++ 2M on 160 levels of the same model; all is computed in the same run. Times are those of the processor,
+on one thread.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from stepwise.samplers import FLOW, VE, start
-from stepwise.samplers.fitting import FULL, KEEPING, LOOSE, QUICK, Alone, Budget, Freedom, Split, begin_from, fit
+from stepwise.samplers.fitting import (
+    FULL,
+    KEEPING,
+    LOOSE,
+    QUICK,
+    Alone,
+    Budget,
+    Descent,
+    Freedom,
+    Split,
+    begin_from,
+    fit,
+)
 from stepwise.samplers.fitting.errors import distances
-from stepwise.samplers.fitting.linear_form import single
+from stepwise.samplers.fitting.linear_form import Base, single
 from stepwise.samplers.fitting.reference import fine_levels
 from stepwise.samplers.fitting.subject import Subject
 from stepwise.samplers.plan import Plan
@@ -27,34 +42,62 @@ from stepwise.samplers.solvers.exponential_multistep import dpmpp_2m
 from stepwise.samplers.solvers.unipc import unipc
 from torch import Tensor
 
-BATCH = 32
-SPLIT, TEST = Split(64, 32), slice(96, 224)
-FITS = {"quick": (QUICK, KEEPING), "full": (FULL, KEEPING), "loose": (FULL, LOOSE)}
+# As many pictures in a batch, all ten digits twice, and as many copies of it at once.
+BATCH, COPIES = 20, 8
+SPLIT, TEST = Split(40, 20), slice(60, 124)
+# Of what another guidance, prompt or size does with a plan.
+TRANSFER = slice(60, 100)
+# With no calls beyond one a step, as DPM++ 2M.
+UNIPC = partial(unipc, warm_up="multistep")
+# Budget, freedom, and the solver whose rows the fit begins from.
+FITS = {
+    "quick": (QUICK, KEEPING, dpmpp_2m),
+    "full": (FULL, KEEPING, dpmpp_2m),
+    "loose": (FULL, LOOSE, dpmpp_2m),
+    "opened": (FULL, Freedom(opening=True), dpmpp_2m),
+    "quick-unipc": (QUICK, KEEPING, UNIPC),
+    "full-unipc": (FULL, KEEPING, UNIPC),
+}
+# By the gradient of the mixture, after the full fit; Digits in ComfyUI has none.
+GRADIENT = "gradient"
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a plan of so many calls is fitted on."""
+    """What a plan of so many calls is fitted on; `others`: what else it is then tried on."""
 
     name: str
     guidance: float
     calls: int
     make: Callable[[float], Subject]
     levels: Callable[[int], tuple[float, ...]]
+    others: Callable[[], Mapping[str, Subject]] = dict[str, Subject]
 
 
-def digits(guidance: float) -> Subject:
-    """The Digits model in ComfyUI, at a guidance, with the ten digits in turn as prompts."""
+def digits(guidance: float, labels: str = "0-9", width: int = 8) -> Subject:
+    """The Digits model in ComfyUI, at a guidance, with these digits in turn as prompts."""
     from stepwise.nodes.host.fitting import GuiderSubject
     from stepwise.tools.measure.digits import digits as model
     from stepwise.tools.measure.host import node
 
-    (positive,), (negative,) = node("StepwiseDigit", labels="0-9"), node("StepwiseDigit", labels="")
+    (positive,), (negative,) = node("StepwiseDigit", labels=labels), node("StepwiseDigit", labels="")
     (guider,) = node(
         "StepwiseCFGGuider", model=model("standard"), positive=positive, negative=negative, cfg=guidance, rule=()
     )
-    noise = torch.randn(TEST.stop, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    return GuiderSubject([guider], noise, lambda images: torch.zeros(images, 1, 8, 8), DIGITS_MAX, BATCH)
+    noise = torch.randn(TEST.stop, 1, 8, width, generator=torch.Generator().manual_seed(1))
+
+    def like(images: int) -> Tensor:
+        return torch.zeros(images, 1, 8, width)
+
+    return GuiderSubject([guider], noise, like, DIGITS_MAX, BATCH, COPIES)
+
+
+def other_digits() -> Mapping[str, Subject]:
+    return {"guidance 5": digits(5.0), "guidance 10": digits(10.0), "8 x 12 values": digits(7.5, width=12)}
+
+
+def other_prompts() -> Mapping[str, Subject]:
+    return {"digits 5 to 9": digits(7.5, "5-9")}
 
 
 DIGITS_MIN, DIGITS_MAX = 0.029167158529162407, 14.614641189575195
@@ -65,7 +108,10 @@ def digits_levels(steps: int) -> tuple[float, ...]:
 
 
 class Mixture:
-    """Six Gaussians in 16 dimensions, three of which are the prompt; the denoiser is known, E[x0 | x]."""
+    """Six Gaussians in 16 dimensions, three of which are the prompt; the denoiser is known, E[x0 | x].
+
+    In torch, for its derivative; sigma may be a tensor.
+    """
 
     def __init__(self) -> None:
         made = torch.Generator().manual_seed(0)
@@ -97,11 +143,19 @@ def flow_levels(steps: int) -> tuple[float, ...]:
 
 
 CASES = [
-    Case("digits-7.5-10", 7.5, 10, digits, digits_levels),
-    Case("digits-7.5-5", 7.5, 5, digits, digits_levels),
-    Case("digits-1-8", 1.0, 8, digits, digits_levels),
+    Case("digits-7.5-10", 7.5, 10, digits, digits_levels, other_digits),
+    Case("digits-7.5-5", 7.5, 5, digits, digits_levels, other_digits),
+    Case("digits-1-8", 1.0, 8, digits, digits_levels, other_digits),
+    Case("prompts-7.5-10", 7.5, 10, lambda guidance: digits(guidance, "0-4"), digits_levels, other_prompts),
     *(
-        Case(f"mixture-{path!r}-{guidance:g}-{calls}", guidance, calls, lambda g, p=path: mixture(p, g), levels)
+        Case(
+            f"mixture-{path!r}-{guidance:g}-{calls}",
+            guidance,
+            calls,
+            lambda g, p=path: mixture(p, g),
+            levels,
+            lambda p=path: {f"guidance {g:g}": mixture(p, g) for g in (3.0, 7.5)},
+        )
         for path, levels in ((VE, digits_levels), (FLOW, flow_levels))
         for guidance in (1.0, 5.0)
         for calls in (5, 10)
@@ -115,7 +169,7 @@ def baselines(case: Case) -> Iterator[tuple[str, Plan]]:
     for calls in (case.calls, 2 * case.calls):
         levels = case.levels(calls)
         yield f"DPM++ 2M {schedule}, {calls}", dpmpp_2m(path, levels)
-        yield f"UniPC {schedule}, {calls}", unipc(path, levels)
+        yield f"UniPC {schedule}, {calls}", UNIPC(path, levels)
         if path is VE:
             aligned = single(align_your_steps(calls, model_type="SD1"))
             yield f"DPM++ 2M Align Your Steps, {calls}", dpmpp_2m(path, (case.levels(1)[0], *aligned[1:]))
@@ -125,59 +179,74 @@ def figures(errors: Tensor) -> str:
     return f"{errors.median():.4f} / {errors.mean():.4f}"
 
 
-def ode(subject: Subject, levels: tuple[float, ...], calls: int = 160) -> Tensor:
-    fine, _ = fine_levels(subject.path, levels, calls, subject.sigma_min)
-    return subject.run(dpmpp_2m(subject.path, fine), start(subject.starts[TEST]), TEST).x
+@dataclass(frozen=True)
+class Judge:
+    """How far plans end from the ODE of a subject, on some of its starts."""
+
+    subject: Subject
+    exact: Tensor
+    images: slice
+
+    @classmethod
+    def of(cls, subject: Subject, levels: tuple[float, ...], images: slice, calls: int = 160) -> "Judge":
+        fine, _ = fine_levels(subject.path, levels, calls, subject.sigma_min)
+        return cls(subject, subject.run(dpmpp_2m(subject.path, fine), start(subject.starts[images]), images).x, images)
+
+    def figures(self, plan: Plan) -> str:
+        end = self.subject.run(plan, start(self.subject.starts[self.images]), self.images).x
+        return figures(distances(end, self.exact))
 
 
-@torch.inference_mode()
-def measure(case: Case, fits: dict[str, tuple[Budget, Freedom]], others: tuple[float, ...]) -> None:
-    """Prints the baselines, the fits, and what these do at other guidances."""
+def measure(case: Case, fits: Mapping[str, tuple[Budget, Freedom, Base]], transfer: bool) -> None:
+    """Prints the baselines, the fits, and what these do elsewhere."""
     subject, levels = case.make(case.guidance), case.levels(case.calls)
-    exact = ode(subject, levels)
-    print(f"{case.name}: median / mean over {len(exact)} starts", flush=True)
-
-    def far(plan: Plan, of: Subject, to: Tensor) -> str:
-        return figures(distances(of.run(plan, start(of.starts[TEST]), TEST).x, to))
-
+    judge = Judge.of(subject, levels, TEST)
+    print(f"{case.name}: median / mean over {len(judge.exact)} starts", flush=True)
     for name, plan in baselines(case):
-        print(f"  {name:<36} {far(plan, subject, exact)}", flush=True)
-    plans = dict[str, Plan]()
-    for name, (budget, freedom) in fits.items():
-        began = time.monotonic()
-        found = fit(subject, begin_from(subject.path, levels), SPLIT, budget, freedom)
+        print(f"  {name:<36} {judge.figures(plan)}", flush=True)
+    plans = {"DPM++ 2M": dpmpp_2m(subject.path, levels)}
+    for name, (budget, freedom, base) in fits.items():
+        slope = Descent(subject.denoiser) if name == GRADIENT and isinstance(subject, Alone) else None
+        began = time.process_time()
+        found = fit(subject, begin_from(subject.path, levels, base), SPLIT, budget, freedom, descent=slope)
+        spent = f"{found.calls} calls a start, {time.process_time() - began:.0f} s"
         plans[name] = found.plan
-        spent = f"{found.calls} calls a start, {time.monotonic() - began:.0f} s"
         stopped = f", stopped by {found.stopped}" if found.stopped else ""
-        print(f"  {name + ', ' + str(case.calls):<36} {far(found.plan, subject, exact)}   {spent}{stopped}", flush=True)
+        print(f"  {name + ', ' + str(case.calls):<36} {judge.figures(found.plan)}   {spent}{stopped}", flush=True)
         for stage, calls, fitted, selected in found.rounds:
             print(f"    {stage:<20} {calls:>5} calls   fit {fitted:.4f}   select {selected:.4f}", flush=True)
         print(f"    levels {' '.join(f'{sigma:.4g}' for sigma in found.form.sigmas)}", flush=True)
-    for guidance in others:
-        another = case.make(guidance)
-        there = ode(another, levels)
-        print(f"  at guidance {guidance:g}: DPM++ 2M {far(dpmpp_2m(subject.path, levels), another, there)}", flush=True)
+        if found.form.opening != 1.0:
+            print(f"    opening {found.form.opening:.4g}", flush=True)
+    for where, other in case.others().items() if transfer else ():
+        there = Judge.of(other, levels, TRANSFER)
         for name, plan in plans.items():
-            print(f"  at guidance {guidance:g}: {name} {far(plan, another, there)}", flush=True)
+            print(f"  at {where}: {name}, {case.calls}: {there.figures(plan)}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", default="", help="the beginning of the names of the cases to measure")
-    parser.add_argument("--fits", nargs="*", default=list(FITS), choices=list(FITS), help="which fits")
+    parser.add_argument("--fits", nargs="*", default=["quick", "full"], choices=[*FITS, GRADIENT], help="which fits")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="that each fit may take")
-    parser.add_argument("--also", nargs="*", type=float, default=[], help="other guidances to try the plans at")
+    parser.add_argument("--transfer", action="store_true", help="try the plans on other guidances, prompts and sizes")
+    parser.add_argument("--frontier", default="", help="a case without its calls, for plans of --calls each")
+    parser.add_argument("--calls", nargs="*", type=int, default=[4, 5, 6, 8, 10, 15], help="of the frontier")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    fits = {name: FITS[name] for name in given.fits}
-    fits = {name: (Budget(b.calls, b.rounds, b.reference, given.seconds), f) for name, (b, f) in fits.items()}
+    fits = {name: FITS.get(name, FITS["full"]) for name in given.fits}
+    fits = {name: (replace(budget, seconds=given.seconds), *rest) for name, (budget, *rest) in fits.items()}
     cases = [case for case in CASES if case.name.startswith(given.case)]
-    if any(case.make is digits for case in cases):
+    if given.frontier:
+        case = next(case for case in CASES if case.name.startswith(f"{given.frontier}-"))
+        cases = [replace(case, name=f"{given.frontier}-{calls}", calls=calls) for calls in given.calls]
+    if any(case.levels is digits_levels and not case.name.startswith("mixture") for case in cases):
         from stepwise.tools.measure.host import load_host
 
         load_host()
-    for case in cases:
-        measure(case, fits, tuple(given.also))
+    with torch.no_grad():
+        for case in cases:
+            measure(case, fits, given.transfer)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from . import checkpoint
 from .checkpoint import DAMAGED, RECIPE, Kind, kind_of
@@ -54,13 +55,12 @@ class Recipe:
         for name, text in texts.items():
             if type(text) is not str or len(text) > MOST_TEXT:
                 raise InputError(name, f"is {quoted(text)}", DAMAGED)
-        if not isinstance(self.path, Path) or type(self.cfg) not in (int, float) or not 0.0 <= self.cfg <= 1000.0:
+        parts: Mapping[str, Any] = vars(self)
+        if not isinstance(parts["path"], Path) or type(self.cfg) not in (int, float) or not 0.0 <= self.cfg <= 1000.0:
             raise InputError("cfg", f"is {quoted(self.cfg)}, or the path is {quoted(self.path)}", DAMAGED)
         for name in ("params", "model", "figures"):
-            values = getattr(self, name)
-            if not isinstance(values, Mapping) or not all(
-                type(each) in (bool, int, float, str) for each in values.values()
-            ):
+            values = parts[name]
+            if not isinstance(values, Mapping) or not all(is_plain(each) for each in cast(Any, values).values()):
                 raise InputError(name, "holds other things than numbers and text by name", DAMAGED)
         if type(self.sigmas) is not tuple or not all(type(each) is float for each in self.sigmas):
             raise InputError("sigmas", "are no list of numbers", DAMAGED)
@@ -87,6 +87,10 @@ class Recipe:
             for name, value in self.figures.items()
         ]
         return found + ([self.note] if self.note else [])
+
+
+def is_plain(value: Any) -> bool:
+    return type(value) in (bool, int, float, str)
 
 
 KINDS: Mapping[str, Kind] = {**checkpoint.KINDS, "Recipe": kind_of(Recipe)}

@@ -55,13 +55,21 @@ class GuiderSubject:
     """A `Subject` of the fit: guiders, each with its own share of the starts.
 
     Batch number i of `batch` images is guider number i's, modulo their number; splits are multiples of the batch, so
-    that an image always has the same prompt. No more images than a batch are ever on the device, beside which there is
-    what ordinary sampling of them has; all that the fit keeps lies on the CPU. `like` gives an empty latent of so many
-    images, as the host takes it, and `noise` is that of all starts, packed.
+    that an image always has the same prompt. No more than `copies` of a batch are ever on the device, one unless there
+    is room for more, beside what ordinary sampling of them has there; all that the fit keeps lies on the CPU. `like`
+    gives an empty latent of so many images, as the host takes it, and `noise` is that of all starts, packed.
     """
 
-    def __init__(self, guiders: Sequence[Any], noise: Tensor, like: Callable[[int], Any], sigma: float, batch: int):
-        self.guiders, self.batch, self.like = guiders, batch, like
+    def __init__(
+        self,
+        guiders: Sequence[Any],
+        noise: Tensor,
+        like: Callable[[int], Any],
+        sigma: float,
+        batch: int,
+        copies: int = 1,
+    ):
+        self.guiders, self.batch, self.like, self.copies = guiders, batch, like, copies
         sampling = sampling_of(guiders[0].model_patcher)
         self.path: Path = path_of(sampling)
         table = getattr(sampling, "sigma_min", None)
@@ -83,18 +91,28 @@ class GuiderSubject:
         def note(found: State) -> None:
             seen.setdefault(found.index, []).append(found)
 
-        for first in range(images.start, images.stop, self.batch):
-            place = slice(first - images.start, min(first + self.batch, images.stop) - images.start)
+        places = self.places(images, len(state.x))
+        for number, place in places:
             part = Part(plan, cut(state, place), stop, note if watch is not None else None)
             try:
-                self.sample(self.guiders[first // self.batch % len(self.guiders)], part)
+                self.sample(self.guiders[number % len(self.guiders)], part)
             except comfy.model_management.InterruptProcessingException:
                 raise Stopped("Cancel") from None
             states.append(part.state)
+        back = torch.cat([place for _, place in places]).argsort()
         if watch is not None:
             for index in sorted(seen):
-                watch(joined(seen.pop(index)))
-        return joined(states)
+                watch(joined(seen.pop(index), back))
+        return joined(states, back)
+
+    def places(self, images: slice, several: int) -> list[tuple[int, Tensor]]:
+        """Which of `several` images, copies of `images`, one after another, are computed at once: the number of their
+        batch, and where they stand."""
+        every, found = torch.arange(several).view(-1, images.stop - images.start), list[tuple[int, Tensor]]()
+        for first in range(images.start, images.stop, self.batch):
+            batch = every[:, first - images.start : min(first + self.batch, images.stop) - images.start]
+            found += [(first // self.batch, some.flatten()) for some in batch.split(self.copies)]
+        return found
 
     def sample(self, guider: Any, part: Part) -> None:
         nothing = self.like(len(part.state.x))
@@ -107,15 +125,16 @@ def scaled(sampling: Any, sigma: float, noise: Tensor, highest: bool) -> Tensor:
     return sampling.noise_scaling(torch.tensor(sigma, device=device), noise, torch.zeros_like(noise), highest).cpu()
 
 
-def cut(state: State, place: slice) -> State:
+def cut(state: State, place: Tensor) -> State:
     """The state of some of the images."""
     registers = {name: value[place] for name, value in state.registers.items()}
     return State(registers, state.index, None if state.denoised is None else state.denoised[place])
 
 
-def joined(states: Sequence[State]) -> State:
+def joined(states: Sequence[State], back: Tensor) -> State:
+    """One state of all images, where `back` says in which order."""
     if len(states) == 1:
         return states[0]
-    registers = {name: torch.cat([each.registers[name] for each in states]) for name in states[0].registers}
+    registers = {name: torch.cat([each.registers[name] for each in states])[back] for name in states[0].registers}
     denoised = [each.denoised for each in states if each.denoised is not None]
-    return State(registers, states[0].index, torch.cat(denoised) if denoised else None)
+    return State(registers, states[0].index, torch.cat(denoised)[back] if denoised else None)

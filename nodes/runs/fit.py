@@ -124,7 +124,7 @@ def baselines(path: Path, schedules: Sequence[tuple[float, ...]]) -> dict[str, P
     for sigmas in schedules:
         count = len(sigmas) - 1
         found[f"DPM++ 2M, {count} calls"] = dpmpp_2m(path, sigmas)
-        found[f"UniPC, {count} calls"] = unipc(path, sigmas)
+        found[f"UniPC, {count} calls"] = unipc(path, sigmas, warm_up="multistep")
         if path is VE and SD_RANGE[0] < sigmas[0] < SD_RANGE[1]:
             aligned = align_your_steps(count, model_type="SD1")
             found[f"DPM++ 2M on Align Your Steps, {count} calls"] = dpmpp_2m(path, (sigmas[0], *aligned[1:]))

@@ -6,11 +6,12 @@
     found = fit(subject, begin_from(VE, karras(10)), Split(64, 32), FULL)
     found.plan                                           # rows of floats, as of any solver
 
-Forward only: no gradient of the model is ever taken.
+Forward only: no gradient of the model is taken, unless a `Descent` is given.
 """
 
 from .fit import KEEPING, LOOSE, Fitted, fit
 from .freedom import Freedom
+from .gradient import Descent
 from .linear_form import LinearForm, begin_from, form_of
 from .meter import FULL, QUICK, Budget
 from .subject import Alone, Split, Stopped, Subject
@@ -22,6 +23,7 @@ __all__ = [
     "QUICK",
     "Alone",
     "Budget",
+    "Descent",
     "Fitted",
     "Freedom",
     "LinearForm",

@@ -6,10 +6,14 @@ from torch import Tensor
 POWER = 0.5
 
 
+def lengths(x: Tensor) -> Tensor:
+    """|x| of each image, `[N]`."""
+    return x.flatten(1).double().square().sum(1).sqrt()
+
+
 def distances(x: Tensor, reference: Tensor) -> Tensor:
     """|x - reference| / |reference| of each image, `[N]`."""
-    off, size = (each.flatten(1).double().norm(dim=1) for each in (x - reference, reference))
-    return off / size.clamp_min(1e-12)
+    return lengths(x - reference) / lengths(reference).clamp_min(1e-12)
 
 
 def score(errors: Tensor, power: float = POWER) -> float:

@@ -9,12 +9,15 @@ from ..plan import Plan, start
 from .errors import distances, score
 from .freedom import Freedom, Values, made
 from .gauss_newton import GaussNewton
+from .gradient import Descent, descend
 from .least_squares import row_by_row
 from .linear_form import LinearForm
 from .meter import FULL, Budget, Meter
 from .reference import reference
 from .subject import Split, Stopped, Subject
 
+# Every so many steps of a descent are shown to the starts that select.
+SHOWN = 10
 KEEPING, LOOSE = Freedom(), Freedom(free=True)
 
 
@@ -47,12 +50,13 @@ def fit(
     budget: Budget = FULL,
     freedom: Freedom = KEEPING,
     report: Callable[[float, str], None] | None = None,
+    descent: Descent | None = None,
 ) -> Fitted:
     """Fits a plan of `begin.calls` calls to the subject's own ODE.
 
     First row by row (`least_squares`), then all numbers together (`gauss_newton`) until the budget is spent or two
-    rounds bring nothing. Whatever stops it, the result is the best so far on the starts that select, at the least
-    `begin` itself.
+    rounds bring nothing; last, where a `descent` is given, by the gradient of its denoiser, whatever the budget.
+    Whatever stops it, the result is the best so far on the starts that select, at the least `begin` itself.
 
     Raises:
         InputError: the split has too few starts.
@@ -64,14 +68,21 @@ def fit(
     meter.spend(calls, split.fitted)
     fitted = [each[: split.fit] for each in targets]
     choice = Choice(subject, split, targets[-1][split.fit :], meter)
-    found = Fitted(begin, *(choice.score(begin),) * 2)
+    found = Fitted(begin, began := choice.score(begin), began)
     try:
         meter.may_stop = True
         meter.doing = "least squares"
         values = row_by_row(subject, begin, freedom, fitted, split.fitted, meter)
         choice.note(found, "least squares", made(begin, values))
         if budget.rounds:
-            newton(subject, begin, freedom, values, fitted[-1], split, choice, found, meter)
+            values = newton(subject, begin, freedom, values, fitted[-1], split, choice, found, meter)
+        if descent is not None:
+            meter.doing = "gradient"
+            starts = subject.starts[split.fitted]
+            for number, form in enumerate(descend(descent, begin, freedom, values, starts, fitted[-1]), 1):
+                meter.spend(form.calls, split.fitted)
+                if number % SHOWN == 0 or number == descent.steps:
+                    choice.note(found, f"gradient, step {number}", form)
     except Stopped as stop:
         found.stopped = str(stop) or "stopped"
     found.calls, found.seconds = meter.calls, meter.seconds
@@ -88,17 +99,18 @@ def newton(
     choice: "Choice",
     found: Fitted,
     meter: Meter,
-) -> None:
-    """Rounds of Gauss-Newton, each best form shown to the starts that select."""
+) -> Values:
+    """Rounds of Gauss-Newton, each best form shown to the starts that select; the values they led to."""
     meter.doing = "Gauss-Newton"
     search = GaussNewton(subject, begin, freedom.numbers(begin), values, target, split.fitted, meter)
     failures = 0
     for number in range(1, meter.budget.rounds + 1):
         if failures == 2 or not meter.allows(search.cost):
-            return
+            break
         meter.doing = f"Gauss-Newton, round {number}"
         failures = 0 if search.round() else failures + 1
         choice.note(found, f"round {number}", search.track.form, search.score)
+    return search.values
 
 
 @dataclass

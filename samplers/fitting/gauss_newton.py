@@ -5,20 +5,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .errors import distances, importance, score
+from .errors import distances, importance, lengths, score
 from .freedom import Number, Values, made
-from .least_squares import normal
+from .least_squares import TINY, normal, solved
 from .linear_form import LinearForm
 from .meter import Meter
 from .subject import Subject
-from .tails import Track, end_of, tracked
+from .tails import Track, ends_of, tracked
 
 # No level moves further in one round, in half log-SNR, and no share, in parts of the step.
-FARTHEST = {"level": 0.4, "told": 0.4, "carry": 0.3, "sum": 1.0, "taken": 3.0}
+FARTHEST = {"level": 0.4, "told": 0.4, "opening": 0.4, "carry": 0.3, "sum": 1.0, "taken": 3.0}
 # Damped steps that a round tries at most.
 TRIALS = 4
 # Of a picture with more numbers than this, sums with random signs stand for it: they keep lengths on the average.
 SKETCH = 4096
+# Bytes of memory, on the CPU, for runs that go side by side.
+ROOM = 2**30
 
 
 class Sketch:
@@ -60,7 +62,7 @@ class GaussNewton:
         self.target, self.damping = target, 0.03
         form = made(begin, self.values)
         assert form is not None
-        self.track = tracked(subject, form, images, meter)
+        self.track: Track = tracked(subject, form, images, meter)
         self.score = score(self.errors(self.track.end))
         self.sketch = Sketch(target[0].numel())
 
@@ -72,31 +74,51 @@ class GaussNewton:
         """Model calls of a round."""
         return cost_of(self.numbers, self.begin.calls) + TRIALS * self.begin.calls
 
-    def column(self, number: Number) -> Tensor:
-        """The derivative of the final picture by one number."""
-        ends = list[tuple[float, Tensor]]()
-        for step in (number.step, -number.step) if number.central else (number.step,):
-            form = made(self.begin, self.values | {number: self.values[number] + step})
-            if form is not None:
-                ends.append((step, end_of(self.subject, self.track, form, number.restart, self.meter)))
+    def columns(self) -> list[Tensor]:
+        """The derivative of the final picture by each number, sketched."""
+        tried = [
+            (number, step, form)
+            for number in self.numbers
+            for step in ((number.step, -number.step) if number.central else (number.step,))
+            if (form := made(self.begin, self.values | {number: self.values[number] + step})) is not None
+        ]
+        found = dict[Number, list[tuple[float, Tensor]]]()
+        for first in range(0, len(tried), self.at_once):
+            some = tried[first : first + self.at_once]
+            changed = [(form, number.restart) for number, _, form in some]
+            ends = ends_of(self.subject, self.track, changed, self.meter)
+            for (number, step, _), end in zip(some, ends, strict=True):
+                found.setdefault(number, []).append((step, self.sketch(end)))
+        return [self.derivative(found.get(number, [])) for number in self.numbers]
+
+    @property
+    def at_once(self) -> int:
+        """How many runs go side by side: as many as ROOM has place for what they see."""
+        run = self.begin.calls * self.track.end.nbytes
+        return max(1, ROOM // run)
+
+    def derivative(self, ends: Sequence[tuple[float, Tensor]]) -> Tensor:
+        """The quotient of one number's changes; 0 where none of them made a plan."""
         if not ends:
-            return torch.zeros_like(self.track.end)
-        far = ends[1] if len(ends) == 2 else (0.0, self.track.end)
-        return (ends[0][1] - far[1]) / (ends[0][0] - far[0])
+            return torch.zeros_like(self.sketch(self.track.end))
+        step, end = ends[0]
+        other, far = ends[1] if len(ends) == 2 else (0.0, self.sketch(self.track.end))
+        return (end - far) / (step - other)
 
     def round(self) -> bool:
         """One Jacobian and a few damped steps along it; whether the score fell."""
-        columns = [self.sketch(self.column(number)) for number in self.numbers]
+        columns = self.columns()
         off = self.sketch(self.target - self.track.end)
-        size = self.target.flatten(1).double().norm(dim=1).clamp_min(1e-12)
+        size = lengths(self.target).clamp_min(1e-12)
         weights = importance(self.errors(self.track.end)) / size.square()
         matrix, right = normal(columns, off, weights)
-        best, damping, factor = None, self.damping, 0.1
+        best: tuple[Values, Track] | None = None
+        damping, factor = self.damping, 0.1
         for _ in range(TRIALS):
             tried = self.step(matrix, right, damping)
             track = self.tracked(tried)
-            found = score(self.errors(track.end)) if track is not None else float("inf")
-            if found < self.score:
+            found = float("inf") if track is None else score(self.errors(track.end))
+            if track is not None and found < self.score:
                 self.score, self.damping, best = found, max(damping, 1e-7), (tried, track)
             elif best is not None:
                 break
@@ -116,8 +138,10 @@ class GaussNewton:
 
     def step(self, matrix: Tensor, right: Tensor, damping: float) -> Values:
         """The values after a step of least squares, damped in the scale of each number (Levenberg, Marquardt)."""
-        diagonal = matrix.diagonal() + 1e-4 * matrix.diagonal().mean()
-        change = torch.linalg.solve(matrix + damping * torch.diag(diagonal), right)
-        changes = dict(zip(self.numbers, change.tolist(), strict=True))
+        diagonal = matrix.diagonal() + 1e-4 * matrix.diagonal().mean() + TINY
+        change = solved(matrix + damping * torch.diag(diagonal), right)
+        changes = dict(zip(self.numbers, change, strict=True))
         shorter = min([1.0, *(FARTHEST[each.kind] / max(abs(by), 1e-12) for each, by in changes.items())])
-        return {each: self.values[each] + shorter * by for each, by in changes.items()}
+        reached = {each: self.values[each] + shorter * by for each, by in changes.items()}
+        # A run does not begin above its first level.
+        return {each: min(value, 0.0) if each.kind == "opening" else value for each, value in reached.items()}

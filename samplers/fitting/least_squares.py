@@ -1,19 +1,22 @@
 """Row by row: each takes x as near to the reference's next level as its predictions allow."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..plan import start
-from .errors import distances, importance
+from ..linear_combination import combine
+from .errors import distances, importance, lengths
 from .freedom import Freedom, Number, Values, made
 from .linear_form import LinearForm
 from .meter import Meter
 from .subject import Subject
-from .tails import Track
+from .tails import Track, predictions, stepped
 
 RIDGE, REPEATS = 1e-3, 4
+# Where nothing at all depends on a number, it stays 0.
+TINY = 1e-30
 
 
 def change_of(number: Number, track: Track) -> Tensor:
@@ -39,19 +42,26 @@ def normal(columns: Sequence[Tensor], off: Tensor, weights: Tensor) -> tuple[Ten
     return matrix, right
 
 
+def solved(matrix: Tensor, right: Tensor) -> list[float]:
+    """The solution of matrix v = right, for a positive definite matrix."""
+    lower = cast(Tensor, torch.linalg.cholesky(matrix))  # pyright: ignore[reportUnknownMemberType]
+    found = torch.cholesky_solve(right[:, None], lower)[:, 0]
+    return [float(value) for value in found]
+
+
 def fit_row(numbers: Sequence[Number], track: Track, target: Tensor) -> list[float]:
     """The values by which row n of the track's form comes nearest to `target`, close to 0 where it matters little."""
-    off = target - track.row(track.form, numbers[0].n)
+    off = target - stepped(track.form, n := numbers[0].n, track.x[n], track.denoised)
     columns = [change_of(number, track) for number in numbers]
-    size = target.flatten(1).double().norm(dim=1).clamp_min(1e-12)
-    values, rest = torch.zeros(len(numbers), dtype=torch.float64), off
+    size = lengths(target).clamp_min(1e-12)
+    values, rest = [0.0] * len(numbers), off
     for _ in range(REPEATS):
         weights = importance(distances(target - rest, target)) / size.square()
         matrix, right = normal(columns, off, weights)
-        ridge = RIDGE * matrix.diagonal().mean() * torch.eye(len(numbers), dtype=torch.float64)
-        values = torch.linalg.solve(matrix + ridge, right)
-        rest = off - sum(float(v) * column for v, column in zip(values, columns, strict=True))
-    return values.tolist()
+        ridge = (RIDGE * matrix.diagonal().mean() + TINY) * torch.eye(len(numbers), dtype=torch.float64)
+        values = solved(matrix + ridge, right)
+        rest = combine([(off, 1.0), *((column, -value) for value, column in zip(values, columns, strict=True))])
+    return values
 
 
 def row_by_row(
@@ -60,19 +70,12 @@ def row_by_row(
     """The rows on the levels of `begin`, each over the student's own x and predictions; one model call a row."""
     values: Values = {}
     track = Track(begin, images, [subject.starts[images]])
-    state = start(track.x[0])
     for n in range(begin.calls):
-        meter.spend(1, images)
-        plan = track.form.plan()
-        seen = subject.run(plan, state, images, stop=n + 1)
-        assert seen.denoised is not None
-        track.denoised.append(seen.denoised)
+        track.denoised += predictions(subject, track.form, n, [track.x[n]], images, meter)
         if numbers := freedom.of_row(begin, n):
             values |= zip(numbers, fit_row(numbers, track, targets[n + 1]), strict=True)
             form = made(begin, values)
             assert form is not None
             track.form = form
-        track.x.append(track.row(track.form, n))
-        if n + 1 < begin.calls:
-            state = track.before(track.form, n + 1)
+        track.step(n)
     return values

@@ -8,8 +8,9 @@ predictions as it takes.
 
 import math
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 
 from ..parameters import InputError
@@ -18,11 +19,14 @@ from ..plan import Plan
 from ..solvers.exponential_multistep import dpmpp_2m
 from ..solvers.fitted import fitted, written
 
+Base = Callable[[Path, Sequence[float]], Plan]
+
 
 @dataclass(frozen=True)
 class LinearForm:
     """`sigmas` are the levels of x, n + 1 of them, and `called` what the model is told in the n calls; `carry` and
-    `taken` as above, each of `taken` with the newest prediction first.
+    `taken` as above, each of `taken` with the newest prediction first; `opening` is the factor of x before all of them.
+    `base` is the solver whose rows are taken where the levels move.
 
     keeps_marginals: at every call x has the noise level that the model is told: the carry is t / s, and the
         coefficients sum to 1 on the picture.
@@ -33,6 +37,8 @@ class LinearForm:
     called: tuple[float, ...]
     carry: tuple[float, ...]
     taken: tuple[tuple[float, ...], ...]
+    opening: float = 1.0
+    base: Base = field(default=dpmpp_2m, compare=False, repr=False)
 
     @property
     def calls(self) -> int:
@@ -40,7 +46,7 @@ class LinearForm:
 
     @property
     def keeps_marginals(self) -> bool:
-        if self.called != self.sigmas[:-1]:
+        if self.called != self.sigmas[:-1] or self.opening != 1.0:
             return False
         steps = zip(pairwise(self.sigmas), self.carry, self.taken, strict=True)
         return all(
@@ -52,16 +58,17 @@ class LinearForm:
     @property
     def rows(self) -> str:
         """As the text that the solver `fitted` takes."""
-        return written(self.path, self.sigmas, self.called, self.carry, self.taken)
+        return written(self.path, self.sigmas, self.called, self.carry, self.taken, self.opening)
 
     def plan(self) -> Plan:
         """The plan that takes these steps."""
         return fitted(self.path, self.sigmas, rows=self.rows)
 
-    @property
-    def depth(self) -> int:
-        """How many earlier predictions it reads at most."""
-        return max((len(taken) for taken in self.taken), default=1) - 1
+    @cached_property
+    def asking(self) -> Plan:
+        """The same model calls, each after x alone: for runs of one call."""
+        alone = tuple((self.path.gain(s, t),) for s, t in pairwise(self.sigmas))
+        return LinearForm(self.path, self.sigmas, self.called, self.carry, alone).plan()
 
 
 def form_of(plan: Plan) -> LinearForm:
@@ -96,9 +103,9 @@ def form_of(plan: Plan) -> LinearForm:
     return LinearForm(plan.path, plan.sigmas, plan.sigmas[:-1], tuple(carries), tuple(taken))
 
 
-def begin_from(path: Path, sigmas: Sequence[float]) -> LinearForm:
-    """DPM++ 2M on these levels: what a fit begins from."""
-    return form_of(dpmpp_2m(path, single(sigmas)))
+def begin_from(path: Path, sigmas: Sequence[float], base: Base = dpmpp_2m) -> LinearForm:
+    """What a fit begins from: DPM++ 2M on these levels, or another multistep solver without noise."""
+    return replace(form_of(base(path, single(sigmas))), base=base)
 
 
 def single(sigmas: Sequence[float]) -> tuple[float, ...]:

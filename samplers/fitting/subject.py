@@ -34,7 +34,8 @@ class Subject(Protocol):
         watch: Callable[[State], None] | None = None,
     ) -> State:
         """Runs `plan` on from `state`, that of the starts `images`, until `stop` calls are done (all by default);
-        states lie on the CPU. Raises Stopped to end the fit."""
+        states lie on the CPU. A state may hold several copies of the images, one after another, on each of which the
+        same is done. Raises Stopped to end the fit."""
         ...
 
 

@@ -24,16 +24,18 @@ def fitted(path: Path, sigmas: Sequence[float], *, rows: Rows = "") -> list[Stag
 
     The numbers are those of `rows`, which a fit has found for one model, one guidance and these levels: no others are
     taken. With the carry at t / s and rows that sum to 1 on the picture, x has the noise level that the model is told.
+    An `opening` r < 1 multiplies the noise that the run starts from, before the first call, which is told r sigma_0:
+    the step from noise to the level r sigma_0 for a prediction of 0, the mean of the latents, which costs no call.
 
     Raises:
         InputError: `rows` are no fitted plan, or one of another path or of other levels.
     """
-    levels, told, carry, taken, named = read(rows)
+    levels, told, carry, taken, named, opening = read(rows)
     if named is not path:
         problem = f"is a plan that was fitted on the {named!r} path, and this model is on {path!r}"
         raise InputError("sampler", problem, "fit a plan to this model, or take the model of the plan")
     check_levels(levels, sigmas)
-    stages, weight = list[Stage](), 1.0
+    stages, weight = list[Stage](), opening
     depth = max(len(each) for each in taken) - 1
     for n, (sigma, factor, shares) in enumerate(zip(told, carry, taken, strict=True)):
         names = ["denoised", *(f"previous{back}" for back in range(1, len(shares)))]
@@ -41,7 +43,8 @@ def fitted(path: Path, sigmas: Sequence[float], *, rows: Rows = "") -> list[Stag
         held = weight * factor + math.fsum(shares)
         weight = 1.0 if math.isclose(held, 1.0, rel_tol=1e-9) else held
         made = row("x", {**dict(zip(names, shares, strict=True)), "x": factor}, weight)
-        stages.append(Stage(sigma, (made, *known_history(n, depth)), n))
+        before = (row("x", {"x": opening}, opening),) if n == 0 and opening != 1.0 else ()
+        stages.append(Stage(sigma, (made, *known_history(n, depth)), n, before))
     return stages
 
 
@@ -58,19 +61,27 @@ def check_levels(levels: Sequence[float], sigmas: Sequence[float]) -> None:
             raise InputError("sigmas", problem, WHOLE, index)
 
 
-Read = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], tuple[tuple[float, ...], ...], Path]
+Read = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], tuple[tuple[float, ...], ...], Path, float]
+PARTS = {"path", "sigmas", "told", "carry", "taken"}
 
 
 def written(
-    path: Path, sigmas: Sequence[float], told: Sequence[float], carry: Sequence[float], taken: Sequence[Sequence[float]]
+    path: Path,
+    sigmas: Sequence[float],
+    told: Sequence[float],
+    carry: Sequence[float],
+    taken: Sequence[Sequence[float]],
+    opening: float = 1.0,
 ) -> str:
     """The text that `read` reads; Python's shortest form of a float, which comes back as the same float."""
-    plain = {"path": path.value, "sigmas": sigmas, "told": told, "carry": carry, "taken": taken}
+    plain: dict[str, Any] = {"path": path.value, "sigmas": sigmas, "told": told, "carry": carry, "taken": taken}
+    if opening != 1.0:
+        plain["opening"] = opening
     return json.dumps(plain, separators=(",", ":"), allow_nan=False)
 
 
 def read(rows: str) -> Read:
-    """Levels, what the model is told, carries, shares and path. Raises InputError for anything else."""
+    """Levels, what the model is told, carries, shares, path and opening. Raises InputError for anything else."""
 
     def wrong(problem: str) -> InputError:
         return InputError("rows", f"are no fitted plan: {problem}", "load the recipe again, or fit the plan anew")
@@ -79,15 +90,16 @@ def read(rows: str) -> Read:
         plain = json.loads(rows)
     except (ValueError, RecursionError):
         raise wrong("the text cannot be read") from None
-    if not isinstance(plain, dict) or set(cast(dict[str, Any], plain)) != {"path", "sigmas", "told", "carry", "taken"}:
+    if not isinstance(plain, dict) or set(cast(dict[str, Any], plain)) - {"opening"} != PARTS:
         raise wrong("it lacks a part, or has another one")
     found = cast(dict[str, Any], plain)
     if found["path"] not in ("VE", "FLOW"):
         raise wrong("its path is neither VE nor FLOW")
     sigmas, told, carry = (numbers(found[name]) for name in ("sigmas", "told", "carry"))
-    shares = found["taken"] if isinstance(found["taken"], list) else []
-    taken = [numbers(each) for each in cast(list[Any], shares)]
-    if sigmas is None or told is None or carry is None or not all(taken):
+    shares = cast(list[Any], found["taken"] if isinstance(found["taken"], list) else [])
+    taken = [numbers(each) for each in shares]
+    opening = numbers([found.get("opening", 1.0)])
+    if sigmas is None or told is None or carry is None or opening is None or not all(taken):
         raise wrong("it holds other things than numbers")
     calls = len(told)
     if not 1 <= calls <= MOST_CALLS or [len(sigmas), len(carry), len(taken)] != [calls + 1, calls, calls]:
@@ -95,7 +107,9 @@ def read(rows: str) -> Read:
     rows_taken = tuple(each for each in taken if each is not None)
     if any(len(each) > min(n + 1, MOST_TAKEN) for n, each in enumerate(rows_taken)):
         raise wrong("a row takes more predictions than there are")
-    return sigmas, told, carry, rows_taken, Path(found["path"])
+    if not 0.0 < opening[0] <= 1.0:
+        raise wrong("it does not open with a part of the noise")
+    return sigmas, told, carry, rows_taken, Path(found["path"]), opening[0]
 
 
 def numbers(values: Any) -> tuple[float, ...] | None:

@@ -3,14 +3,15 @@
 from dataclasses import replace
 
 import comfy.model_management
-import comfy.nested_tensor
 import folder_paths
 import pytest
 import safetensors
 import torch
+from comfy.nested_tensor import NestedTensor
 from comfy_extras import nodes_custom_sampler as core
+from stepwise.nodes.host.fitting import GuiderSubject
 from stepwise.nodes.runs.files import from_bytes, to_bytes
-from stepwise.samplers import FLOW, VE, checkpoint
+from stepwise.samplers import FLOW, VE, State, checkpoint
 from stepwise.samplers.fitting import begin_from
 from stepwise.samplers.fitting.freedom import Number, made
 from stepwise.samplers.parameters import InputError
@@ -158,6 +159,47 @@ def test_more_guiders_video_and_packed_latents_are_fitted_too():
     video = {"guider_1": guider_of(latent_format=Latent5D())}
     plan, *_ = call("StepwiseFitPlan", guiders=video, latent_image={"samples": torch.zeros(1, 4, 3, 8, 8)}, **fits)
     assert len(plan.sigmas) == 3
+
+
+class Packed(torch.nn.Module):
+    dtype = torch.float32
+
+    def forward(self, x, timesteps, context=None, **kwargs):
+        return 0.7 * x + 0.2 * torch.tanh(x) + 0.1 * context.mean()
+
+
+def test_packed_latents_are_fitted_and_sampled_with_the_plan():
+    model = toy_model("FLOW", module=Packed(), latent_format=Latent5D())
+    given = {"model": model, "positive": prompt(0.4), "negative": prompt(-0.3), "cfg": 3.0}
+    (guider,) = call("StepwiseCFGGuider", **given)
+    latent = {"samples": NestedTensor([torch.zeros(1, 4, 2, 6, 6), torch.zeros(1, 4, 5, 3)])}
+    fits = {"guiders": {"guider_1": guider}, "latent_image": latent, "calls": 3, "starts": 4}
+    plan, *_ = call("StepwiseFitPlan", **fits, budget="full")
+    before, after = (float(each) for each in plan.figures["select, before and after"].split())
+    assert after < before
+    sampler, sigmas = call("StepwisePlanSampler", plan=plan)
+    noise = core.RandomNoise.execute(7).args[0]
+    run = {"guider": guider, "noise": noise, "latent_image": latent, "sampler": sampler, "sigmas": sigmas}
+    done = call("StepwiseSample", **run)[0]["samples"]
+    assert [part.shape for part in done.unbind()] == [part.shape for part in latent["samples"].unbind()]
+    assert all(torch.isfinite(part).all() for part in done.unbind())
+
+
+def test_copies_of_a_batch_are_what_each_batch_is_alone():
+    """With more guiders than one, and batches that the images do not fill: every copy goes to its own guider."""
+    guiders, noise = [guider_of(), guider_of(cfg=1.0)], torch.randn(7, 4, 8, 8, generator=torch.manual_seed(0))
+    plan, states = begin_from(VE, LEVELS[VE]).plan(), torch.randn(3, 7, 4, 8, 8, generator=torch.manual_seed(1))
+
+    def denoised(copies, x, images=slice(0, 7)):
+        of = GuiderSubject(guiders, noise, lambda n: torch.zeros(n, 4, 8, 8), LEVELS[VE][0], 2, copies)
+        with torch.inference_mode():
+            return of.run(plan, State({"x": x}, 0), images, stop=1).denoised
+
+    alone = torch.stack([denoised(1, each) for each in states])
+    for copies in (1, 2, 3, 5):
+        together = denoised(copies, states.flatten(0, 1)).view_as(alone)
+        assert torch.allclose(together, alone, rtol=1e-5, atol=1e-6), copies
+    assert not torch.allclose(alone[0], alone[1], rtol=1e-2)
 
 
 def test_cancel_keeps_the_best_so_far_and_before_there_is_one_stops(monkeypatch):

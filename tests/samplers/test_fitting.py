@@ -1,6 +1,8 @@
 """Fitted plans, on data whose denoiser is known."""
 
+import math
 from dataclasses import replace
+from functools import partial
 from itertools import count, pairwise
 
 import pytest
@@ -21,10 +23,11 @@ from stepwise.samplers.fitting import (
     form_of,
 )
 from stepwise.samplers.fitting.errors import distances, score
-from stepwise.samplers.fitting.freedom import made
+from stepwise.samplers.fitting.freedom import Number, made
+from stepwise.samplers.fitting.gradient import Descent, derivatives, gradient, valued
 from stepwise.samplers.fitting.meter import Meter
 from stepwise.samplers.fitting.reference import fine_levels, reference
-from stepwise.samplers.fitting.tails import end_of, tracked
+from stepwise.samplers.fitting.tails import ends_of, tracked
 from stepwise.samplers.parameters import InputError
 from stepwise.samplers.registry import SOLVERS
 from stepwise.samplers.schedules import karras
@@ -40,6 +43,21 @@ def subject(path, data=None, images=112) -> Alone:
     data = data or mixture()
     noise = torch.randn(images, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     return Alone(path, data.denoiser(path), LEVELS[path][0] * noise, LOWEST[path])
+
+
+def in_torch(data, path):
+    """The mixture's denoiser with levels as tensors, for derivatives by them and by x: its posterior means by
+    softmax."""
+
+    def denoiser(x, sigma):
+        alpha, variances = path.alpha(sigma), data.variances
+        spread = alpha * alpha * variances + sigma * sigma
+        squares = (x[:, None, :] - alpha * data.means).square().sum(-1)
+        parts = torch.softmax(data.weights.log() - 0.5 * (squares / spread + x.shape[1] * spread.log()), -1)
+        shrunk = alpha * variances / spread
+        return parts @ (data.means * (1.0 - alpha * shrunk)[:, None]) + (parts @ shrunk)[:, None] * x
+
+    return denoiser
 
 
 def far(of: Alone, plan, images=TEST) -> torch.Tensor:
@@ -67,19 +85,68 @@ def test_what_is_no_linear_form_is_refused():
             form_of(SOLVER[name].plan(VE, KARRAS, **options))
 
 
+@pytest.mark.parametrize("base", ["DPMpp2M", "UniPC"])
 @pytest.mark.parametrize("path", [VE, FLOW])
-def test_a_run_from_where_a_change_counts_ends_where_the_whole_run_does(path):
+def test_a_run_from_where_a_change_counts_ends_where_the_whole_run_does(path, base):
     """For every number that can be fitted: nothing before its restart depends on it."""
     of, meter = subject(path), Meter(QUICK)
-    begin = begin_from(path, LEVELS[path])
-    numbers = LOOSE.numbers(begin)
-    values = {each: 0.02 * (-1) ** i for i, each in enumerate(numbers)}
+    options = {"warm_up": "multistep"} if base == "UniPC" else {}
+    begin = begin_from(path, LEVELS[path], partial(SOLVER[base].plan, **options))
+    numbers = Freedom(free=True, opening=True).numbers(begin)
+    values = {each: 0.02 * (-1) ** i for i, each in enumerate(numbers)} | {Number("opening", 0): -0.04}
     track = tracked(of, made(begin, values), SPLIT.fitted, meter)
-    for number in numbers:
-        form = made(begin, values | {number: values[number] + 0.03})
-        whole = of.run(form.plan(), start(track.x[0]), SPLIT.fitted).x
-        assert relative_rms(end_of(of, track, form, number.restart, meter), whole) < 1e-12
+    forms = [made(begin, values | {number: values[number] + 0.03}) for number in numbers]
+    spent = meter.calls
+    ends = ends_of(of, track, [(form, each.restart) for each, form in zip(numbers, forms, strict=True)], meter)
+    assert meter.calls - spent == sum(begin.calls - each.restart for each in numbers)
+    for number, form, end in zip(numbers, forms, ends, strict=True):
+        whole = of.run(form.plan(), start(of.starts[SPLIT.fitted]), SPLIT.fitted).x
+        assert relative_rms(end, whole) < 1e-12
         assert relative_rms(whole, track.end) > 1e-7, number
+
+
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_an_opening_is_the_first_step_for_a_prediction_of_0(path):
+    levels, model = LEVELS[path], mixture().denoiser(path)
+    x = levels[0] * torch.randn(4, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plan = SOLVER["Euler"].plan(path, levels)
+    later = replace(form_of(SOLVER["Euler"].plan(path, levels[1:])), sigmas=(levels[0], *levels[2:]))
+    opened = replace(later, opening=levels[1] / levels[0]).plan()
+    assert len(opened.stages) == len(plan.stages) - 1
+    asked = run(plan, lambda x, sigma: torch.zeros_like(x) if sigma == levels[0] else model(x, sigma), start(x))
+    assert relative_rms(run(opened, model, start(x)).x, asked.x) < 1e-12
+
+
+@pytest.mark.parametrize("freedom", [Freedom(), LOOSE, Freedom(opening=True)], ids=["keeping", "loose", "opening"])
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_the_gradient_is_the_slope_of_the_score(path, freedom):
+    """Against differences of whole runs, number by number."""
+    of, begin = subject(path), begin_from(path, LEVELS[path])
+    numbers, images = freedom.numbers(begin), SPLIT.fitted
+    small = [-0.02 if each.kind == "opening" else -0.05 * (-1) ** i for i, each in enumerate(numbers)]
+    reached = torch.tensor(small, dtype=torch.float64)
+    (*_, target), _ = reference(of, begin.sigmas, images, 160)
+
+    def log_score(values):
+        form = made(begin, valued(numbers, values))
+        return math.log(score(distances(of.run(form.plan(), start(of.starts[images]), images).x, target)))
+
+    slope = gradient(in_torch(mixture(), path), made(begin, valued(numbers, reached)), of.starts[images], target)
+    found = derivatives(begin, numbers, reached) @ slope
+    for i, number in enumerate(numbers):
+        aside = torch.zeros_like(reached)
+        aside[i] = 1e-3
+        difference = (log_score(reached + aside) - log_score(reached - aside)) / 2e-3
+        assert found[i].item() == pytest.approx(difference, rel=0.02, abs=0.02 * found.abs().max().item()), number
+
+
+def test_a_descent_goes_on_from_what_forward_only_has_found():
+    of, begin = subject(VE), begin_from(VE, KARRAS)
+    forward = fit(of, begin, SPLIT, Budget(400, 1))
+    further = fit(of, begin, SPLIT, Budget(400, 1), descent=Descent(in_torch(mixture(), VE), 60))
+    assert further.rounds[: len(forward.rounds)] == forward.rounds
+    assert further.selected < 0.9 * forward.selected
+    assert further.calls == forward.calls + 60 * begin.calls
 
 
 @pytest.mark.parametrize("calls", [3, 10])
@@ -123,8 +190,8 @@ def test_the_calls_of_a_start_are_counted_as_they_are_made_and_stay_in_the_budge
     of, seen = subject(VE), []
     counting = replace(of, denoiser=lambda x, sigma: seen.append(len(x)) or of.denoiser(x, sigma))
     found = fit(counting, begin_from(VE, KARRAS), SPLIT, Budget(400, 12))
-    # The reference runs on all that a fit may see, all else on one part of it at a time.
-    assert sum(images >= SPLIT.fit for images in seen) == found.calls <= 400
+    # The reference runs on all that a fit may see, all else on one part of it at a time, some of it many times over.
+    assert sum(images // SPLIT.fit for images in seen) == found.calls <= 400
     assert fit(of, begin_from(VE, KARRAS), SPLIT, QUICK).calls <= 200
 
 

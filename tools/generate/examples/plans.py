@@ -2,8 +2,10 @@
 
 from ..demo_model import DIGITS
 from ..description import Workflow
-from .parts import begin, empty, guider, rows
+from .parts import begin, guider, rows
 
+# What Save Plan calls the first recipe of `fit_a_plan`.
+FITTED = "stepwise/digits_00001_.safetensors [output]"
 PROMPTS, PICTURES = "Model and prompts", "Two rows of pictures"
 
 
@@ -22,10 +24,8 @@ def fit_a_plan() -> Workflow:
     noise = w.add("RandomNoise", PROMPTS, noise_seed=7, compact=True)
     given = {"model": model[0], "positive": positive[0], "negative": negative[0]}
     guided = guider(w, PROMPTS, compact=True, **given, cfg=7.5)
-    small = empty(w, fit, compact=True)
-    small.title, small.inputs["batch_size"] = "The size to fit, five at a time", 5
     sockets = {"guiders.guider_1": guided[0]}
-    fitted = w.add("StepwiseFitPlan", fit, size=(400, 420), **sockets, latent_image=small[0], calls=10, starts=10)
+    fitted = w.add("StepwiseFitPlan", fit, size=(400, 420), **sockets, latent_image=latent[0], calls=10, starts=20)
     w.add("StepwiseSavePlan", fit, compact=True, plan=fitted[0], filename_prefix="stepwise/digits")
     sampler = w.add("StepwisePlanSampler", run, plan=fitted[0])
     begins = {"guider": guided[0], "noise": noise[0], "latent_image": latent[0]}
@@ -37,30 +37,31 @@ def fit_a_plan() -> Workflow:
 
 
 def load_a_recipe() -> Workflow:
-    written, loaded = "Today: levels, a solver, a guidance", "Tomorrow: select this group, press Ctrl+M, run"
-    shown, again = "The picture of these levels", "The picture of the file"
+    written, shown = "A recipe by hand: levels, a sampler, a guidance", "The picture of these eight calls"
+    loaded, again = "After Fit a plan has run: select this group, press Ctrl+M, run", "The picture of the recipe"
     w = Workflow(
         "Load a recipe",
         "load_a_recipe",
-        "## How to sample, as a file\nTurbo models come with a list of levels, a solver and a guidance. Save Plan "
-        "keeps the three in one small file, with a note; a fitted plan is saved in the same way. Later select the "
+        "## How to sample, as a file\nSave Plan keeps a list of levels, a sampler and a guidance in one small file, as "
+        "turbo models come with them. A fitted plan is saved in the same way: run the example *Fit a plan*, select the "
         "group below on the right, press Ctrl+M to switch it on, choose the file in Load Plan, and run.",
         ((PROMPTS,), (written,), (shown, loaded), (again,)),
         demo=DIGITS,
     )
-    model, positive, negative, latent = begin(w, PROMPTS, compact=True, variant="lcm")
+    model, positive, negative, latent = begin(w, PROMPTS, compact=True)
     noise = w.add("RandomNoise", PROMPTS, noise_seed=7, compact=True)
-    guided = guider(w, PROMPTS, compact=True, model=model[0], positive=positive[0], negative=negative[0], cfg=1.0)
-    levels = w.add("StepwiseParseSigmas", written, size=(300, 0), text="14.61 2.2 0.7 0.2 0")
-    sampler = w.add("StepwiseLCMSampler", written, compact=True)
+    given = {"model": model[0], "positive": positive[0], "negative": negative[0]}
+    guided = guider(w, PROMPTS, compact=True, **given, cfg=7.5)
+    levels = w.add("StepwiseParseSigmas", written, size=(300, 0), text="14.61 7 3.5 1.8 0.9 0.4 0.16 0.05 0")
+    sampler = w.add("StepwiseDPMpp2MSampler", written, compact=True)
     parts = {"sampler": sampler[0], "sigmas": levels[0], "model": model[0]}
-    kept = {"filename_prefix": "stepwise/four", "cfg": 1.0, "note": "LCM in four calls"}
+    kept = {"filename_prefix": "stepwise/eight", "cfg": 7.5, "note": "eight calls, levels by hand"}
     w.add("StepwiseSavePlan", written, size=(330, 300), **parts, **kept)
     begins = {"guider": guided[0], "noise": noise[0], "latent_image": latent[0]}
     first = w.add("StepwiseSample", shown, compact=True, **begins, sampler=sampler[0], sigmas=levels[0])
-    rows(w, shown, model, [("Four calls", first[0])])
+    rows(w, shown, model, [("Eight calls", first[0])])
     off = {"muted": True}
-    file = w.add("StepwiseLoadPlan", loaded, **off, file="stepwise/four_00001_.safetensors [output]")
+    file = w.add("StepwiseLoadPlan", loaded, **off, file=FITTED)
     plan = w.add("StepwisePlanSampler", loaded, compact=True, **off, plan=file[0])
     second = w.add("StepwiseSample", loaded, compact=True, **off, **begins, sampler=plan[0], sigmas=plan[1])
     decoded = w.add("VAEDecode", again, compact=True, **off, samples=second[0], vae=model[1])
