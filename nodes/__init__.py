@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import by_hand, demo, emoji, mixture, report, sigmas, state
+from . import by_hand, demo, emoji, mixture, plans, report, sigmas, state
 from .compare import StepwiseCompare, StepwiseCompareEntry
 from .detail import StepwiseDetail
 from .guidance import StepwiseCFGGuider, rule_nodes
@@ -42,6 +42,7 @@ def all_nodes() -> list[type[io.ComfyNode]]:
         StepwiseTrajectory,
         *by_hand.NODES,
         *state.NODES,
+        *plans.NODES,
         *emoji.NODES,
         *demo.NODES,
         *mixture.NODES,

@@ -25,10 +25,27 @@ from .parameters import InputError
 from .path import Path
 from .plan import Pace, Plan, Row, State
 
-FORMAT, VERSION = "stepwise state", "1"
+FORMAT = "stepwise state"
 DAMAGED = "load another copy, or make the state again"
 # A header holds the graph and the schedule, not the pictures. None that is longer is read, or written.
 HEADER_LIMIT = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Form:
+    """A format: what its files say they are, the version that is written, and those that are read."""
+
+    format: str
+    version: str
+    known: tuple[str, ...]
+    called: str
+
+
+# Version 2 may hold a fitted plan, which is no solver of version 1. What version 1 can hold is written as that, so that
+# older Stepwise goes on reading it.
+STATE = Form(FORMAT, "1", ("1", "2"), "state")
+STATE_WITH_PLAN = Form(FORMAT, "2", STATE.known, "state")
+RECIPE = Form("stepwise recipe", "1", ("1",), "recipe")
 
 
 @dataclass(frozen=True)
@@ -65,8 +82,10 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def dumps(value: Any, kinds: Mapping[str, Kind] = KINDS, about: Mapping[str, str] | None = None) -> bytes:
-    """`value` as the bytes of a safetensors file.
+def dumps(
+    value: Any, kinds: Mapping[str, Kind] = KINDS, about: Mapping[str, str] | None = None, form: Form = STATE
+) -> bytes:
+    """`value` as the bytes of a safetensors file of a form.
 
     Plain values, tensors, lists, tuples and mappings by string, of these and of `kinds`. A tensor that occurs twice is
     written once. `about` is text for other readers; it is not read back.
@@ -76,15 +95,15 @@ def dumps(value: Any, kinds: Mapping[str, Kind] = KINDS, about: Mapping[str, str
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_Writer(kinds, tensors).plain(value, ""), separators=(",", ":"), allow_nan=False)
-    marks = {"format": FORMAT, "version": VERSION, "state": text, "digest": digest(text, tensors)}
+    marks = {"format": form.format, "version": form.version, "state": text, "digest": digest(text, tensors)}
     data = safetensors.torch.save(tensors, {**(about or {}), **marks})
     # A graph with pictures in it is not worth a state that nobody can read.
     return safetensors.torch.save(tensors, marks) if about and _length(data) > HEADER_LIMIT else data
 
 
-def loads(data: bytes, kinds: Mapping[str, Kind] = KINDS, name: str = "file") -> Any:
+def loads(data: bytes, kinds: Mapping[str, Kind] = KINDS, name: str = "file", form: Form = STATE) -> Any:
     """What `dumps` wrote. Raises InputError, on the input `name`, for anything else."""
-    marks = marks_of(data, name)
+    marks = marks_of(data, name, form=form)
     try:
         tensors = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -99,24 +118,27 @@ def loads(data: bytes, kinds: Mapping[str, Kind] = KINDS, name: str = "file") ->
         raise InputError(name, problem, "load it with the version that made it") from None
 
 
-def marks_of(data: bytes, name: str = "file", size: int | None = None) -> dict[str, str]:
+def marks_of(data: bytes, name: str = "file", size: int | None = None, form: Form = STATE) -> dict[str, str]:
     """The text that a state's file carries, from its first bytes on, if the file has `size` bytes (as many as `data`
-    by default). Raises InputError unless it is a state that can be read here."""
+    by default). Raises InputError unless it is a state, or what another form says, that can be read here."""
     size = len(data) if size is None else size
-    length, another = _length(data), "choose a file that was saved as a state"
+    length, another = _length(data), f"choose a file that was saved as a {form.called}"
     if HEADER_LIMIT < length <= size - 8:
-        raise InputError(name, f"has a header of {length / 2**20:.0f} MiB, and no state has one of that size", another)
+        raise InputError(
+            name, f"has a header of {length / 2**20:.0f} MiB, and no {form.called} has one of that size", another
+        )
     # Most files in a folder are no states: their headers are not taken to pieces.
-    if data[8:9] == b"{" and 0 < length <= len(data) - 8 and FORMAT.encode() not in data[: 8 + length]:
-        raise InputError(name, "is a safetensors file, but no state of Stepwise", another)
+    if data[8:9] == b"{" and 0 < length <= len(data) - 8 and form.format.encode() not in data[: 8 + length]:
+        raise InputError(name, f"is a safetensors file, but no {form.called} of Stepwise", another)
     header = _header(data)
     if header is None:
         raise InputError(name, "is not a safetensors file, or is cut short", another)
     marks = cast(dict[str, str], found) if isinstance(found := header.pop("__metadata__", {}), dict) else {}
-    if marks.get("format") != FORMAT:
-        raise InputError(name, "is a safetensors file, but no state of Stepwise", another)
-    if marks.get("version") != VERSION:
-        problem = f"has the format version {marks.get('version')}, and this Stepwise reads version {VERSION}"
+    if marks.get("format") != form.format:
+        raise InputError(name, f"is a safetensors file, but no {form.called} of Stepwise", another)
+    if marks.get("version") not in form.known:
+        read = f"version {form.known[0]}" if len(form.known) == 1 else f"versions {' and '.join(form.known)}"
+        problem = f"has the format version {marks.get('version')}, and this Stepwise reads {read}"
         raise InputError(name, problem, "update Stepwise, or load it with the version that made it")
     if not all(isinstance(marks.get(mark), str) for mark in ("state", "digest")):
         raise InputError(name, "is damaged: its header says nothing of its content", DAMAGED)
@@ -125,17 +147,17 @@ def marks_of(data: bytes, name: str = "file", size: int | None = None) -> dict[s
     return marks
 
 
-def peek(file: FilePath, name: str = "file") -> dict[str, str]:
+def peek(file: FilePath, name: str = "file", form: Form = STATE) -> dict[str, str]:
     """`marks_of` without reading the tensors. Raises OSError too."""
     with _opened(file, name) as opened:
-        return _looked_at(opened, name)
+        return _looked_at(opened, name, form)
 
 
-def read(file: FilePath, name: str = "file") -> bytes:
+def read(file: FilePath, name: str = "file", form: Form = STATE) -> bytes:
     """The bytes of a file that looks like a state. Raises InputError before it reads more than the header of any other,
     and OSError."""
     with _opened(file, name) as opened:
-        _looked_at(opened, name)
+        _looked_at(opened, name, form)
         opened.seek(0)
         return opened.read()
 
@@ -167,11 +189,11 @@ def _opened(file: FilePath, name: str) -> BinaryIO:
     return file.open("rb")
 
 
-def _looked_at(opened: BinaryIO, name: str) -> dict[str, str]:
+def _looked_at(opened: BinaryIO, name: str, form: Form = STATE) -> dict[str, str]:
     start = opened.read(8)
     if _length(start) <= HEADER_LIMIT:
         start += opened.read(_length(start))
-    return marks_of(start, name, os.fstat(opened.fileno()).st_size)
+    return marks_of(start, name, os.fstat(opened.fileno()).st_size, form)
 
 
 def _length(data: bytes) -> int:

@@ -12,7 +12,7 @@ from ...samplers.checkpoint import DAMAGED
 from ...samplers.noise import SEEDS
 from ...samplers.parameters import InputError, counted, quoted
 from ...samplers.plan import Pace
-from ...samplers.registry import SOLVERS, Solver
+from ...samplers.registry import FITTED, SOLVERS, Solver
 from ...samplers.schedules.checks import check_sigmas
 from ..host.latents import packed
 from ..host.plain_values import is_sound
@@ -35,7 +35,7 @@ def check_run(held: HeldRun) -> None:
             shown = quoted(value) if is_value(value) else f"of the type {type(value).__name__}"
             raise InputError(name, f"is {shown}, not {wanted}", DAMAGED)
     check_sigmas(held.path, held.sigmas, fewest=0, upwards=True)
-    solver = next((solver for solver in SOLVERS if solver.name == held.solver), None)
+    solver = next((solver for solver in (*SOLVERS, FITTED) if solver.name == held.solver), None)
     if solver is None:
         raise InputError("solver", f"is {held.solver}, which this Stepwise does not have", DAMAGED)
     if not 0 <= held.start_step <= held.solver_step <= held.step <= held.steps:

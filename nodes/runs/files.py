@@ -13,6 +13,7 @@ from comfy.nested_tensor import NestedTensor
 from ...samplers import checkpoint
 from ...samplers.checkpoint import DAMAGED, Kind, kind_of
 from ...samplers.parameters import InputError, quoted
+from ...samplers.registry import FITTED
 from .checks import check_run
 from .held import HeldRun
 
@@ -50,7 +51,8 @@ def to_bytes(held: HeldRun, about: Mapping[str, str]) -> bytes:
     if held.state is None:
         cure = "use a Stepwise sampler in the node that made it"
         raise InputError("state", f"comes from a sampler that keeps nothing to resume ({held.solver})", cure)
-    return checkpoint.dumps(replace(held, latent=kept(held.latent), warm_up=False), KINDS, about)
+    form = checkpoint.STATE_WITH_PLAN if held.solver == FITTED.name else checkpoint.STATE
+    return checkpoint.dumps(replace(held, latent=kept(held.latent), warm_up=False), KINDS, about, form)
 
 
 def from_bytes(data: bytes, name: str = "file") -> HeldRun:

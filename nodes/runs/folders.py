@@ -13,6 +13,7 @@ from typing import Any
 import folder_paths
 
 from ...samplers import checkpoint
+from ...samplers.checkpoint import STATE, Form
 from ...samplers.parameters import InputError, quoted
 
 SUFFIX = ".safetensors"
@@ -24,12 +25,13 @@ NOTHING = "no state saved yet"
 TO_HAVE_ONE = "save one with Save State or autosave_every, or upload one"
 
 
-def listed() -> list[str]:
-    """The states in the host's output and input folders, newest first, as the host names files in a folder."""
-    return [name for _, name in sorted(states(), reverse=True)]
+def listed(form: Form = STATE) -> list[str]:
+    """The states, or the files of another form, in the host's output and input folders, newest first, as the host names
+    files in a folder."""
+    return [name for _, name in sorted(files_of(form), reverse=True)]
 
 
-def states() -> Iterator[tuple[float, str]]:
+def files_of(form: Form) -> Iterator[tuple[float, str]]:
     """When each was written, and its name. A file may go while this looks: a run moves and replaces its autosave."""
     for kind in FOLDERS:
         root = folder_paths.get_directory_by_type(kind)
@@ -38,17 +40,17 @@ def states() -> Iterator[tuple[float, str]]:
                 file = Path(folder, name)
                 if name.endswith(SUFFIX) and not name.startswith("."):
                     with suppress(OSError, InputError):
-                        checkpoint.peek(file)
+                        checkpoint.peek(file, form=form)
                         yield file.stat().st_mtime, f"{file.relative_to(root).as_posix()} [{kind}]"
 
 
-def found(name: Any) -> Path:
+def found(name: Any, called: str = "state", nothing: str = NOTHING, to_have_one: str = TO_HAVE_ONE) -> Path:
     """The file behind a name of `listed`, or behind one without its folder at the end: the output folder is searched
     first. Raises InputError for anything else."""
     if not isinstance(name, str):
-        raise InputError("file", f"is {quoted(name)}, which is no name", "choose a state from the list")
-    if name in ("", NOTHING):
-        raise InputError("file", f"is {quoted(name)}, which names no state", f"{TO_HAVE_ONE}, and choose it")
+        raise InputError("file", f"is {quoted(name)}, which is no name", f"choose a {called} from the list")
+    if name in ("", nothing):
+        raise InputError("file", f"is {quoted(name)}, which names no {called}", f"{to_have_one}, and choose it")
     asked = [kind for kind in (*FOLDERS, "temp") if name.endswith(f" [{kind}]")]
     inside = [path for kind in asked or FOLDERS if (path := within(kind, name.removesuffix(f" [{kind}]")))]
     if not inside:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ...samplers import Path, State
+from ...samplers.checkpoint import digest
 from ...samplers.parameters import InputError, Value, counted
 from ...samplers.solvers.first_level import BELOW_ONE
 from ...samplers.solvers.sa import CORE_FROM, CORE_TO
@@ -14,6 +15,9 @@ from ..host.batching import Batching
 from ..host.levels import snapped
 from ..host.sampler import NO_LIMITS, Limits
 from ..host.seeds import ImageSeeds
+
+# Longer text is named by its digest.
+MOST_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,12 @@ class HeldRun:
 
 
 def described(solver: str, params: Mapping[str, Value]) -> str:
-    return f"{solver} ({', '.join(f'{name} = {value}' for name, value in params.items())})" if params else solver
+    return f"{solver} ({', '.join(f'{name} = {brief(value)}' for name, value in params.items())})" if params else solver
+
+
+def brief(value: Value) -> Value:
+    """A setting as a message has it: of the rows of a fitted plan, by what to tell them apart."""
+    return digest(value, {})[:8] if isinstance(value, str) and len(value) > MOST_SHOWN else value
 
 
 def told_apart(held: HeldRun, solver: str, params: Mapping[str, Value]) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from ...samplers.checkpoint import fingerprint
 from ...samplers.parameters import InputError
 from ...samplers.plan import ascends
 from ...samplers.schedules.checks import check_sigmas
+from ..host.fitted import remarks
 from ..host.latents import packed, read_latent, read_noise, unpacked
 from ..host.levels import read_sigmas, rounding_of, snapped
 from ..host.models import below_one, core_interval, family_of, family_of_all, path_of, sampling_of
@@ -67,6 +68,8 @@ def sample(
         check_family(state, path_of(sampling_of(guider.model_patcher)), family_of(guider.model_patcher))
         held, plan = resumed(state, sampler, noise, schedule, start_step, on_mismatch, face)
         beside = held.latent
+    for said in remarks(sampler, guider):
+        face.say(said)
     output, denoised, held = go(guider, sampler, held, plan, end_step, autosave, recorder, previews)
     # What other nodes put into the latent goes on with it, whether a state can hold it or not.
     reached = held.step if held.state is not None else min(end_step, max(held.steps, 0))

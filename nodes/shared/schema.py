@@ -11,6 +11,7 @@ StateType = io.Custom("STEPWISE_STATE")
 GuidanceType = io.Custom("STEPWISE_GUIDANCE")
 PredictionType = io.Custom("STEPWISE_PREDICTION")
 PerturbationType = io.Custom("STEPWISE_PERTURBATION")
+PlanType = io.Custom("STEPWISE_PLAN")
 CompareEntryType = io.Custom("STEPWISE_COMPARE_ENTRY")
 CleanType = io.Custom("STEPWISE_X0")
 

@@ -15,6 +15,7 @@ from comfy_api.latest import io
 from ...samplers.guidance import Rule
 from ...samplers.guidance.expressions import Prediction
 from ...samplers.parameters import InputError, quoted
+from ...samplers.recipe import Recipe
 from .messages import named
 from .schema import parameter_of
 
@@ -45,6 +46,7 @@ IS_ONE: dict[str, Callable[[Any], bool]] = {
     "STEPWISE_STATE": has("solver", "sigmas", "latent"),
     "STEPWISE_GUIDANCE": lambda value: isinstance(value, tuple) and all(isinstance(each, Rule) for each in value),
     "STEPWISE_PREDICTION": lambda value: isinstance(value, Prediction),
+    "STEPWISE_PLAN": lambda value: isinstance(value, Recipe),
     "STEPWISE_PERTURBATION": has("attention", "layers"),
     "STEPWISE_X0": has("samples", "sigma", "path"),
 }

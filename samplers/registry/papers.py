@@ -124,3 +124,8 @@ PAG_PAPER = (
 SLG = "Stability AI 2024, Skip Layer Guidance, github.com/Stability-AI/sd3.5"
 COMFYUI_CFG_NORM = "ComfyUI, CFGNorm, github.com/comfyanonymous/ComfyUI"
 CFG_PAPER = "Ho and Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598"
+LD3_PAPER = (
+    "Tong, Hoang, Liu, Van den Broeck and Niepert 2024, Learning to Discretize Denoising Diffusion ODEs, "
+    "arXiv:2405.15506"
+)
+S4S_PAPER = "Frankel, Chen, Li, Koh, Ratliff and Oh 2025, S4S: Solving for a Diffusion Model Solver, arXiv:2502.17423"

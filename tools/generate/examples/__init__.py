@@ -1,6 +1,6 @@
 """The example workflows, each described once."""
 
-from . import compare, exact, first, guidance, schedules, seeing, solvers, states
+from . import compare, exact, first, guidance, plans, schedules, seeing, solvers, states
 
 WORKFLOWS = (
     first.first_picture,
@@ -32,6 +32,8 @@ WORKFLOWS = (
     solvers.every_sampler,
     exact.mixture_ways,
     exact.sampler_report,
+    plans.fit_a_plan,
+    plans.load_a_recipe,
     compare.compare_samplers,
     seeing.filmstrips,
     seeing.taken_apart,

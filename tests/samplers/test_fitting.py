@@ -1,0 +1,258 @@
+"""Fitted plans, on data whose denoiser is known."""
+
+import math
+from dataclasses import replace
+from functools import partial
+from itertools import count, pairwise
+
+import pytest
+import torch
+from exact import gaussian, mixture, relative_rms
+from stepwise.samplers import FLOW, VE, run, start
+from stepwise.samplers.fitting import (
+    LOOSE,
+    QUICK,
+    Alone,
+    Budget,
+    Freedom,
+    LinearForm,
+    Split,
+    Stopped,
+    begin_from,
+    fit,
+    form_of,
+)
+from stepwise.samplers.fitting.errors import distances, score
+from stepwise.samplers.fitting.freedom import Number, made
+from stepwise.samplers.fitting.gradient import Descent, derivatives, gradient, valued
+from stepwise.samplers.fitting.meter import Meter
+from stepwise.samplers.fitting.reference import fine_levels, reference
+from stepwise.samplers.fitting.tails import ends_of, tracked
+from stepwise.samplers.parameters import InputError
+from stepwise.samplers.registry import SOLVERS
+from stepwise.samplers.schedules import karras
+
+SPLIT, TEST = Split(32, 16), slice(48, 112)
+KARRAS = karras(5, sigma_min=0.03, sigma_max=14.6)
+LEVELS = {VE: KARRAS, FLOW: tuple(3.0 * u / (1.0 + 2.0 * u) for u in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0))}
+LOWEST = {VE: 0.03, FLOW: 0.001}
+SOLVER = {solver.id: solver for solver in SOLVERS}
+
+
+def subject(path, data=None, images=112) -> Alone:
+    data = data or mixture()
+    noise = torch.randn(images, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return Alone(path, data.denoiser(path), LEVELS[path][0] * noise, LOWEST[path])
+
+
+def in_torch(data, path):
+    """The mixture's denoiser with levels as tensors, for derivatives by them and by x: its posterior means by
+    softmax."""
+
+    def denoiser(x, sigma):
+        alpha, variances = path.alpha(sigma), data.variances
+        spread = alpha * alpha * variances + sigma * sigma
+        squares = (x[:, None, :] - alpha * data.means).square().sum(-1)
+        parts = torch.softmax(data.weights.log() - 0.5 * (squares / spread + x.shape[1] * spread.log()), -1)
+        shrunk = alpha * variances / spread
+        return parts @ (data.means * (1.0 - alpha * shrunk)[:, None]) + (parts @ shrunk)[:, None] * x
+
+    return denoiser
+
+
+def far(of: Alone, plan, images=TEST) -> torch.Tensor:
+    """The distance from the reference of many levels, on starts that no fit has seen."""
+    (*_, exact), _ = reference(of, LEVELS[of.path], images, 800)
+    return distances(of.run(plan, start(of.starts[images]), images).x, exact)
+
+
+@pytest.mark.parametrize("name", ["DPMpp2M", "DPMpp3M", "DEIS", "IPNDM", "LMS", "Euler", "UniPC"])
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_a_multistep_plan_and_its_linear_form_take_the_same_steps(name, path):
+    """UniPC corrects x before it goes on, so that its row reads x and no other carry than t / s remains."""
+    options = {"warm_up": "multistep"} if "warm_up" in SOLVER[name].parameters else {}
+    plan = SOLVER[name].plan(path, LEVELS[path], **options)
+    model = mixture().denoiser(path)
+    x = LEVELS[path][0] * torch.randn(4, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    form = form_of(plan)
+    assert len(form.plan().stages) == len(plan.stages)
+    assert relative_rms(run(form.plan(), model, start(x)).x, run(plan, model, start(x)).x) < 1e-12
+
+
+def test_what_is_no_linear_form_is_refused():
+    for name, options in (("EulerAncestral", {}), ("Heun", {}), ("DPMpp2M", {"cfg_pp": True})):
+        with pytest.raises(InputError, match="several calls"):
+            form_of(SOLVER[name].plan(VE, KARRAS, **options))
+
+
+@pytest.mark.parametrize("base", ["DPMpp2M", "UniPC"])
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_a_run_from_where_a_change_counts_ends_where_the_whole_run_does(path, base):
+    """For every number that can be fitted: nothing before its restart depends on it."""
+    of, meter = subject(path), Meter(QUICK)
+    options = {"warm_up": "multistep"} if base == "UniPC" else {}
+    begin = begin_from(path, LEVELS[path], partial(SOLVER[base].plan, **options))
+    numbers = Freedom(free=True, opening=True).numbers(begin)
+    values = {each: 0.02 * (-1) ** i for i, each in enumerate(numbers)} | {Number("opening", 0): -0.04}
+    track = tracked(of, made(begin, values), SPLIT.fitted, meter)
+    forms = [made(begin, values | {number: values[number] + 0.03}) for number in numbers]
+    spent = meter.calls
+    ends = ends_of(of, track, [(form, each.restart) for each, form in zip(numbers, forms, strict=True)], meter)
+    assert meter.calls - spent == sum(begin.calls - each.restart for each in numbers)
+    for number, form, end in zip(numbers, forms, ends, strict=True):
+        whole = of.run(form.plan(), start(of.starts[SPLIT.fitted]), SPLIT.fitted).x
+        assert relative_rms(end, whole) < 1e-12
+        assert relative_rms(whole, track.end) > 1e-7, number
+
+
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_an_opening_is_the_first_step_for_a_prediction_of_0(path):
+    levels, model = LEVELS[path], mixture().denoiser(path)
+    x = levels[0] * torch.randn(4, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plan = SOLVER["Euler"].plan(path, levels)
+    later = replace(form_of(SOLVER["Euler"].plan(path, levels[1:])), sigmas=(levels[0], *levels[2:]))
+    opened = replace(later, opening=levels[1] / levels[0]).plan()
+    assert len(opened.stages) == len(plan.stages) - 1
+    asked = run(plan, lambda x, sigma: torch.zeros_like(x) if sigma == levels[0] else model(x, sigma), start(x))
+    assert relative_rms(run(opened, model, start(x)).x, asked.x) < 1e-12
+
+
+@pytest.mark.parametrize("freedom", [Freedom(), LOOSE, Freedom(opening=True)], ids=["keeping", "loose", "opening"])
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_the_gradient_is_the_slope_of_the_score(path, freedom):
+    """Against differences of whole runs, number by number."""
+    of, begin = subject(path), begin_from(path, LEVELS[path])
+    numbers, images = freedom.numbers(begin), SPLIT.fitted
+    small = [-0.02 if each.kind == "opening" else -0.05 * (-1) ** i for i, each in enumerate(numbers)]
+    reached = torch.tensor(small, dtype=torch.float64)
+    (*_, target), _ = reference(of, begin.sigmas, images, 160)
+
+    def log_score(values):
+        form = made(begin, valued(numbers, values))
+        return math.log(score(distances(of.run(form.plan(), start(of.starts[images]), images).x, target)))
+
+    slope = gradient(in_torch(mixture(), path), made(begin, valued(numbers, reached)), of.starts[images], target)
+    found = derivatives(begin, numbers, reached) @ slope
+    for i, number in enumerate(numbers):
+        aside = torch.zeros_like(reached)
+        aside[i] = 1e-3
+        difference = (log_score(reached + aside) - log_score(reached - aside)) / 2e-3
+        assert found[i].item() == pytest.approx(difference, rel=0.02, abs=0.02 * found.abs().max().item()), number
+
+
+def test_a_descent_goes_on_from_what_forward_only_has_found():
+    of, begin = subject(VE), begin_from(VE, KARRAS)
+    forward = fit(of, begin, SPLIT, Budget(400, 1))
+    further = fit(of, begin, SPLIT, Budget(400, 1), descent=Descent(in_torch(mixture(), VE), 60))
+    assert further.rounds[: len(forward.rounds)] == forward.rounds
+    assert further.selected < 0.9 * forward.selected
+    assert further.calls == forward.calls + 60 * begin.calls
+
+
+@pytest.mark.parametrize("calls", [3, 10])
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_the_levels_of_the_plan_are_among_those_of_the_reference(path, calls):
+    sigmas = LEVELS[path]
+    fine, places = fine_levels(path, sigmas, 50 * calls, LOWEST[path])
+    assert [fine[place] for place in places] == pytest.approx(sigmas, rel=1e-9)
+    assert all(s > t for s, t in pairwise(fine))
+    assert len(fine) == pytest.approx(50 * calls, rel=0.1)
+
+
+def test_on_one_gaussian_two_predictions_are_enough_for_no_error():
+    """There the denoiser is linear, so one free number of the last row moves every image onto the ODE."""
+    of = subject(VE, gaussian(0.0, 1.0, 16))
+    begin = begin_from(VE, karras(3, sigma_min=0.03, sigma_max=14.6))
+    found = fit(of, begin, SPLIT, Budget(2000, 12, reference=400), Freedom(levels=False))
+    assert found.began > 1e-3
+    assert found.selected < 1e-6
+
+
+@pytest.mark.parametrize("freedom", [Freedom(), LOOSE], ids=["keeping", "loose"])
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_five_fitted_calls_come_nearer_than_ten_of_dpmpp_2m(path, freedom):
+    of = subject(path)
+    found = fit(of, begin_from(path, LEVELS[path]), SPLIT, Budget(600, 8), freedom)
+    twice, _ = fine_levels(path, LEVELS[path], 10, LOWEST[path])
+    errors, others = far(of, found.plan), far(of, begin_from(path, twice).plan())
+    assert len(found.plan.stages) == 5
+    assert errors.median() < 0.5 * others.median()
+    assert found.form.keeps_marginals == (not freedom.free)
+
+
+def test_a_fit_is_the_same_every_time():
+    one, two = (fit(subject(VE), begin_from(VE, KARRAS), SPLIT, Budget(300, 2)) for _ in range(2))
+    assert one.plan == two.plan
+    assert one.rounds == two.rounds
+
+
+def test_the_calls_of_a_start_are_counted_as_they_are_made_and_stay_in_the_budget():
+    of, seen = subject(VE), []
+    counting = replace(of, denoiser=lambda x, sigma: seen.append(len(x)) or of.denoiser(x, sigma))
+    found = fit(counting, begin_from(VE, KARRAS), SPLIT, Budget(400, 12))
+    # The reference runs on all that a fit may see, all else on one part of it at a time, some of it many times over.
+    assert sum(images // SPLIT.fit for images in seen) == found.calls <= 400
+    assert fit(of, begin_from(VE, KARRAS), SPLIT, QUICK).calls <= 200
+
+
+class Stopping(Alone):
+    """Stops after so many runs."""
+
+    def run(self, *given, **named):
+        if next(self.__dict__["count"]) >= self.__dict__["most"]:
+            raise Stopped("by hand")
+        return super().run(*given, **named)
+
+
+@pytest.mark.parametrize("most", [2, 4, 9, 30])
+def test_what_is_stopped_keeps_the_best_so_far(most):
+    of = subject(VE)
+    stopping = Stopping(of.path, of.denoiser, of.starts, of.sigma_min)
+    stopping.__dict__.update(count=count(), most=most)
+    begin = begin_from(VE, KARRAS)
+    found = fit(stopping, begin, SPLIT, Budget(1500, 12))
+    assert found.stopped == "by hand"
+    assert found.selected == min([found.began, *(selected for *_, selected in found.rounds)])
+    assert (found.form == begin) == (found.selected == found.began)
+
+
+def test_what_is_stopped_before_the_reference_is_there_says_so():
+    of = subject(VE)
+    stopping = Stopping(of.path, of.denoiser, of.starts, of.sigma_min)
+    stopping.__dict__.update(count=count(), most=0)
+    with pytest.raises(Stopped):
+        fit(stopping, begin_from(VE, KARRAS), SPLIT, QUICK)
+
+
+def test_no_time_ends_a_fit_with_its_beginning():
+    found = fit(subject(VE), begin_from(VE, KARRAS), SPLIT, Budget(1500, 12, seconds=0.0))
+    assert (found.form, found.stopped) == (begin_from(VE, KARRAS), "time")
+
+
+def test_a_fit_that_can_only_get_worse_returns_its_beginning():
+    """Starts to fit on that are another distribution than those that select: the images themselves, barely noised."""
+    of = subject(VE)
+    starts = of.starts.clone()
+    starts[: SPLIT.fit] *= 1e-3
+    begin = begin_from(VE, KARRAS)
+    found = fit(replace(of, starts=starts), begin, SPLIT, QUICK)
+    assert found.selected <= found.began
+    (*_, exact), _ = reference(of, begin.sigmas, SPLIT.selected, 160)
+    end = of.run(found.plan, start(starts[SPLIT.selected]), SPLIT.selected).x
+    assert score(distances(end, exact)) == pytest.approx(found.selected, rel=1e-9)
+
+
+@pytest.mark.parametrize("split", [Split(1, 8), Split(8, 0), Split(100, 100)])
+def test_a_split_without_enough_starts_is_refused(split):
+    with pytest.raises(InputError, match="starts"):
+        fit(subject(VE), begin_from(VE, KARRAS), split, QUICK)
+
+
+def test_loose_rows_say_what_they_hold_of_the_picture():
+    """A plan checks its weights: a row that does not sum to 1 declares its sum."""
+    begin = begin_from(VE, KARRAS)
+    numbers = LOOSE.numbers(begin)
+    form = made(begin, dict.fromkeys(numbers, 0.05))
+    assert isinstance(form, LinearForm)
+    assert not form.keeps_marginals
+    assert any(row.weight != 1.0 for stage in form.plan().stages for row in stage.rows)
