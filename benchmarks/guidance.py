@@ -2,7 +2,7 @@
 
     python benchmarks/guidance.py            about 12 minutes on one core; fills what stands between the marks of the
                                              page and draws its pictures in docs/images
-    python benchmarks/guidance.py --newer    about 2 minutes; the table and the plot of the newer rules alone
+    python benchmarks/guidance.py --newer    about 3 minutes; the table and the plot of the newer rules alone
     python benchmarks/guidance.py --quick    less than a minute; prints a small table and writes nothing
 
 The Digits model runs in the real ComfyUI, on the CPU, through this pack's own nodes. docs/guidance.md says how
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,12 @@ class Way:
     cfg_pp: bool = False
     moves_scale_1: bool = False
     perturbed: str = ""
+    weaker: float = 0.0
 
     @property
     def changes_scale_1(self) -> bool:
         """All other ways are the conditional prediction there."""
-        return self.cfg_pp or self.moves_scale_1 or not (self.rules or self.perturbed)
+        return self.cfg_pp or self.moves_scale_1 or not (self.rules or self.perturbed or self.weaker)
 
     def scale(self, guidance: float) -> float:
         """What the guider's scale is set to. CFG++ guides by scale / (1 - e^-h) in a step of length h in log-SNR: its
@@ -77,6 +79,7 @@ NEWER = (
     Way("Sliding mode, gain 0.2", rules=(("SMC", {}),)),
     Way("Momentum, alpha 0.5", rules=(("Momentum", {}),), moves_scale_1=True),
     Way("Perturbed attention as the negative", perturbed="attention"),
+    Way("AutoGuidance, weights off by 0.1", weaker=0.1),
 )
 # At fewer scales, and on fewer images of each class.
 FEWER_SCALES, FEWER = (1.0, 3.0, 7.5, 15.0), 5
@@ -92,7 +95,8 @@ def run(way: Way, guidance: float, count: int) -> Samples:
         size, seed = min(CHUNK, count - start), SEED + 1000 * chunk
         params = {"cfg_pp": True} if way.cfg_pp else {}
         given = ("DPMpp2M", "Karras", way.steps, "standard", way.scale(guidance), seed, size)
-        latents, evaluations = sample_digits(*given, rules=way.rules, params=params, perturbed=way.perturbed)
+        worse = {"perturbed": way.perturbed, "weaker": way.weaker}
+        latents, evaluations = sample_digits(*given, rules=way.rules, params=params, **worse)
         made.append(latents)
     return Samples(torch.cat(made), evaluations)
 
@@ -187,7 +191,7 @@ def plot(lines: Sequence[Line], referee: Referee, path: Path) -> None:
     picture, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     ways = list(dict.fromkeys(line.way for line in lines))
     for axis, (title, value, unit, real) in zip(axes.flat, panels, strict=True):
-        for way, marker in zip(ways, "osD^vPX", strict=False):
+        for way, marker in zip(ways, cycle("osD^vPX*h"), strict=False):
             own = [line for line in lines if line.way == way]
             axis.plot(
                 [line.guidance for line in own], list(map(value, own)), marker=marker, markersize=4, label=way.name

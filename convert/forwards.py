@@ -7,10 +7,11 @@ from .forms import NUMBERS, unmasked
 from .graph import OUTSIDE as OUT
 from .graph import Graph, Node, Wire
 from .join import joined
-from .levels import check_levels, schedule_of
+from .levels import schedule_of
+from .makers import check_use, makers_of_samplers, sampler
 from .report import LAW, LEFT, PICTURE, Entry, Report
-from .solvers import OUTSIDE, Left, Solver, solver_named, solver_of
-from .table import inputs_of, outputs_of, table, title_of
+from .solvers import OUTSIDE, Left, Solver, checked, solver_named, solver_of
+from .table import outputs_of, table, title_of
 
 SAMPLER_SLOTS = {0: 0, 1: 1}
 WINDOW = (("start_at_step", 0), ("end_at_step", 10000))
@@ -26,6 +27,9 @@ def convert(graph: Graph, report: Report, join: bool, only: Collection[str] | No
         if maker.id in graph.nodes and not any(True for _ in graph.users(maker)):
             graph.drop(maker)
             report.add(Entry(maker.id, graph.name, maker.title, maker.kind, "", False, "taken into the step node"))
+    for node in list(graph.nodes.values()):
+        if node.kind in makers_of_samplers() and (only is None or node.id in only):
+            attempt(graph, report, node, lambda node: sampler(graph, node, SAMPLING, only is not None), sampling=False)
     for node in list(graph.nodes.values()):
         if node.kind in table()["node_twins"] and (only is None or node.id in only):
             attempt(graph, report, node, lambda node: twin(graph, node), sampling=False)
@@ -44,14 +48,6 @@ def attempt(graph: Graph, report: Report, node: Node, rule: Callable[[Node], Any
     if kind is not None:
         now = title_of(graph.nodes[node.id].kind)
         report.add(Entry(node.id, graph.name, node.title, node.kind, now, sampling, kind, "", tuple(notes)))
-
-
-def checked(kind: str, inputs: dict[str, Any]) -> None:
-    """Raises Left for a typed value that the new node does not take."""
-    typed = {name: value for name, value in inputs.items() if not isinstance(value, Wire)}
-    for one in inputs_of(kind, typed):
-        if one.name in typed and (refusal := one.refusal(typed[one.name])):
-            raise Left(f"{one.name}: {refusal}")
 
 
 def class_of(graph: Graph, solver: Solver, latent: Wire | None) -> tuple[str, list[str]]:
@@ -121,7 +117,7 @@ def step_inputs(graph: Graph, node: Node, makers: dict[str, Node]) -> tuple[Solv
     solver = solver_of(graph, maker)
     if node.active and not maker.active:
         raise Left(f"{maker.title} is bypassed or muted")
-    check_levels(graph, node.wire("sigmas"), solver.sampler, solver.to_zero)
+    check_use(graph, node, maker, solver)
     inputs = {each: node.inputs[each] for each in ("latent_image", "sigmas") if node.wire(each)}
     inputs |= solver.params
     checked(f"Stepwise{solver.id}", inputs)
@@ -132,10 +128,6 @@ def step_inputs(graph: Graph, node: Node, makers: dict[str, Node]) -> tuple[Solv
 def stepped(graph: Graph, node: Node, makers: dict[str, Node]) -> tuple[str, list[str]]:
     """Sampler Custom Advanced as the step node of its solver."""
     solver, inputs = step_inputs(graph, node, makers)
-    if solver.guided:
-        found = graph.source(node.wire("guider"))
-        if found is None or found[0].kind not in ("CFGGuider", "StepwiseCFGGuider"):
-            raise Left(f"{solver.sampler} needs a guider of two prompts, and this may be none")
     inputs |= {each: node.inputs[each] for each in ("guider", "noise") if node.wire(each)}
     kind = class_of(graph, solver, node.wire("latent_image"))
     graph.become(node, f"Stepwise{solver.id}", inputs, SAMPLER_SLOTS, {})

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from .graph import Graph, Node, Wire
-from .table import inputs_of, table
+from .table import defaults, inputs_of, table
 
 UNKNOWN = "is of another pack, or of another version of ComfyUI"
 OUTSIDE = "is chosen on the subgraph's face, or known only in a run"
@@ -46,6 +47,26 @@ def solver_named(name: Any) -> Solver:
     return Solver(name, row["id"], row["name"], row["params"], row["noise"], *flags)
 
 
+def sampler_with(solver: str, params: Mapping[str, Any]) -> Solver:
+    """The name of ComfyUI's that has these settings: all of them, since the defaults differ."""
+    usual = defaults(f"Stepwise{solver}")
+    for name, row in table()["samplers"].items():
+        if row.get("id") != solver:
+            continue
+        expected = {key: value for key, value in {**usual, **row["params"]}.items() if key in params}
+        if expected == {**params} and set(row["params"]) <= set(params):
+            return solver_named(name)
+    raise Left("no sampler of ComfyUI's has these settings")
+
+
+def checked(kind: str, inputs: Mapping[str, Any]) -> None:
+    """Raises Left for a typed value that a node does not take."""
+    typed = {name: value for name, value in inputs.items() if not isinstance(value, Wire)}
+    for one in inputs_of(kind, typed):
+        if one.name in typed and (refusal := one.refusal(typed[one.name])):
+            raise Left(f"{one.name}: {refusal}")
+
+
 def solver_of(graph: Graph, maker: Node) -> Solver:
     """What a node that makes a SAMPLER stands for. Raises Left for one without a twin."""
     if maker.kind == "KSamplerSelect":
@@ -53,6 +74,8 @@ def solver_of(graph: Graph, maker: Node) -> Solver:
         if name is None:
             raise Left(f"the sampler_name of {maker.title} {OUTSIDE}")
         return solver_named(name)
+    if maker.kind in sampler_nodes():
+        return solver_of_ours(maker)
     twin = table()["sampler_twins"].get(maker.kind)
     if twin is None:
         raise Left(f"its SAMPLER comes from {maker.kind}, which has no twin")
@@ -66,3 +89,19 @@ def solver_of(graph: Graph, maker: Node) -> Solver:
         if not isinstance(value, Wire) and (refusal := declared[name].refusal(value)):
             raise Left(f"{name} of {maker.title}: {refusal}")
     return Solver(**{**vars(solver), "params": {**solver.params, **given}})
+
+
+@cache
+def sampler_nodes() -> Mapping[str, str]:
+    """The nodes of ours that make a SAMPLER, and their solvers."""
+    solvers = {row["id"] for row in table()["samplers"].values() if "id" in row}
+    return {f"Stepwise{solver}Sampler": solver for solver in solvers}
+
+
+def solver_of_ours(maker: Node) -> Solver:
+    """As a step node it is the same on all noise levels, since it is ours before and after."""
+    params = {**defaults(maker.kind), **maker.inputs}
+    if any(isinstance(value, Wire) for value in params.values()):
+        raise Left(f"the settings of {maker.title} are wired")
+    found = sampler_with(sampler_nodes()[maker.kind], params)
+    return Solver(**{**vars(found), "to_zero": False})

@@ -9,7 +9,8 @@ const THERE = "Stepwise: convert this workflow"
 const BACK = "Stepwise: convert back to ComfyUI's nodes"
 const ONE = "Convert to Stepwise"
 const ONE_BACK = "Convert to ComfyUI's node"
-const SAMPLING = /^(KSampler(Advanced)?|SamplerCustom(Advanced)?)$/
+// Nodes that sample, and nodes that make a SAMPLER.
+const SAMPLING = /^(KSampler(Advanced|Select)?|Sampler(Custom(Advanced)?|EulerAncestral|LMS|DPMPP_\w+|SEEDS2|ER_SDE|SASolver))$/
 const OURS = /^Stepwise/
 const PANEL = "stepwise-report"
 const STYLE = `

@@ -18,6 +18,7 @@ from stepwise.tools.generate import conversion, generated, markdown
 SEED, PART = 14, 160
 CASES = [case for case in graphs.grid() if not convert.refused(case)]
 NOISY = [name for name, row in table()["samplers"].items() if row.get("noise")]
+NAMED = [name for name, row in table()["samplers"].items() if "id" in row]
 # Compared where their two draws are composed as ours: tests/nodes/test_parity_solvers.py.
 COMPOSED = ("dpmpp_sde", "dpmpp_sde_gpu")
 
@@ -88,7 +89,66 @@ SETTINGS = {
     "SamplerSEEDS2": {"solver_type": "phi_2", "eta": 0.6, "s_noise": 0.9, "r": 0.4},
     "SamplerER_SDE": {"solver_type": "ER-SDE", "max_stage": 3, "eta": 1.0, "s_noise": 0.9},
     "SamplerLMS": {"order": 3},
+    "SamplerSASolver": {
+        "model": graphs.link("model"),
+        "eta": 0.6,
+        "s_noise": 0.9,
+        "predictor_order": 2,
+        "corrector_order": 3,
+        "use_pece": True,
+        "simple_order_2": False,
+        "sde_start_percent": 0.2,
+        "sde_end_percent": 0.8,
+    },
 }
+
+
+FOREIGN = "SamplerOfAnotherPack"
+# Those that stay ComfyUI's there: tests/samplers/test_convert.py.
+NEEDS_ITS_LEVELS = ("uni_pc", "uni_pc_bh2", "lms")
+SINGLE = [name for name in NAMED if name not in (*NEEDS_ITS_LEVELS, *COMPOSED) and not name.endswith("cfg_pp")]
+
+
+@pytest.fixture
+def another_pack(monkeypatch):
+    """A node of another pack that runs a SAMPLER, as Sampler Custom Advanced does."""
+    classes = convert.classes_of_nodes()
+    monkeypatch.setitem(classes, FOREIGN, classes["SamplerCustomAdvanced"])
+
+
+def foreign(name, cfg, sampler):
+    graph = graphs.custom_advanced(name, cfg, graphs.basic(name), sampler=sampler)
+    graph["end"]["class_type"] = FOREIGN
+    return graph
+
+
+def check_foreign(graph, family, name, cfg, differences):
+    """Its SAMPLER is ours, all else as it was, and it makes the same picture."""
+    made, report = converted(graph)
+    assert made["sampler"]["class_type"] == f"Stepwise{table()['samplers'][name]['id']}Sampler"
+    assert {key: node for key, node in made.items() if graph[key] != node} == {"sampler": made["sampler"]}
+    assert not report.left
+    case = graphs.Case("", family, {}, cfg, name)
+    given = convert.given_to(case)
+    off = parity.relative(convert.run(made, given), convert.run(graph, given))
+    differences(f"converted, a SAMPLER for another node, to {case.bound:g}", off)
+    assert off <= case.bound
+
+
+@pytest.mark.parametrize("family", graphs.FAMILIES)
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_sampler_for_a_node_of_another_pack_is_ours_and_does_the_same(
+    name, family, one_noise, another_pack, differences
+):
+    for cfg in graphs.SCALES if name not in NOISY else (1.0,):
+        check_foreign(foreign(name, cfg, ("KSamplerSelect", {"sampler_name": name})), family, name, cfg, differences)
+
+
+@pytest.mark.parametrize("family", ["EPS", "FLOW"])
+@pytest.mark.parametrize("kind", [kind for kind in SETTINGS if kind not in ("SamplerLMS", "SamplerSASolver")])
+def test_the_settings_of_a_sampler_node_go_over_to_ours(kind, family, one_noise, another_pack, differences):
+    name = table()["sampler_twins"][kind]["name"]
+    check_foreign(foreign(name, 1.0, (kind, SETTINGS[kind])), family, name, 1.0, differences)
 
 
 def test_every_sampler_node_has_settings_here():

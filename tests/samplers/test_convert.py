@@ -118,14 +118,13 @@ def test_there_and_back_is_a_fixed_point(conversions):
 
 
 def test_what_comes_back_is_what_was_there(conversions, note):
-    """A KSampler comes back as it was, to the last value."""
+    """A KSampler comes back as it was, to the last value, the parts of a run that was joined too."""
     same = 0
-    for name, (graph, made, report) in conversions.items():
+    for name, (graph, made, _) in conversions.items():
         back, _ = converted(made, back=True)
         was, now = meaning(graph), meaning(back)
-        notes = {(each.where, each.id): each.notes for each in report.entries}
         for place, node in was.items():
-            if node[0] in ("KSampler", "KSamplerAdvanced") and not any("state" in text for text in notes[place]):
+            if node[0] in ("KSampler", "KSamplerAdvanced"):
                 if now[place][0] != node[0]:
                     # A whole run by KSampler (Advanced) is KSampler's.
                     assert (node[0], now[place][0]) == ("KSamplerAdvanced", "KSampler"), (name, place)
@@ -266,6 +265,26 @@ def test_two_of_euler_are_joined_by_a_state_and_two_of_others_when_asked():
     assert "the picture is another one" in report.text()
 
 
+def test_two_that_were_joined_come_back_as_two_where_that_is_the_same_picture():
+    """There and back is a fixed point. Two of DPM++ 2M in one run are what no two nodes of ComfyUI do: they stay."""
+    for sampler in ("euler", "ddim"):
+        made, _ = converted(pair(sampler))
+        back, report = converted(made, back=True)
+        assert not report.left, report.text()
+        was = pair(sampler)
+        assert {number: (each["class_type"], each["inputs"]) for number, each in back.items()} == {
+            number: (each["class_type"], each["inputs"]) for number, each in was.items()
+        }
+        assert converted(back)[0] == made
+    made, _ = converted(pair("dpmpp_2m"), join=True)
+    back, report = converted(made, back=True)
+    assert (back["4"], back["5"]) == (made["4"], made["5"])
+    assert [each.why for each in report.left] == [
+        "its state is used, which the node of ComfyUI has not",
+        "it goes on from a state, which no node of ComfyUI does",
+    ]
+
+
 @pytest.mark.parametrize("given", [pair("euler", shift=3.0), pair("euler", latent="SetLatentNoiseMask")])
 def test_two_of_euler_stay_two_where_noise_levels_or_a_mask_may_differ(given):
     made, _ = converted(given)
@@ -331,6 +350,138 @@ def test_a_sampler_that_two_use_stays_for_the_one_that_is_left():
     made, _ = converted(given)
     assert made["3"] == given["3"]
     assert (made["4"]["class_type"], made["10"]) == ("StepwiseEuler", given["10"])
+
+
+def detailer(**inputs):
+    """A node of another pack that runs a SAMPLER in its own way."""
+    return {"class_type": "DetailerOfAnotherPack", "inputs": {"sampler": ["3", 0], **inputs}}
+
+
+def maker(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def test_the_sampler_of_a_node_of_another_pack_becomes_ours():
+    """Everything else that the foreign node has stays, and it is given back as it was."""
+    given = custom(**{"4": detailer(guider=["1", 0], sigmas=["5", 0])})
+    made, report = converted(given)
+    assert made["3"]["class_type"] == "StepwiseRESMultistepSampler"
+    assert made["3"]["inputs"]["time"] == "log_sigma"
+    assert {number: node for number, node in made.items() if number != "3"} == {
+        number: node for number, node in given.items() if number != "3"
+    }
+    assert [(each.id, each.sampling, each.kind) for each in report.entries] == [("3", False, "same picture")]
+    assert converted(made)[0] == made
+    assert converted(made, back=True)[0] == given
+
+
+def test_a_sampler_that_a_step_node_and_another_node_have_is_taken_and_stays_as_ours():
+    given = custom(**{"10": detailer()})
+    made, report = converted(given)
+    assert (made["4"]["class_type"], made["3"]["class_type"]) == ("StepwiseRESMultistep", "StepwiseRESMultistepSampler")
+    assert not report.left
+    assert converted(made)[0] == made
+
+
+def test_the_sampler_of_a_node_that_is_left_for_another_reason_becomes_ours():
+    """Whether it adds noise is known only in a run. Once that is typed, it is a step node as from ComfyUI's SAMPLER."""
+    inputs = {name: ["8", 0] for name in ("model", "positive", "negative")}
+    inputs |= {"add_noise": ["11", 0], "noise_seed": 3, "cfg": 2.0, "latent_image": ["6", 0]}
+    kept = {number: node for number, node in custom().items() if number in ("3", "5", "6")}
+    given = kept | {"4": maker("SamplerCustom", **inputs, sampler=["3", 0], sigmas=["5", 0])}
+    made, report = converted(given)
+    assert (made["4"], made["3"]["class_type"]) == (given["4"], "StepwiseRESMultistepSampler")
+    assert [each.id for each in report.left] == ["4"]
+    assert converted(made)[0] == made
+    for graph in (made, given):
+        graph["4"]["inputs"]["add_noise"] = True
+    assert converted(made)[0]["4"] == converted(given)[0]["4"]
+
+
+def test_a_sampler_alone_is_converted_when_asked_for_and_the_rest_afterwards():
+    alone, _ = converted(custom(), only=[("", "3")])
+    assert (alone["3"]["class_type"], alone["4"]) == ("StepwiseRESMultistepSampler", custom()["4"])
+    assert converted(alone)[0] == converted(custom())[0]
+
+
+def test_a_sampler_behind_a_reroute_becomes_ours():
+    given = custom(**{"4": detailer(sampler=["12", 0]), "12": maker("Reroute", value=["3", 0])})
+    made, _ = converted(given)
+    assert made["3"]["class_type"] == "StepwiseRESMultistepSampler"
+
+
+ANOTHER = "DetailerOfAnotherPack"
+
+
+@pytest.mark.parametrize(
+    ("made_by", "why"),
+    [
+        (maker("KSamplerSelect", sampler_name="uni_pc"), "uni_pc is that of ComfyUI on schedules of two steps or more"),
+        (maker("KSamplerSelect", sampler_name="euler_cfg_pp"), "euler_cfg_pp needs a guider of two prompts"),
+        (maker("KSamplerSelect", sampler_name="lms"), "lms amplifies rounding on linear_quadratic"),
+        (maker("KSamplerSelect", sampler_name="heunpp2"), "heunpp2: no solver of Stepwise takes its steps"),
+        (maker("KSamplerSelect", sampler_name=["99", 0]), "the sampler_name of KSamplerSelect is chosen"),
+        (
+            maker(
+                "SamplerSASolver",
+                model=["9", 0],
+                eta=1.0,
+                s_noise=1.0,
+                predictor_order=3,
+                corrector_order=4,
+                use_pece=False,
+                simple_order_2=False,
+                sde_start_percent=0.2,
+                sde_end_percent=0.8,
+            ),
+            "its noise is added at levels of its own MODEL",
+        ),
+    ],
+)
+def test_the_sampler_of_another_pack_stays_where_it_cannot_be_the_same(made_by, why):
+    given = custom(**{"3": made_by, "4": detailer()})
+    made, report = converted(given)
+    assert made == given
+    (entry,) = report.left
+    assert entry.why.startswith(why)
+    if "another" in entry.why or "not known" in entry.why:
+        assert ANOTHER in entry.why
+
+
+def sa_solver(**changes):
+    inputs = {"eta": 0.5, "s_noise": 0.9, "predictor_order": 2, "corrector_order": 3, "use_pece": True}
+    inputs |= {"simple_order_2": False, "sde_start_percent": 0.2, "sde_end_percent": 0.8, "model": ["9", 0]}
+    return maker("SamplerSASolver", **{**inputs, **changes})
+
+
+def test_sa_solver_with_settings_becomes_the_step_node_and_comes_back():
+    given = custom(**{"3": sa_solver()})
+    made, report = converted(given)
+    step = made["4"]["inputs"]
+    assert made["4"]["class_type"] == "StepwiseSASolver"
+    settings = {"tau": 0.5, "s_noise": 0.9, "predictor_order": 2, "corrector_order": 3, "pece": True}
+    settings |= {"interval": "core", "first_level": "core"}
+    assert {name: step[name] for name in settings} == settings
+    assert not report.left
+    back, report = converted(made, back=True)
+    (number,) = (number for number, node in back.items() if node["class_type"] == "SamplerSASolver")
+    assert back[number]["inputs"] == given["3"]["inputs"]
+    assert not report.left
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model": ["7", 1]}, "SamplerSASolver may have another MODEL than the run"),
+        ({"sde_end_percent": 0.7}, "sde_end_percent of SamplerSASolver is not 0.8"),
+        ({"simple_order_2": True}, "simple_order_2 of SamplerSASolver is not False"),
+    ],
+)
+def test_sa_solver_stays_where_ours_is_another(changes, why):
+    given = custom(**{"3": sa_solver(**changes)})
+    made, report = converted(given)
+    assert made == given
+    assert [each.why for each in report.left if each.why.startswith(why)]
 
 
 def test_sampler_custom_becomes_a_guider_a_noise_and_a_step_node():

@@ -190,7 +190,8 @@ def page(made: Mapping[str, Any]) -> str:
         if "id" in row
     ]
     of_nodes = [(kind, titles[row["ours"]]) for kind, row in made["node_twins"].items()]
-    makers = [(kind, f"taken into the step node, as `{row['name']}`") for kind, row in made["sampler_twins"].items()]
+    solver = {name: f"{row['name']} Sampler" for name, row in named if "id" in row}
+    makers = [(kind, solver[row["name"]]) for kind, row in made["sampler_twins"].items()]
     left: dict[str, list[str]] = {}
     for name, row in named:
         if "left" in row:

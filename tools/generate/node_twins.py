@@ -76,12 +76,14 @@ class SamplerTwin:
     """A node of ComfyUI's that makes a SAMPLER, the name of that sampler, and its inputs as our solver calls them.
 
     only: inputs that have to be typed, with the one value that the row holds for.
+    model: it takes a MODEL, which has to be that of the run.
     """
 
     kind: str
     name: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     only: Mapping[str, object] = field(default_factory=dict)
+    model: bool = False
 
 
 NOISY = same("eta", "s_noise")
@@ -95,6 +97,13 @@ SAMPLERS: tuple[SamplerTwin, ...] = (
     SamplerTwin("SamplerDPMPP_3M_SDE", "dpmpp_3m_sde", {**NOISY, **same("noise_device")}),
     SamplerTwin("SamplerSEEDS2", "seeds_2", {**NOISY, **same("solver_type"), "r": "c2"}),
     SamplerTwin("SamplerER_SDE", "er_sde", same("s_noise"), {"solver_type": "ER-SDE", "max_stage": 3}),
+    SamplerTwin(
+        "SamplerSASolver",
+        "sa_solver",
+        {"eta": "tau", "use_pece": "pece", **same("s_noise", "predictor_order", "corrector_order")},
+        {"sde_start_percent": 0.2, "sde_end_percent": 0.8, "simple_order_2": False},
+        model=True,
+    ),
 )
 
 # Nodes of ComfyUI's that stay as they are, since they act under our guiders, and the rule of ours for the like.

@@ -61,7 +61,8 @@ def node(kind: str, /, **given: Any) -> tuple[Any, ...]:
 @dataclass(frozen=True)
 class Guided:
     """A MODEL with what guides it. `rules` are rules of guidance, by registry id and with their parameters; with
-    `perturbed` the negative prediction is that of the positive prompt under this perturbation."""
+    `perturbed` the negative prediction is that of the positive prompt under this perturbation, and with `weaker` it is
+    that of this other model."""
 
     model: Any
     positive: Any
@@ -69,18 +70,20 @@ class Guided:
     cfg: float
     rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
     perturbed: str = ""
+    weaker: Any = None
 
     def guider(self) -> Any:
         chain: Any = ()
         for rule, settings in self.rules:
             (chain,) = node(f"Stepwise{rule}Guidance", rule=chain, **settings)
-        if not self.perturbed:
+        if not self.perturbed and self.weaker is None:
             given = {"model": self.model, "positive": self.positive, "negative": self.negative, "cfg": self.cfg}
             return node("StepwiseCFGGuider", **given, rule=chain)[0]
-        (perturbation,) = node("StepwisePerturbation", kind=self.perturbed)
+        worse = {"model": self.weaker}
+        if self.perturbed:
+            (worse["perturbation"],) = node("StepwisePerturbation", kind=self.perturbed)
         positive, negative = (
-            node("StepwisePrediction", conditioning=self.positive, **given)[0]
-            for given in ({}, {"perturbation": perturbation})
+            node("StepwisePrediction", conditioning=self.positive, **given)[0] for given in ({}, worse)
         )
         (combined,) = node("StepwiseCFGCombine", positive=positive, negative=negative, scale=self.cfg, rule=chain)
         return node("StepwiseGuider", model=self.model, prediction=combined)[0]
@@ -100,11 +103,14 @@ class Guided:
         (noise,) = execute("RandomNoise", {"noise_seed": seed})
         run = {"guider": self.guider(), "noise": noise, "latent_image": {"samples": latent}, "sigmas": sigmas, **params}
         evaluated = []
-        hook = self.model.model.diffusion_model.register_forward_hook(lambda *call: evaluated.append(len(call[-1])))
+        networks = [each.model.diffusion_model for each in (self.model, self.weaker) if each is not None]
+        count = lambda *call: evaluated.append(len(call[-1]))  # noqa: E731
+        hooks = [network.register_forward_hook(count) for network in networks]
         try:
             output = node(f"Stepwise{solver}", **run)[0]
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         return output["samples"].clone(), sum(evaluated)
 
 
