@@ -172,8 +172,10 @@ class StepwiseCompare(io.ComfyNode):
                     tell_page(EVENT, {"node": getattr(getattr(cls, "hidden", None), "unique_id", None), **told})
                 raise
             told = saved(comparison, filename_prefix, equal_calls)
-            show_text(cls, counted(told["cells"], "cell") + (f", {told['failed']} failed" if told["failed"] else ""))
-            image = labelled_grid(*comparison.axes, comparison.cells, cell_size, theme)
+            image, numbered = labelled_grid(*comparison.axes, comparison.cells, cell_size, theme)
+            done = counted(told["cells"], "cell") + (f", {told['failed']} failed" if told["failed"] else "")
+            show_text(cls, "\n".join((done, *numbered)))
+            told["labels"] = numbered
         return io.NodeOutput(image, ui={**ui.PreviewImage(image, cls=cls).as_dict(), "stepwise_page": [told]})
 
 

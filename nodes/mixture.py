@@ -15,8 +15,9 @@ from .host.mixtures import conditioning_of, mixture_model, parse_components
 from .host.models import path_of, sampling_of
 from .shared.density import density_picture, in_scale
 from .shared.messages import named
+from .shared.ways import ways_of_latent
 
-NAME = "Mixture Model"
+NAME, TRAJECTORY = "Mixture Model", "trajectory"
 
 
 class StepwiseMixtureModel(io.ComfyNode):
@@ -85,7 +86,13 @@ class StepwiseMixtureModel(io.ComfyNode):
                     round=False,
                     tooltip="Guidance of the run in the picture, from all components towards those of the prompt.",
                 ),
-                io.Int.Input("starts", default=48, min=1, max=1024, tooltip="Values in the run in the picture."),
+                io.Int.Input(
+                    "starts",
+                    default=48,
+                    min=1,
+                    max=1024,
+                    tooltip="Values in the run in the picture; of a trajectory at most so many.",
+                ),
                 io.Int.Input(
                     "start_seed",
                     default=7,
@@ -97,6 +104,12 @@ class StepwiseMixtureModel(io.ComfyNode):
                     "size", default=512, min=64, max=4096, step=8, advanced=True, tooltip="Of the picture, in pixels."
                 ),
                 io.Combo.Input("theme", options=["dark", "light"], advanced=True, tooltip="The ground of the picture."),
+                io.Latent.Input(
+                    TRAJECTORY,
+                    optional=True,
+                    tooltip="x of Trajectory: a run to draw in the picture, on the model of a second Mixture Model "
+                    "with the same settings. denoised: the predictions instead.",
+                ),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The model, for any node that takes a MODEL."),
@@ -125,13 +138,16 @@ class StepwiseMixtureModel(io.ComfyNode):
         theme,
         sampler=None,
         sigmas=None,
+        trajectory=None,
     ) -> io.NodeOutput:
         model = mixture_model(components, dimensions, seed, family, rounded_timesteps)
         with named(NAME):
             asked = parse_components(prompt, components)
             levels = levels_of(sampler, sigmas, path_of(sampling_of(model)))
+            ways = [] if trajectory is None else ways_of_latent(TRAJECTORY, trajectory, dimensions, starts)
+            if levels and ways:
+                raise InputError(TRAJECTORY, "is wired, and sampler is", "wire one of them: the picture has one run")
         prompts = conditioning_of(asked, components), conditioning_of((), components)
-        ways = []
         if levels:
             shape = (1, dimensions, 1, starts)
             ways = ways_of(model, *prompts, cfg, sampler, torch.tensor(levels), shape, start_seed)

@@ -23,6 +23,7 @@ from .shared.filmstrip import filmstrip
 from .shared.inputs import HIDDEN, STEP_INPUTS, STEP_OUTPUTS, WINDOW_INPUTS
 from .shared.messages import named
 from .shared.trajectory_plot import plotted
+from .shared.ways import marked
 
 NAME, PREFIX = "Trajectory", "stepwise/trajectory"
 PANELS = (
@@ -149,8 +150,12 @@ class StepwiseTrajectory(io.ComfyNode):
             seen = recorder.trajectory(guider, held)
         text, file = table(seen), saved(seen, filename_prefix, face)
         latents = [
-            {"samples": joined(each) if each else last["samples"]}
-            for each, last in ((seen.x, output), (seen.denoised, denoised))
+            marked(joined(each), levels, seen.path, *start) if each else {"samples": last["samples"]}
+            for each, last, levels, start in (
+                (seen.x, output, seen.levels, (seen.start, seen.began)),
+                # Predictions are clean pictures.
+                (seen.denoised, denoised, [0.0] * len(seen.steps), ()),
+            )
         ]
         shown = film(seen, vae, columns, theme)
         made = (output, denoised, held, *latents, text, file, plot(seen, theme), shown)

@@ -35,12 +35,12 @@ class Bar {
         return `/stepwise/compare?${new URLSearchParams({ file: this.file })}`
     }
 
-    wrote({ file, done, cells, failed }) {
+    wrote({ file, done, cells, failed, labels = [] }) {
         this.file = file
         this.open.disabled = false
         const rest = [done < cells ? `${done} of ${cells} cells` : "", failed ? `${failed} failed` : ""].filter(Boolean)
-        this.said.textContent = [...rest, file].join(", ")
-        this.said.title = file
+        this.said.textContent = [...rest, ...labels, file].join(", ")
+        this.said.title = [file, ...labels].join("\n")
     }
 }
 

@@ -71,12 +71,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """`rows` has all steps; `x` and `denoised` are the chosen ones, as LATENTs have them, each a batch."""
+    """`rows` has all steps; `x` and `denoised` are the chosen ones, as LATENTs have them, each a batch. `start` is what
+    the run began with, in the same form, at the level `began`; None where it took no step."""
 
     rows: list[Row]
     steps: tuple[int, ...]
     x: tuple[Any, ...]
     denoised: tuple[Any, ...]
+    path: Path
+    start: Any
+    began: float
+
+    @property
+    def levels(self) -> list[float]:
+        """The noise levels that the chosen steps have reached."""
+        reached = {row.step: row.reached for row in self.rows}
+        return [reached[step] for step in self.steps]
 
 
 class Taken(NamedTuple):
@@ -90,7 +100,8 @@ class Taken(NamedTuple):
 
 @dataclass
 class Recorder:
-    """Looks at a run, and keeps of it no latents but those of the `chosen` steps, on the CPU, and the last update.
+    """Looks at a run, and keeps of it no latents but its beginning, those of the `chosen` steps, on the CPU, and the
+    last update.
 
     update: the root mean square of the change of x. turn: degrees between it and the update of the step before.
     guidance: the root mean square of positive - negative, both predictions of the clean latent, at the model call that
@@ -107,6 +118,7 @@ class Recorder:
     pending: dict[str, Tensor] = field(default_factory=dict)
     guidance: dict[str, Tensor] = field(default_factory=dict)
     opening: dict[str, Tensor] | None = None
+    start: Arriving | None = None
     x: Tensor | None = None
     update: Tensor | None = None
     began: Moment = None
@@ -119,7 +131,7 @@ class Recorder:
             raise InputError("steps", problem, CURE)
 
     def begins(self, x: Tensor, at: Moment) -> None:
-        self.x, self.began = x, at
+        self.x, self.began, self.start = x, at, Arriving([x])
 
     def predicted(self, name: str, value: Tensor) -> None:
         self.pending[name] = value
@@ -153,16 +165,20 @@ class Recorder:
         """What was seen of the run of `held`, with its latents as a LATENT has them."""
         model, like = guider.model_patcher, held.latent["samples"]
         sampling = sampling_of(model)
-        rows = self.rows(path_of(sampling))
+        path = path_of(sampling)
+
+        def shown(x: Tensor, level: float | None = None) -> Any:
+            """As a LATENT has it; what stands at a noise level is divided by alpha, where there is any."""
+            if level is not None and path.alpha(level) != 0.0:
+                x = sampling.inverse_noise_scaling(torch.tensor(level), x)
+            return model.model.process_latent_out(unpacked(x.float(), like))
+
+        rows, began = self.rows(path), self.level(0, None) if self.sigmas else 0.0
         reached = {row.step: row.reached for row in rows}
-        xs, clean = [], []
-        for number, arriving in self.kept.items():
-            x, denoised = arriving.taken()
-            if path_of(sampling).alpha(reached[number]) != 0.0:
-                x = sampling.inverse_noise_scaling(torch.tensor(reached[number]), x)
-            for kept, each in ((xs, x), (clean, denoised)):
-                kept.append(model.model.process_latent_out(unpacked(each.float(), like)))
-        return Trajectory(rows, tuple(self.kept), tuple(xs), tuple(clean))
+        kept = [(each.taken(), reached[number]) for number, each in self.kept.items()]
+        xs, clean = [shown(x, level) for (x, _), level in kept], [shown(denoised) for (_, denoised), _ in kept]
+        start = None if self.start is None or not rows else shown(self.start.taken()[0], began)
+        return Trajectory(rows, tuple(self.kept), tuple(xs), tuple(clean), path, start, began)
 
     def rows(self, path: Path) -> list[Row]:
         figures = self.numbers()

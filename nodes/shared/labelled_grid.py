@@ -1,18 +1,18 @@
 """A comparison as one picture: a table of pictures with its labels, the figures below each, errors in their places."""
 
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ...compare import Axis, Cell
 from ...compare.axes import Cells
 from .drawing import GROUNDS
+from .letters import letters
 
 # Pictures of the demo models are small: they are enlarged by whole factors until letters fit below them.
 NARROWEST = 208
@@ -22,56 +22,17 @@ FAINT = {"dark": "#9b9ea6", "light": "#62656d"}
 WRONG = {"dark": "#ff8f7a", "light": "#b3261e"}
 
 
-@dataclass(frozen=True)
-class Letters:
-    """A font of one size, and how much room its text takes."""
+def labelled_grid(
+    rows: Axis, columns: Axis, cells: Cells, largest: int, theme: str = "dark"
+) -> tuple[torch.Tensor, list[str]]:
+    """IMAGE `[1, H, W, 3]`, and what its numbers stand for where a label has letters that no font here has.
 
-    font: Any
-    size: int
-
-    @property
-    def line(self) -> int:
-        return round(1.3 * self.size)
-
-    def wrapped(self, text: str, width: int) -> list[str]:
-        """The lines of a text, each of at most so many pixels: broken between words, and in words that are longer."""
-        return [line for part in text.splitlines() for line in self.broken(part.split(), width)]
-
-    def broken(self, words: list[str], width: int) -> Iterator[str]:
-        line = ""
-        for word in words:
-            longer = f"{line} {word}" if line else word
-            if self.font.getlength(longer) <= width:
-                line = longer
-                continue
-            if line:
-                yield line
-            while len(word) > 1 and self.font.getlength(word) > width:
-                fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or self.font.getlength(word[:n]) <= width)
-                yield word[:fits]
-                word = word[fits:]
-            line = word
-        yield line
-
-    def width(self, lines: list[str]) -> int:
-        return round(max((self.font.getlength(line) for line in lines), default=0)) + 1
-
-
-def letters(size: int) -> Letters:
-    """matplotlib's DejaVu Sans, which has Greek and Cyrillic letters and arrows, or what Pillow has of its own."""
-    try:
-        from matplotlib import get_data_path
-
-        return Letters(ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size), size)
-    except (ImportError, OSError):
-        return Letters(ImageFont.load_default(size), size)
-
-
-def labelled_grid(rows: Axis, columns: Axis, cells: Cells, largest: int, theme: str = "dark") -> torch.Tensor:
-    """IMAGE `[1, H, W, 3]`. The longer side of each picture is at most `largest`."""
+    The longer side of each picture is at most `largest`.
+    """
     found = {place: opened(cell) for place, cell in cells.items() if cell.picture is not None}
     across, down = size_of([each.size for each in found.values()], largest, len(rows.labels) * len(columns.labels))
-    return Sheet(rows, columns, cells, (across, down), theme).drawn(found)
+    sheet = Sheet(rows, columns, cells, (across, down), theme)
+    return sheet.drawn(found), sheet.numbered
 
 
 def opened(cell: Cell) -> Image.Image:
@@ -93,18 +54,31 @@ class Sheet:
     def __init__(self, rows: Axis, columns: Axis, cells: Cells, size: tuple[int, int], theme: str):
         self.rows, self.columns, self.cells, self.theme = rows, columns, cells, theme
         self.width, self.height = size
-        self.letters = letters(min(max(self.width // 17, 12), 30))
+        said = (part for cell in cells.values() for part in (cell.error, cell.note))
+        self.letters = letters(min(max(self.width // 17, 12), 30), "".join((*rows.labels, *columns.labels, *said)))
         self.gap = self.letters.size
-        self.heads = [self.letters.wrapped(label, self.width) for label in columns.labels]
+        self.numbered: list[str] = []
+        self.heads = [self.letters.wrapped(label, self.width) for label in self.legible("column", columns.labels)]
         self.corner = [f"{rows.name} ↓", f"{columns.name} →"]
         widest = min(14 * self.letters.size, max(self.width, 6 * self.letters.size))
-        self.sides = [self.letters.wrapped(label, widest) for label in rows.labels]
+        self.sides = [self.letters.wrapped(label, widest) for label in self.legible("row", rows.labels)]
         self.side = max(map(self.letters.width, [self.corner, *self.sides]))
         self.captions = {place: self.letters.wrapped(caption(cell), self.width) for place, cell in cells.items()}
         self.below = self.letters.line * max(map(len, self.captions.values()), default=0)
         tallest = max(map(len, self.sides)) * self.letters.line
         self.row = max(self.height + self.below, tallest) + self.gap
         self.top = max(len(self.corner), *map(len, self.heads)) * self.letters.line + 2 * self.gap
+
+    def legible(self, word: str, labels: Sequence[str]) -> Iterator[str]:
+        """The labels; one with letters that no font here has is its number, and what of it can be read."""
+        for number, label in enumerate(labels, 1):
+            lacking = self.letters.lacking(label)
+            if not lacking:
+                yield label
+                continue
+            self.numbered.append(f"{word} {number}: {' '.join(label.splitlines())}")
+            rest = re.sub(r"…[…\s]*", "… ", "".join("…" if each in lacking else each for each in label))
+            yield f"{word} {number}: {rest}".rstrip(" :…")
 
     def place(self, row: int, column: int) -> tuple[int, int]:
         """Left and upper edge of a picture."""
@@ -152,7 +126,7 @@ class Sheet:
 
     def write(self, draw: Any, lines: list[str], x: int, y: int, colour: str) -> None:
         for number, line in enumerate(lines):
-            draw.text((x, y + number * self.letters.line), line, font=self.letters.font, fill=colour)
+            self.letters.write(draw, x, y + number * self.letters.line, line, colour)
 
 
 def fitted(picture: Image.Image, size: tuple[int, int], method: Any) -> Image.Image:

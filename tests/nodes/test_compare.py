@@ -17,9 +17,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from comfy_extras.nodes_custom_sampler import CFGGuider, KSamplerSelect, RandomNoise
 from PIL import Image
-from stepwise.nodes.shared import served
+from stepwise.nodes.shared import letters, served
 from stepwise.nodes.shared.images import one_picture, png
-from toy_models import call, refused
+from toy_models import call, nodes_by_id, refused
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FIGURE = re.compile(r'<figure data-row="(\d+)" data-column="(\d+)"([^>]*)>(.*?)</figure>', re.DOTALL)
@@ -91,6 +91,19 @@ def compared(*given, **named):
     """The image and the cells of the page."""
     image = call("StepwiseCompare", **inputs(*given, **named))[0]
     return image, read(pages()[-1])
+
+
+def test_the_node_says_what_the_numbers_in_its_image_are(digits, monkeypatch):
+    """On a computer without a font for the labels. The page has the labels themselves."""
+    monkeypatch.setattr(letters, "font_folders", list)
+    rows = [entry(ours("Euler"), guider_of(digits), label=label) for label in ("plain", "快速")]
+    given = inputs(digits, rows, seeds("1"))
+    made = nodes_by_id()["StepwiseCompare"].execute(
+        **given, equal_calls=0, cell_size=256, theme="dark", filename_prefix="stepwise/compare"
+    )
+    (told,) = made.ui["stepwise_page"]
+    assert told["labels"] == ["row 2: 快速 2 steps"]
+    assert "快速\n2 steps</th>" in pages()[-1].read_text(encoding="utf-8")
 
 
 def read(page):

@@ -41,7 +41,7 @@ def pixels(image):
 def test_every_picture_is_whole_and_stands_alone(rows, columns, theme):
     """Enlarged by one whole factor. Beside and above each is the plain ground."""
     given = table(rows, columns)
-    sheet = pixels(labelled_grid(*given, 512, theme))
+    sheet = pixels(labelled_grid(*given, 512, theme)[0])
     placed = Sheet(*given, (256, 256), theme)
     ground = np.array([int(GROUNDS[theme][0][i : i + 2], 16) for i in (1, 3, 5)])
     shown = 0
@@ -82,12 +82,12 @@ def test_lines_are_no_wider_than_their_room_and_hold_every_letter():
     font = letters(14)
     for width in (20, 60, 200):
         lines = font.wrapped(LONG, width)
-        assert all(font.font.getlength(line) <= width for line in lines)
+        assert all(font.length(line) <= width for line in lines)
         assert "".join(lines).replace(" ", "") == LONG.replace(" ", "")
 
 
 def test_a_table_without_any_picture_is_drawn():
     rows, columns, _ = table(2, 2)
-    image = labelled_grid(rows, columns, {(0, 0): Cell(error="no")}, 512)
+    image, _ = labelled_grid(rows, columns, {(0, 0): Cell(error="no")}, 512)
     assert image.shape[0] == 1
     assert len(np.unique(pixels(image).reshape(-1, 3), axis=0)) > 3

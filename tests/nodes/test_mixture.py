@@ -1,13 +1,16 @@
 """The mixture as a MODEL of the host: its predictions are the formula's, in every family, and go where models go."""
 
+import sys
+
 import comfy.samplers
 import numpy as np
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider, RandomNoise, SamplerCustomAdvanced
 from stepwise.nodes.host.models import path_of, sampling_of
+from stepwise.nodes.shared.ways import ways_of_latent
 from stepwise.samplers.exact import mixture, relative_rms
-from toy_models import call, refused
+from toy_models import call, nodes_by_id, refused
 
 from nodes import ConditioningAverage
 
@@ -171,3 +174,101 @@ def test_a_conditioning_of_another_mixture_and_a_latent_of_another_model_are_ref
         predicted(model, other, drawn(2), 1.0)
     with pytest.raises(ValueError, match="has 2 dimensions"):
         predicted(model, made("EPS")[2], drawn(4), 1.0)
+
+
+@pytest.fixture
+def no_plot(monkeypatch):
+    """matplotlib takes longer than all else here."""
+    module = sys.modules[nodes_by_id()["StepwiseTrajectory"].__module__]
+    monkeypatch.setattr(module, "plotted", lambda *_: np.zeros((8, 8, 3)))
+
+
+STARTS, SEED = 12, 7
+LEVELS = {
+    "EPS": [10.0, 3.0, 1.0, 0.3, 0.1, 0.0],
+    "V": [10.0, 3.0, 1.0, 0.3, 0.1, 0.0],
+    "FLOW": [1.0, 0.9, 0.6, 0.2, 0.0],
+}
+
+
+def trajectory_on(family, sampler, sigmas, cfg=1.0, shape=(1, STARTS), images=1, **given):
+    """Trajectory under the host's guider: x and denoised."""
+    model, positive, negative, _ = made(family, prompt="0, 2")
+    guider = CFGGuider.execute(model, positive, negative, cfg).args[0]
+    inputs = {"guider": guider, "sampler": sampler, "sigmas": torch.tensor(sigmas)}
+    inputs |= {"noise": RandomNoise.execute(SEED).args[0], "latent_image": {"samples": torch.zeros(images, 2, *shape)}}
+    return call("StepwiseTrajectory", **inputs, filename_prefix="", **given)[3:5]
+
+
+def drawn_over(family, **inputs):
+    return made(family, prompt="0, 2", **{"size": 256, **inputs})[3]
+
+
+@FAMILIES
+@pytest.mark.parametrize("name", ["euler", "ours", "dpmpp_2m"])
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+@pytest.mark.usefixtures("no_plot")
+def test_a_trajectory_is_drawn_as_the_nodes_own_run(family, name, cfg):
+    """One model call a step: where the model is called are then the ends of the steps. Own runs begin from the noise
+    that RandomNoise makes of the same seed."""
+    sampler = call("StepwiseDPMpp2MSampler")[0] if name == "ours" else comfy.samplers.sampler_object(name)
+    sigmas = LEVELS[family]
+    x, denoised = trajectory_on(family, sampler, sigmas, cfg)
+    own = drawn_over(family, sampler=sampler, sigmas=torch.tensor(sigmas), cfg=cfg, starts=STARTS)
+    plain, ways = drawn_over(family), drawn_over(family, trajectory=x)
+    assert (own - plain).abs().mean() > 2e-3
+    assert (ways - own).abs().mean() < 1e-4
+    assert (drawn_over(family, trajectory=denoised) - own).abs().mean() > 2e-3
+
+
+@FAMILIES
+@pytest.mark.usefixtures("no_plot")
+def test_every_image_and_position_is_a_value(family):
+    """A batch of pictures is as many values; `starts` of them are drawn. The first image is the run's alone."""
+    sampler, sigmas = comfy.samplers.sampler_object("euler"), LEVELS[family]
+    batch, _ = trajectory_on(family, sampler, sigmas, shape=(2, STARTS // 2), images=3)
+    alone = [drawn_over(family, trajectory=batch, starts=count) for count in (STARTS, 3 * STARTS, 1024)]
+    assert torch.equal(alone[1], alone[2])
+    assert (alone[0] - alone[1]).abs().mean() > 1e-3
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_the_kept_steps_are_drawn_with_the_beginning():
+    """A straight line from the beginning to the last of one kept step."""
+    sampler, sigmas = comfy.samplers.sampler_object("euler"), LEVELS["EPS"]
+    whole, kept = (trajectory_on("EPS", sampler, sigmas, steps=steps)[0] for steps in ("all", "5"))
+    assert len(kept["samples"]) == 1
+    places = [[way.numpy() for way in ways_of_latent("x", each, 2, STARTS)] for each in (whole, kept)]
+    assert len(places[0]) == 6
+    assert len(places[1]) == 2
+    assert np.array_equal(places[0][0], places[1][0])
+    assert np.array_equal(places[0][-1], places[1][-1])
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_a_run_in_parts_is_drawn_part_by_part():
+    sampler = call("StepwiseHeunSampler")[0]
+    model, positive, negative, _ = made("EPS")
+    inputs = {"guider": CFGGuider.execute(model, positive, negative, 1.0).args[0], "sampler": sampler}
+    begins = {"noise": RandomNoise.execute(SEED).args[0], "latent_image": {"samples": torch.zeros(1, 2, 1, STARTS)}}
+    begins |= {"sigmas": torch.tensor(LEVELS["EPS"])}
+    whole = call("StepwiseTrajectory", **inputs, **begins, filename_prefix="")[3]
+    first = call("StepwiseTrajectory", **inputs, **begins, filename_prefix="", end_step=2)
+    second = call("StepwiseTrajectory", **inputs, state=first[2], filename_prefix="")
+    in_one, *parts = (ways_of_latent("x", each, 2, STARTS) for each in (whole, first[3], second[3]))
+    assert all(map(torch.equal, in_one, [*parts[0], *parts[1][1:]]))
+    assert torch.equal(parts[0][-1], parts[1][0])
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_what_is_no_trajectory_is_refused():
+    x, _ = trajectory_on("EPS", comfy.samplers.sampler_object("euler"), LEVELS["EPS"])
+    cure = "Wire x or denoised of Trajectory, with no node between."
+    for latent in ({"samples": x["samples"]}, {**x, "samples": x["samples"][1:]}, {**x, "samples": x["samples"] + 0.0}):
+        message = refused("StepwiseMixtureModel", family="EPS", trajectory=latent)
+        assert message == f"Mixture Model: trajectory does not hold the steps of a run. {cure}"
+    message = refused("StepwiseMixtureModel", family="EPS", trajectory=x, dimensions=3)
+    assert message.startswith("Mixture Model: trajectory has values of 2 numbers, and this mixture has 3. Run")
+    run = {"sampler": comfy.samplers.sampler_object("euler"), "sigmas": torch.tensor(LEVELS["EPS"])}
+    message = refused("StepwiseMixtureModel", family="EPS", trajectory=x, **run)
+    assert message.startswith("Mixture Model: trajectory is wired, and sampler is. Wire one of them")
