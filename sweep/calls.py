@@ -27,11 +27,11 @@ def of_node(prompt: Mapping[str, Any], node: Mapping[str, Any]) -> int:
         return 0
     before = "solver." if kind == "StepwiseKSampler" else ""
     given = {each: inputs[before + each] for each in solver.parameters if before + each in inputs}
-    return counted(str(name), steps, first, last, tuple(sorted(given.items())))
+    return of_plan(str(name), steps, first, last, tuple(sorted(given.items())))
 
 
 @cache
-def counted(name: str, steps: int, first: int, last: int, given: tuple[tuple[str, Any], ...]) -> int:
+def of_plan(name: str, steps: int, first: int, last: int, given: tuple[tuple[str, Any], ...]) -> int:
     """The stages of a plan on any schedule of so many steps that ends at 0."""
     from ..samplers import VE
 

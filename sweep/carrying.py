@@ -1,6 +1,7 @@
 """A run that is under way, carried along: each new autosave as it appears, and going on from the last one elsewhere."""
 
 import base64
+import hashlib
 import json
 import time
 import urllib.error
@@ -91,7 +92,8 @@ def going_on(host: Host, prompt: Mapping[str, Any], states: Sequence[Mapping[str
     made = dict(prompt)
     for state in states:
         node = state["node"]
-        file = f"{client}-{node.replace(':', '.')}.safetensors"
+        # The number of a node may have anything in it that a workflow's author has written.
+        file = f"{client}-{hashlib.sha256(node.encode()).hexdigest()[:16]}.safetensors"
         name = host.put(base64.b64decode(state["state"]), file, FOLDER)
         loader = LOADER_ID.format(node=node)
         made[loader] = {"class_type": LOADER, "inputs": {"file": name, "warm_up": True}}

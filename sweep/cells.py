@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .checks import workflow_problems
 from .editor import Prompt, prompt_of
 from .file import PART, Axis, Split, Sweep
-from .schema import DYNAMIC, Nodes
-from .values import BadSweep
+from .schema import DYNAMIC, Nodes, is_wire
+from .values import MOST, BadSweep
 
 # A node and one of its inputs.
 Place = tuple[str, str]
 AUTOSAVE = "autosave_every"
 # What Noise (Stepwise) counts on from picture to picture.
 SEED, SEED_STEP, SEEDS, VARIATION = "seed", "seed_step", "seeds", "variation_seed"
+ALL_SEEDS = 2**64
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Cell:
     @cached_property
     def key(self) -> str:
         return hashlib.sha256(f"{written(self.point)}\n{written(self.prompt)}".encode()).hexdigest()
+
+
+def listed(noise: Mapping[str, Any]) -> list[str]:
+    """The seeds that a node of noise lists."""
+    return [each for each in re.split(r"[,;\s]+", str(noise.get(SEEDS, ""))) if each]
 
 
 def written(value: Any) -> str:
@@ -50,11 +57,13 @@ class Cells:
         self.nodes = next(iter(self.hosts.values()))
         self.prompt = prompt_of(sweep.workflow, self.nodes.info)
         self.problems: list[str] = []
-        self.check_workflow()
         self.places = {axis.name: self.places_of(axis) for axis in sweep.axes}
+        self.check_workflow()
         self.parts: tuple[tuple[int, int], ...] = self.parts_of(sweep.split) if sweep.split else ()
         for axis in sweep.axes:
             self.check_values(axis)
+        if len(self) > MOST:
+            self.problems.append(f"that makes {len(self)} cells, and a sweep has at most {MOST}.")
         if self.problems:
             raise BadSweep(*dict.fromkeys(self.problems))
 
@@ -114,10 +123,10 @@ class Cells:
         assert split is not None
         (batch, wanted), noise = self.place(split.batch), self.node(split.noise)
         inputs = dict(prompt[noise]["inputs"])
-        listed = [each for each in re.split(r"[,;\s]+", str(inputs.get(SEEDS, ""))) if each]
-        inputs[SEEDS] = ", ".join(listed[first:last])
-        inputs[SEED] = inputs.get(SEED, 0) + first * inputs.get(SEED_STEP, 1)
-        inputs[VARIATION] = inputs.get(VARIATION, 0) + first
+        inputs[SEEDS] = ", ".join(listed(inputs)[first:last])
+        # Seeds begin again after the largest, as they do in the whole batch.
+        inputs[SEED] = (inputs.get(SEED, 0) + first * inputs.get(SEED_STEP, 1)) % ALL_SEEDS
+        inputs[VARIATION] = (inputs.get(VARIATION, 0) + first) % ALL_SEEDS
         sized = {**prompt[batch], "inputs": {**prompt[batch]["inputs"], wanted: last - first}}
         return {**prompt, batch: sized, noise: {**prompt[noise], "inputs": inputs}}
 
@@ -183,22 +192,29 @@ class Cells:
             told = f"{split.noise} gives one seed to the whole batch; take Noise (Stepwise), with one for each"
             self.problems.append(f"split: {told}.")
             return ()
-        listed = [each for each in re.split(r"[,;\s]+", str(self.prompt[noise]["inputs"].get(SEEDS, ""))) if each]
-        if listed and len(listed) != size:
-            self.problems.append(f"split: {split.noise} lists {len(listed)} seeds, and the batch has {size} pictures.")
+        given = self.prompt[noise]["inputs"]
+        wired = [f"{noise}.{name}" for name in (SEED, SEED_STEP, SEEDS, VARIATION) if is_wire(given.get(name))]
+        if wired:
+            self.problems.append(f"split: {wired[0]} comes by a wire; write it into the node.")
+            return ()
+        for axis, places in self.places.items():
+            if (node, wanted) in places:
+                self.problems.append(f"split: axes.{axis} sets {split.batch}, the number of pictures that is split.")
+        lists = [axis.values for axis in self.sweep.axes if (noise, SEEDS) in self.places[axis.name]]
+        for text in lists[0] if lists else [given.get(SEEDS, "")]:
+            if (number := len(listed({SEEDS: text}))) not in (0, size):
+                self.problems.append(f"split: {split.noise} lists {number} seeds, and the batch has {size} pictures.")
         return tuple((first, min(first + split.by, size)) for first in range(0, size, split.by))
 
     # What is wrong.
 
     def check_workflow(self) -> None:
-        for number, node in self.prompt.items():
-            for kind in [node["class_type"]]:
-                lacking = [host for host, nodes in self.hosts.items() if kind not in nodes]
-                if lacking:
-                    where = "" if len(lacking) == len(self.hosts) else f" on {', '.join(lacking)}"
-                    self.problems.append(f"workflow: node {number} is a {kind}, which is not installed{where}.")
-        if not any(self.nodes.is_output(node["class_type"]) for node in self.prompt.values()):
-            self.problems.append("workflow: no node saves or shows anything; add one, such as Save Image.")
+        swept: dict[Place, str] = {}
+        for name, places in self.places.items():
+            for place in places:
+                if (other := swept.setdefault(place, name)) != name:
+                    self.problems.append(f"axes.{name}: sets {'.'.join(place)}, which axes.{other} sets too.")
+        self.problems += workflow_problems(self.prompt, self.hosts, swept)
         if self.sweep.autosave_every and not any(
             self.nodes.takes(node["class_type"], AUTOSAVE) for node in self.prompt.values()
         ):

@@ -2,16 +2,15 @@
 
 import argparse
 import asyncio
-import ipaddress
 import json
 import os
 import shlex
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from . import export
 from .calls import calls_of
@@ -21,6 +20,7 @@ from .host import Host, HostLost
 from .lock import Busy
 from .servers import started
 from .store import Store
+from .trust import check_addresses, check_trust, security_of
 from .values import BadSweep
 
 DONE, SOME_FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         for problem in error.problems:
             print(f"stepwise-sweep: {problem}", file=sys.stderr)
         return BAD_INPUT
-    except (Busy, FileNotFoundError) as error:
+    except (Busy, OSError, sqlite3.Error) as error:
         print(f"stepwise-sweep: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -94,10 +94,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 def cells_on(known: argparse.Namespace) -> tuple[Cells, list[str]]:
     """The cells of a sweep file, checked against the servers. Raises BadSweep, also where none of these answers."""
-    hosts = [each.rstrip("/") for each in dict.fromkeys(known.host or [HOST])]
-    bad = [each for each in hosts if urlsplit(each).scheme not in ("http", "https") or not urlsplit(each).hostname]
-    if bad:
-        raise BadSweep(*(f"{each!r} is no address; write one as {HOST}." for each in bad))
+    hosts = list(dict.fromkeys(each.rstrip("/") for each in known.host or [HOST]))
+    check_addresses(hosts)
     sweep = read(known.sweep)
     infos, silent = {}, []
     for url in hosts:
@@ -138,11 +136,11 @@ def run(known: argparse.Namespace) -> int:
 def run_on(known: argparse.Namespace) -> int:
     cells, hosts = cells_on(known)
     with Store(known.output or known.sweep.with_suffix(".results"), write=True) as store:
-        store.take(counted(cells), {"sweep": cells.sweep.text, "workflow": written(cells.sweep.workflow)})
+        store.take(with_calls(cells), {"sweep": cells.sweep.text, "workflow": written(cells.sweep.workflow)})
         return asyncio_run(store, hosts, known)
 
 
-def counted(cells: Cells) -> Iterator[tuple[Cell, int]]:
+def with_calls(cells: Cells) -> Iterator[tuple[Cell, int]]:
     return ((cell, calls_of(cell.prompt)) for cell in cells)
 
 
@@ -154,7 +152,7 @@ def asyncio_run(store: Store, hosts: Sequence[str], known: argparse.Namespace) -
     line = Line(known.quiet)
 
     async def driven() -> Any:
-        cluster = joined(known.scheduler, security(known)) if known.scheduler else embedded(hosts)
+        cluster = joined(known.scheduler, security_of(known)) if known.scheduler else embedded(hosts)
         async with cluster as client:
             return await Driver(store, client, 1 if known.scheduler else len(hosts), options, line.tell).drive()
 
@@ -201,44 +199,13 @@ class Line:
             print(f"{' ' if self.terminal else ''}in {time.monotonic() - self.began:.1f} s", file=sys.stderr)
 
 
-def check_trust(scheduler: str | None, insecure: bool) -> None:
-    """A Dask cluster runs whatever it is sent: without TLS it is for one machine alone. Raises BadSweep."""
-    if scheduler is None:
-        return
-    parts = urlsplit(scheduler)
-    if parts.scheme not in ("tls", "tcp"):
-        raise BadSweep(f"--scheduler is {scheduler!r}; write tls://MACHINE:PORT.")
-    if parts.scheme == "tcp" and not insecure and not is_loopback(parts.hostname or ""):
-        raise BadSweep(
-            f"--scheduler {scheduler} is on another machine and has no TLS: whoever reaches its port runs code "
-            "on every worker. Give it certificates and write tls://, or say --insecure on a network of your own."
-        )
-
-
-def is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
-
-
-def security(known: argparse.Namespace) -> Any:
-    from distributed import Security
-
-    if not known.scheduler.startswith("tls:"):
-        return None
-    files = {"tls_ca_file": known.tls_ca, "tls_client_cert": known.tls_cert, "tls_client_key": known.tls_key}
-    made = Security(require_encryption=True, **{name: file for name, file in files.items() if file})
-    if made.get_connection_args("client").get("ssl_context") is None:
-        raise BadSweep("tls:// needs certificates: name them with --tls-ca, --tls-cert and --tls-key.")
-    return made
-
-
 def status(known: argparse.Namespace) -> int:
     with Store(known.folder) as store:
         counts = store.counts()
         print(f"{counts['finished']}/{counts['cells']} cells, {counts['calls_done']}/{counts['calls']} model calls")
         print(hosts_table(store))
+        if (number := store.carried())[0]:
+            print(f"{number[0]} autosaves carried, {number[1] / 2**20:.1f} MiB")
         for row in store.base.execute("SELECT number, error FROM cells WHERE wanted = 1 AND error IS NOT NULL"):
             print(f"cell {row['number']}: {row['error']}")
         for row in store.base.execute("SELECT at, host, what FROM faults ORDER BY at"):

@@ -30,12 +30,15 @@ AHEAD, MANY_AHEAD, SHORT = 2, 16, 0.25
 # After so many workers have ended under a cell, it is given up: it may be what ends them.
 MOST_DEATHS = 10
 SILENT = logging.CRITICAL + 1
+# No limits on memory, which is ComfyUI's; and no history that grows for hours, nor a profile that nobody looks at.
 QUIET = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
+    "distributed.worker.profile.enabled": False,
     "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.system-monitor.log-length": 60,
     "distributed.comm.timeouts.connect": "30s",
 }
 
@@ -241,7 +244,8 @@ class Driver:
         while True:
             message = json.loads(await queue.get())
             if "fault" in message:
-                self.store.note(message["host"], message["key"], message["fault"])
+                with self.writing():
+                    self.store.note(message["host"], message["key"], message["fault"])
             elif message["key"] in self.keys.values():
                 await self.carry(message)
             self.tell(self.progress)
@@ -267,7 +271,9 @@ class Driver:
             self.progress.workers -= 1
             if not told.get("expected"):
                 under = next((self.keys[name] for name in told.get("processing-tasks", ()) if name in self.keys), "")
-                self.store.note(self.names.get(str(told["worker"]), str(told["worker"])), under, "its worker ended")
+                # A disk without room is told of where a result does not fit.
+                with suppress(sqlite3.OperationalError):
+                    self.store.note(self.names.get(str(told["worker"]), str(told["worker"])), under, "its worker ended")
         else:
             return
         self.tell(self.progress)

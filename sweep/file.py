@@ -72,11 +72,24 @@ class Sweep:
             yield dict(zip(names, (each for together in values for each in together), strict=True))
 
 
+class Reader(yaml.SafeLoader):
+    """YAML as data alone. A name that is there twice is an error here, not a value that is silently lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path) -> Sweep:
     """The sweep in a file. Raises BadSweep for what cannot be one, with all that is wrong."""
     try:
         text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Reader)
     except (OSError, UnicodeDecodeError) as error:
         raise BadSweep(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     except (yaml.YAMLError, RecursionError) as error:

@@ -48,7 +48,14 @@ class Host:
             return False
 
     def nodes(self) -> dict[str, Any]:
-        return self.asked(lambda: json.loads(self.get("/object_info")))
+        told = self.asked(lambda: self.get("/object_info"))
+        try:
+            nodes = json.loads(told)
+        except ValueError:
+            nodes = None
+        if not isinstance(nodes, dict) or not all(isinstance(node, dict) for node in nodes.values()):
+            raise HostLost(f"{self.url}: what answers there is no ComfyUI")
+        return nodes
 
     # A prompt.
 
@@ -119,8 +126,20 @@ class Host:
     # Files.
 
     def file(self, name: str, subfolder: str, folder: str) -> bytes:
+        """The content of a file. Raises CellFailed where it is not there any more."""
         query = urllib.parse.urlencode({"filename": name, "subfolder": subfolder, "type": folder})
-        return self.asked(lambda: self.get(f"/view?{query}"))
+
+        def content() -> bytes | None:
+            try:
+                return self.get(f"/view?{query}")
+            except urllib.error.HTTPError as error:
+                if error.code != 404:
+                    raise
+                return None
+
+        if (found := self.asked(content)) is None:
+            raise CellFailed(f"the {folder} {name} is not there any more")
+        return found
 
     def put(self, content: bytes, name: str, subfolder: str) -> str:
         """Puts a file into the input folder, in the place of one of that name; its name there."""

@@ -1,10 +1,12 @@
 """What a server says of its nodes (/object_info): their inputs, and which values these take."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 DYNAMIC, GROWING = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
 
 
@@ -36,16 +38,21 @@ class Input:
 
     def refusal(self, value: Any, prompt: Mapping[str, Any]) -> str:
         """Why it does not take a value; "" where it does. A wire is written as in a prompt, [node, output]."""
-        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int:
+        if is_wire(value):
             return "" if value[0] in prompt else f"is wired to the node {value[0]!r}, which is not there"
         if not self.typed:
             return f"is a socket ({self.kind}), which takes a wire, [node, output]" if self.kind.isupper() else ""
         if self.choices is not None:
-            return "" if value in self.choices else f"is none of its choices: {shortened(self.choices)}"
+            several = self.about.get("multiselect") and isinstance(value, list)
+            # A list that the page asks another server for is not known here.
+            known = "remote" in self.about or all(each in self.choices for each in (value if several else [value]))
+            return "" if known else f"is none of its choices: {shortened(self.choices)}"
         if self.kind in NUMBERS:
             right = isinstance(value, int) or (self.kind == "FLOAT" and isinstance(value, float))
             if not right or isinstance(value, bool):
-                return f"is not {NUMBERS[self.kind]}"
+                exponent = isinstance(value, str) and EXPONENT.fullmatch(value)
+                cure = "; YAML reads it as a text, and takes 1.0e-3 for a number" if exponent else ""
+                return f"is not {NUMBERS[self.kind]}{cure}"
             low, high = self.about.get("min"), self.about.get("max")
             if low is not None and value < low:
                 return f"is below its minimum, {low}"
@@ -54,6 +61,11 @@ class Input:
         if self.kind in kinds and not isinstance(value, kinds[self.kind][0]):
             return f"is not {kinds[self.kind][1]}"
         return ""
+
+
+def is_wire(value: Any) -> bool:
+    """Whether a value is a wire, as a prompt has it: [node, output]."""
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int
 
 
 def shortened(choices: tuple[Any, ...], most: int = 12) -> str:
@@ -72,6 +84,11 @@ class Nodes:
 
     def title(self, kind: str) -> str:
         return self.info.get(kind, {}).get("display_name") or kind
+
+    def is_core(self, kind: str) -> bool:
+        """Whether a node is ComfyUI's own, or of this pack."""
+        module = str(self.info.get(kind, {}).get("python_module", "nodes"))
+        return not module.startswith("custom_nodes") or kind.startswith("Stepwise")
 
     def is_output(self, kind: str) -> bool:
         return bool(self.info.get(kind, {}).get("output_node"))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import time
 import uuid
@@ -51,6 +52,11 @@ CREATE TABLE IF NOT EXISTS states (
 CREATE TABLE IF NOT EXISTS faults (at REAL NOT NULL, host TEXT NOT NULL, key TEXT NOT NULL, what TEXT NOT NULL);
 """
 
+# An ending that any disk takes.
+SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
+# How many autosaves were kept, and their bytes: two numbers among what is told of the folder.
+CARRIED = ("autosaves", "autosaved_bytes")
+ADD = "INSERT INTO about VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
 
 # What is said of each output, node, kind and name, and its content.
 Outputs = list[tuple[dict[str, str], bytes]]
@@ -60,7 +66,7 @@ class Store:
     """A result folder. One that writes holds the folder's lock; any number may read.
 
     A cell is finished in one transaction, after its outputs are whole on the disk: whatever is killed, a row says
-    what is there.
+    what is there. Raises Busy where another one writes, and OSError for what cannot be read or written.
     """
 
     def __init__(self, folder: Path, *, write: bool = False) -> None:
@@ -74,12 +80,21 @@ class Store:
         mode = "rwc" if write else "ro"
         self.base = sqlite3.connect(f"{(folder / DATABASE).absolute().as_uri()}?mode={mode}", uri=True, timeout=60.0)
         self.base.row_factory = sqlite3.Row
-        if write:
-            self.base.execute("PRAGMA journal_mode = WAL")
-            self.base.execute("PRAGMA synchronous = NORMAL")
-            self.base.executescript(TABLES)
-            with self.base:
-                self.base.execute("INSERT OR IGNORE INTO about VALUES ('id', ?)", (uuid.uuid4().hex,))
+        try:
+            if write:
+                self.begin()
+            else:
+                self.about("id")
+        except sqlite3.Error as error:
+            self.close()
+            raise OSError(f"{folder / DATABASE} cannot be {'written' if write else 'read'}: {error}.") from None
+
+    def begin(self) -> None:
+        self.base.execute("PRAGMA journal_mode = WAL")
+        self.base.execute("PRAGMA synchronous = NORMAL")
+        self.base.executescript(TABLES)
+        with self.base:
+            self.base.execute("INSERT OR IGNORE INTO about VALUES ('id', ?)", (uuid.uuid4().hex,))
 
     def __enter__(self) -> Self:
         return self
@@ -180,8 +195,15 @@ class Store:
         with self.base:
             before = self.base.execute("SELECT file FROM states WHERE key = ? AND node = ?", (key, node)).fetchone()
             self.base.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?)", (key, node, step, host, file))
+            for name, more in zip(CARRIED, (1, len(content)), strict=True):
+                self.base.execute(ADD, (name, more))
         if before is not None and before[0] != file:
             self.drop(before[0])
+
+    def carried(self) -> tuple[int, int]:
+        """How many autosaves were kept so far, and how many bytes they had."""
+        number, size = (int(self.about(name) or 0) for name in CARRIED)
+        return number, size
 
     def states(self, key: str) -> list[sqlite3.Row]:
         return self.base.execute("SELECT node, step, host, file FROM states WHERE key = ?", (key,)).fetchall()
@@ -191,7 +213,7 @@ class Store:
     def keep(self, content: bytes, suffix: str, folder: str = OUTPUTS) -> str:
         """Writes a file under the digest of its content, whole or not at all; its name in the folder."""
         digest = hashlib.sha256(content).hexdigest()
-        name = f"{folder}/{digest[:2]}/{digest}{suffix if suffix.isascii() else ''}"
+        name = f"{folder}/{digest[:2]}/{digest}{suffix if SUFFIX.fullmatch(suffix) else ''}"
         path = self.path(name)
         if path.exists():
             return name

@@ -25,7 +25,7 @@ def values_of(axis: Mapping[str, Any]) -> tuple[Any, ...]:
     if len(given) != 1:
         raise BadSweep(f"needs one of {', '.join(FORMS)}, and has {' and '.join(given) or 'none'}")
     form = given[0]
-    made = {"values": listed, "range": ranged, "seeds": counted}[form](axis[form])
+    made = {"values": listed, "range": ranged, "seeds": spanned}[form](axis[form])
     if not made:
         raise BadSweep(f"{form} is empty")
     return made
@@ -37,7 +37,7 @@ def listed(given: Any) -> tuple[Any, ...]:
     return tuple(given)
 
 
-def counted(given: Any) -> tuple[int, ...]:
+def spanned(given: Any) -> tuple[int, ...]:
     """`0..999`: whole numbers, both ends included."""
     found = SPAN.fullmatch(given) if isinstance(given, str) else None
     if found is None:

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from stepwise.sweep.calls import calls_of
 from stepwise.sweep.cells import Cells
-from stepwise.sweep.command import check_trust
 from stepwise.sweep.file import read
+from stepwise.sweep.trust import check_trust
 from stepwise.sweep.values import BadSweep, values_of
 from stub_comfyui import INFO, PROMPT
 
@@ -118,11 +118,14 @@ def test_everything_that_is_wrong_is_named_at_once(made):
         "node": {"input": "KSampler.seed", "values": [1]},
         "wire": {"input": "1.model", "values": [["9", 0]]},
         "socket": {"input": "1.model", "values": ["a"]},
+        "again": {"input": "1.seed", "values": [1]},
     }
     problems = refused(made, {"axes": axes})
     expected = [
         "axes.typo: 1 has no input 'sed'; it has seed, cfg, kind, solver, model.",
         "axes.node: there is no node 'KSampler' in the workflow.",
+        "axes.socket: sets 1.model, which axes.wire sets too.",
+        "axes.again: sets 1.seed, which axes.seed sets too.",
         "axes.solver: 'Huen' for 1.solver is none of its choices: Euler, Heun.",
         "axes.cfg: 101 for 1.cfg is above its maximum, 100.0.",
         "axes.cfg: -1 for 1.cfg is below its minimum, 0.0.",

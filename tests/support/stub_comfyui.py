@@ -1,17 +1,20 @@
 """A server that answers as ComfyUI does and computes nothing: what a sweep costs beside the computing.
 
-    python stub_comfyui.py PORT
+    python stub_comfyui.py PORT [SECONDS]
 
-It has one node, Stub; the picture of a prompt is its text. A prompt with cfg 66 is refused, one with 67 ends with an
-error, and one with 68 never ends.
+It has one node, Stub; the picture of a prompt is its text. Each takes SECONDS, one after the other. A prompt with cfg
+66 is refused, one with 67 ends with an error, and one with 68 never ends.
 """
 
 import json
 import sys
 import threading
+import time
 import uuid
 from collections import OrderedDict
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 INFO = {
@@ -32,8 +35,8 @@ INFO = {
                         ]
                     },
                 ],
-                "model": ["MODEL", {}],
             },
+            "optional": {"model": ["MODEL", {}]},
         },
     }
 }
@@ -43,25 +46,48 @@ REFUSED, FAILS, HANGS = 66, 67, 68
 FAILURE = ["execution_error", {"node_id": "1", "node_type": "Stub", "exception_message": "no memory\n"}]
 
 
+@dataclass
+class Job:
+    prompt: dict[str, Any]
+    client: str
+    end: float
+
+    @property
+    def cfg(self):
+        return self.prompt["1"]["inputs"]["cfg"]
+
+    def under_way(self):
+        return self.cfg == HANGS or time.monotonic() < self.end
+
+
 class Stub(ThreadingHTTPServer):
-    """`done` has the newest prompts that were asked for; `count` counts all."""
+    """`jobs` has the newest prompts that were asked for, each over `seconds` after the one before it."""
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, port=0):
+    def __init__(self, port=0, seconds=0.0):
         super().__init__(("127.0.0.1", port), Answers)
-        self.done, self.count, self.mutex = OrderedDict(), 0, threading.Lock()
+        self.seconds, self.mutex = seconds, threading.Lock()
+        self.jobs: OrderedDict[str, Job] = OrderedDict()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
-    def take(self, prompt):
+    def take(self, prompt, client):
         number = str(uuid.uuid4())
         with self.mutex:
-            self.count += 1
-            self.done[number] = prompt
-            while len(self.done) > KEPT:
-                self.done.popitem(last=False)
+            begin = max([time.monotonic(), *(job.end for job in self.jobs.values())])
+            self.jobs[number] = Job(prompt, client, begin + self.seconds)
+            while len(self.jobs) > KEPT:
+                self.jobs.popitem(last=False)
         return number
+
+    def under_way(self):
+        with self.mutex:
+            return {number: job for number, job in self.jobs.items() if job.under_way()}
+
+    def drop(self, number):
+        with self.mutex:
+            self.jobs.pop(number, None)
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -81,38 +107,36 @@ class Answers(BaseHTTPRequestHandler):
         if first == "object_info":
             self.say(INFO)
         elif first == "queue":
-            hanging = [number for number, prompt in self.server.done.items() if cfg_of(prompt) == HANGS]
-            running = [[0, number, {}, {"client_id": ""}, []] for number in hanging]
+            under_way = self.server.under_way().items()
+            running = [[0, number, {}, {"client_id": job.client}, []] for number, job in under_way]
             self.say({"queue_running": running, "queue_pending": []})
         elif first == "history":
-            cfg = cfg_of(self.server.done.get(rest[0]))
+            job = self.server.jobs.get(rest[0])
             file = {"filename": f"{rest[0]}.png", "subfolder": "", "type": "output"}
-            done = {"status": {"messages": [FAILURE] if cfg == FAILS else []}, "outputs": {"1": {"images": [file]}}}
-            self.say({rest[0]: done} if cfg not in (None, HANGS) else {})
+            messages = [FAILURE] if job and job.cfg == FAILS else []
+            done = {"status": {"messages": messages}, "outputs": {"1": {"images": [file]}}}
+            self.say({} if job is None or job.under_way() else {rest[0]: done})
         elif first == "view":
             number = parse_qs(parts.query)["filename"][0].removesuffix(".png")
-            self.say(json.dumps(self.server.done[number]).encode())
+            self.say(json.dumps(self.server.jobs[number].prompt).encode())
         else:
             self.say({"system": {}})
 
     def do_POST(self):
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
-        if self.path == "/prompt" and cfg_of(sent["prompt"]) == REFUSED:
+        if self.path == "/prompt" and sent["prompt"]["1"]["inputs"]["cfg"] == REFUSED:
             error = {"message": "Value not in list", "details": "cfg: 66"}
             self.say({"error": {}, "node_errors": {"1": {"class_type": "Stub", "errors": [error]}}}, 400)
         elif self.path == "/prompt":
-            self.say({"prompt_id": self.server.take(sent["prompt"]), "number": 1, "node_errors": {}})
+            number = self.server.take(sent["prompt"], sent.get("client_id", ""))
+            self.say({"prompt_id": number, "number": 1, "node_errors": {}})
         else:
             if self.path == "/interrupt":
-                self.server.done.pop(sent["prompt_id"], None)
+                self.server.drop(sent["prompt_id"])
             self.say({})
 
 
-def cfg_of(prompt):
-    return prompt["1"]["inputs"]["cfg"] if prompt else None
-
-
 if __name__ == "__main__":
-    stub = Stub(int(sys.argv[1]))
+    stub = Stub(int(sys.argv[1]), *map(float, sys.argv[2:]))
     print(stub.url, flush=True)
     stub.serve_forever()

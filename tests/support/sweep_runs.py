@@ -112,7 +112,7 @@ class Run:
         try:
             with Store(self.folder) as store:
                 return store.base.execute(question, arguments).fetchall()
-        except (FileNotFoundError, sqlite3.OperationalError):
+        except (OSError, sqlite3.Error):
             return []
 
     def finished(self):

@@ -1,0 +1,208 @@
+"""Sweeps on real servers of this machine: how they share its processor, and what they survive."""
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import torch
+from stepwise.sweep.store import Store
+from stepwise.tests.support.sweep_runs import STEPS, Run, axes, faults, latents, written
+from stepwise.tools.environment.folders import DEV
+from stepwise.tools.environment.process import Failure, signal_group
+from stepwise.tools.environment.server import Server
+from stepwise.tools.generate.markdown import table
+
+COMFYUI = Path(os.environ.get("COMFYUI_PATH") or DEV / "ComfyUI")
+HOSTS, COUNTS, SEED = 4, (1, 2, 4), 20
+# Twelve cells for each seed of the sweep: three solvers by four guidances.
+TWELVE, AUTOSAVE = 12, 2
+# What is killed in turn; and after how many kills a server hangs, until the sweep has noticed.
+KINDS, HANG_EVERY, PATIENCE = ("worker", "server", "driver"), 7, 20
+
+
+class Rack:
+    """Real servers, which are killed and started again while the others go on."""
+
+    def __init__(self, base: Path, pool: ThreadPoolExecutor) -> None:
+        self.servers = [Server(COMFYUI, Path(sys.executable), base / f"host{number}") for number in range(HOSTS)]
+        self.pool, self.starting = pool, dict[str, Future[None]]()
+
+    def start(self) -> None:
+        for server in self.servers:
+            server.base.mkdir()
+        list(self.pool.map(lambda server: server.start(), self.servers))
+
+    @property
+    def urls(self) -> list[str]:
+        return [server.url for server in self.servers]
+
+    def up(self) -> list[Server]:
+        return [each for each in self.servers if each.url not in self.starting or self.starting[each.url].done()]
+
+    def kill(self, server: Server) -> None:
+        """With -9; it is started again while the others go on."""
+        assert server.process is not None
+        signal_group(server.process, signal.SIGKILL)
+        server.process.wait()
+        self.starting[server.url] = self.pool.submit(server.start)
+
+    def stop(self) -> None:
+        for each in self.starting.values():
+            with contextlib.suppress(Failure):
+                each.result()
+        for server in self.servers:
+            server.stop()
+
+    def spent(self) -> float:
+        """Seconds of processor time of all servers."""
+        return sum(sum(psutil.Process(each.process.pid).cpu_times()[:2]) for each in self.servers if each.process)
+
+
+@contextlib.contextmanager
+def rack() -> Iterator[tuple[Rack, Path]]:
+    # The threads outlive the servers that they start: on Linux a server ends with the thread that began it.
+    with tempfile.TemporaryDirectory(prefix="stepwise-sweep-") as base, ThreadPoolExecutor(HOSTS) as pool:
+        made = Rack(Path(base), pool)
+        try:
+            made.start()
+            yield made, Path(base)
+        finally:
+            made.stop()
+
+
+def ended(run: Run) -> float:
+    """Waits for the end of a run; the processor time of driver, scheduler and workers."""
+    spent = 0.0
+    while run.process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            every = [psutil.Process(run.process.pid), *run.workers()]
+            spent = max(spent, sum(sum(each.cpu_times()[:2]) for each in every))
+        time.sleep(0.2)
+    run.ended()
+    return spent
+
+
+def hosts(cells: int) -> str:
+    """The same cells on one, two and four servers: the time, whose processor time it was, and what was carried."""
+    lines, all_latents = [], []
+    sweep = {"axes": axes(max(cells // TWELVE, 1)), "autosave_every": AUTOSAVE}
+    with rack() as (made, base):
+        # What a server loads with its first prompt is no part of the comparison.
+        with Run(written(base / "warm", axes=axes(1)), made.urls) as run:
+            run.ended(600)
+        for number in COUNTS:
+            before = made.spent()
+            with Run(written(base / str(number), **sweep), made.urls[:number]) as run:
+                engine = ended(run)
+            computing = made.spent() - before
+            all_latents.append(latents(run.folder))
+            with Store(run.folder) as store:
+                rows, carried = list(store.rows()), store.carried()
+                again = store.base.execute("SELECT count(*) FROM faults").fetchone()[0]
+            took = max(row["finished"] for row in rows) - min(row["finished"] - row["seconds"] for row in rows)
+            lines.append((number, took, computing / len(rows), engine / len(rows), *carried, again))
+            print(f"{number} servers: {len(rows)} cells in {took:.1f} s", flush=True)
+    for each in all_latents:
+        assert all(torch.equal(each[point], latent) for point, latent in all_latents[0].items())
+    head = ["Real servers on this machine", "s", "of one server's, divided", "processor s a cell, servers"]
+    head += ["engine, with its start", "autosaves carried", "MiB", "cells begun again"]
+    rows = [
+        [n, f"{s:.1f}", f"{lines[0][1] / n / s:.0%}", f"{c:.2f}", f"{e:.2f}", count, f"{size / 2**20:.1f}", again]
+        for n, s, c, e, count, size, again in lines
+    ]
+    return table(head, rows, figures=True)
+
+
+def kills(number: int) -> str:
+    """A worker, a server and the driver killed in turn at seeded points, and servers that hang and go on; then all
+    latents beside those of one server in one go."""
+    random.seed(SEED)
+    seeds = max(number // 4, 2)
+    cells = TWELVE * seeds
+    points = sorted(random.sample(range(1, cells * 9 // 10), number))
+    began, done, hung = time.monotonic(), 0, 0
+    with rack() as (made, base):
+        options = ["--look-every", "0.1", "--patience", str(PATIENCE)]
+        file = written(base / "many", axes=axes(seeds), autosave_every=AUTOSAVE)
+        with Run(file, made.urls, *options) as run:
+            for place, point in enumerate(points):
+                run.until(lambda point=point: len(run.finished()) >= point, 600)
+                if run.process.poll() is not None:
+                    told(began, "the sweep is over before the last kill")
+                    break
+                which = killed(KINDS[place % len(KINDS)], run, made)
+                done += 1
+                told(began, f"kill -9 of {which}, kill {place + 1}, {len(run.finished())} of {cells} cells finished")
+                if place % HANG_EVERY == HANG_EVERY - 1:
+                    hung += hangs(run, made, began)
+            run.ended(600)
+        told(began, "all cells are finished; the same on one server in one go")
+        with Run(written(base / "one", axes=axes(seeds)), made.urls[:1]) as one:
+            one.ended(600)
+        expected, found = latents(one.folder), latents(run.folder)
+        with Store(run.folder) as store:
+            counts, rows, carried = store.counts(), list(store.rows()), store.carried()
+    told(began, "the fault log:")
+    for each in faults(run.folder):
+        print(f"  {each['host']}  {each['what']}", flush=True)
+    equal = sum(torch.equal(found[point], latent) for point, latent in expected.items())
+    twice = sum(len(row["outputs"]) != 2 for row in rows)
+    lines = [
+        ("kills of " + ", ".join(f"a {kind}" for kind in KINDS), done),
+        ("servers that hung and went on", hung),
+        ("cells finished", f"{counts['finished']} of {cells}"),
+        ("cells whose outputs are there twice or not at all", twice),
+        (f"cells that went on from an autosave, of {STEPS} steps each", sum(bool(row["went_on_from"]) for row in rows)),
+        ("faults in the log", len(faults(run.folder))),
+        ("autosaves carried", f"{carried[0]}, {carried[1] / 2**20:.1f} MiB"),
+        ("latents equal to those of one server in one go, bit for bit", f"{equal} of {len(expected)}"),
+    ]
+    return table(["Four real servers", ""], lines, figures=True)
+
+
+def killed(kind: str, run: Run, made: Rack) -> str:
+    """Kills one, as soon as there is one; which it was."""
+    if kind == "worker":
+        workers = run.until(run.workers)
+        random.choice(workers).send_signal(signal.SIGKILL)
+        return f"one of {len(workers)} workers"
+    if kind == "server":
+        server = random.choice(run.until(made.up))
+        made.kill(server)
+        return f"the server {server.url}"
+    run.kill()
+    run.start()
+    return "the driver"
+
+
+def hangs(run: Run, made: Rack, began: float) -> bool:
+    """Stops a server that has a cell until the sweep has noticed, and lets it go on; False where it was not noticed
+    before the end of all."""
+    server = random.choice(run.until(made.up))
+    before = faults_of(run, server)
+    assert server.process is not None
+    signal_group(server.process, signal.SIGSTOP)
+    try:
+        run.until(lambda: faults_of(run, server) > before or run.process.poll() is not None, 600)
+    finally:
+        signal_group(server.process, signal.SIGCONT)
+    noticed = faults_of(run, server) > before
+    told(began, f"{server.url} hung, and goes on{'' if noticed else '; the sweep was over'}")
+    return noticed
+
+
+def faults_of(run: Run, server: Server) -> int:
+    found = run.asked("SELECT count(*) FROM faults WHERE host = ?", server.url)
+    return found[0][0] if found else 0
+
+
+def told(began: float, text: str) -> None:
+    print(f"{time.monotonic() - began:6.0f} s  {text}", flush=True)
