@@ -19,6 +19,7 @@ from pathlib import Path
 from tools.environment.browser import ensure_browser
 from tools.environment.client import official_client
 from tools.environment.folders import DEV, ROOT, program
+from tools.environment.inprocess import COMFYUI_MODULES
 from tools.environment.process import Command, Failure, Interrupted, call, output, raise_on_signals, running, say
 from tools.environment.server import Server
 from tools.environment.setup import lock, prepare
@@ -39,8 +40,6 @@ environment variables:
 
 Stage = tuple[str, Command, dict[str, str]]
 
-# What tests/samplers must never reach: importing any of these raises there.
-COMFYUI_MODULES = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server")
 PYTEST_ALONE = f"""
 import sys
 sys.modules.update(dict.fromkeys({COMFYUI_MODULES}))

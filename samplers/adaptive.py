@@ -71,7 +71,7 @@ class Controller:
     def error(self, low: Tensor, high: Tensor, before: Tensor) -> Tensor:
         """Of one image, without dimensions; it is not read here."""
         allowed = torch.clamp(self.rtol * torch.maximum(low.abs(), before.abs()), min=self.atol)
-        return torch.linalg.vector_norm((low - high) / allowed) / math.sqrt(low.numel())
+        return ((low - high) / allowed).square().mean().sqrt()
 
     def judged(self, pace: Pace, error: float, length: float) -> tuple[bool, Pace]:
         """Whether an attempt of this length is accepted, and the pace after it, but for its level and calls.

@@ -132,12 +132,13 @@ def is_latent(value: Any) -> bool:
 def is_state(value: Any) -> bool:
     if not isinstance(value, State) or not is_within(0, 100 * MOST_STEPS)(value.index):
         return False
-    denoised = value.denoised
-    if not all_of(is_pace)(value.paces) or len(value.paces) not in (0, len(value.registers.get("x", ()))):
+    if not named_by(lambda each: isinstance(each, Tensor))(value.registers):
         return False
-    return named_by(lambda each: isinstance(each, Tensor))(value.registers) and (
-        denoised is None or is_floating(denoised)
-    )
+    x = value.registers.get("x")
+    images = 0 if x is None or x.ndim == 0 else len(x)
+    if not all_of(is_pace)(value.paces) or len(value.paces) not in (0, images):
+        return False
+    return value.denoised is None or is_floating(value.denoised)
 
 
 def is_pace(value: Any) -> bool:

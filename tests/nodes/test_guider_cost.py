@@ -68,7 +68,7 @@ def test_under_a_foreign_sampler_the_noise_level_is_read_once_a_call_and_only_wh
     assert count("host", "EPS", SHAPE, sampler="ours").syncs == 0
 
 
-@pytest.mark.parametrize("solver", [solver.id for solver in SOLVERS])
+@pytest.mark.parametrize("solver", [solver.id for solver in SOLVERS if solver.controller is None])
 def test_a_whole_run_waits_for_the_device_seven_times_however_long_it_is(solver):
     """On a device that is never idle: 0 waits a step, and one less in a run where it is always idle."""
     short, long = (counts_of(solver, steps, idle=False) for steps in (3, 5))

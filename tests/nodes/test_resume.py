@@ -199,9 +199,10 @@ def cut_everywhere(solver, setting, kind, condition, proved):
     proved(1)
 
 
-@pytest.mark.parametrize("solver", [pytest.param(solver, id=solver.id) for solver in SOLVERS])
+@pytest.mark.parametrize("solver", [pytest.param(each, id=each.id) for each in SOLVERS if each.controller is None])
 def test_our_sampler_goes_on_from_between_any_two_model_calls(solver, fixed_memory, monkeypatch, proved):
-    """The nodes stop between steps; the Sampler object under them takes up a state from inside a step too."""
+    """The nodes stop between steps; the Sampler object under them takes up a state from inside a step too. Adaptive
+    steps have no such states: what an attempt has made so far is not kept."""
     node = f"Stepwise{solver.id}"
     for kind, path in (("EPS", Path.VE), ("FLOW", Path.FLOW)):
         guider, inputs = begun(kind, CONDITIONS["plain"])

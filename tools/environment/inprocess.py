@@ -10,6 +10,9 @@ from pathlib import Path
 
 from .folders import DEV
 
+# What tests/samplers must never reach: importing any of these raises there.
+COMFYUI_MODULES = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server")
+
 FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 
 
