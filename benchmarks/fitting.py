@@ -197,12 +197,12 @@ class Judge:
         return figures(distances(end, self.exact))
 
 
-def measure(case: Case, fits: Mapping[str, tuple[Budget, Freedom, Base]], transfer: bool) -> None:
+def measure(case: Case, fits: Mapping[str, tuple[Budget, Freedom, Base]], transfer: bool, plain: bool) -> None:
     """Prints the baselines, the fits, and what these do elsewhere."""
     subject, levels = case.make(case.guidance), case.levels(case.calls)
     judge = Judge.of(subject, levels, TEST)
     print(f"{case.name}: median / mean over {len(judge.exact)} starts", flush=True)
-    for name, plan in baselines(case):
+    for name, plan in baselines(case) if plain else ():
         print(f"  {name:<36} {judge.figures(plan)}", flush=True)
     plans = {"DPM++ 2M": dpmpp_2m(subject.path, levels)}
     for name, (budget, freedom, base) in fits.items():
@@ -229,6 +229,7 @@ def main() -> None:
     parser.add_argument("--case", default="", help="the beginning of the names of the cases to measure")
     parser.add_argument("--fits", nargs="*", default=["quick", "full"], choices=[*FITS, GRADIENT], help="which fits")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="that each fit may take")
+    parser.add_argument("--alone", action="store_true", help="the fits, without the baselines")
     parser.add_argument("--transfer", action="store_true", help="try the plans on other guidances, prompts and sizes")
     parser.add_argument("--frontier", default="", help="a case without its calls, for plans of --calls each")
     parser.add_argument("--calls", nargs="*", type=int, default=[4, 5, 6, 8, 10, 15], help="of the frontier")
@@ -246,7 +247,7 @@ def main() -> None:
         load_host()
     with torch.no_grad():
         for case in cases:
-            measure(case, fits, given.transfer)
+            measure(case, fits, given.transfer, not given.alone)
 
 
 if __name__ == "__main__":

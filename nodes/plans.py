@@ -81,9 +81,9 @@ class StepwiseFitPlan(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, guiders, latent_image, calls, starts, seed, budget, begin=None) -> io.NodeOutput:
+    def execute(cls, latent_image, calls, starts, seed, budget, begin=None, guiders=None) -> io.NodeOutput:
         with named("Fit Plan"):
-            wired = sorted(guiders.items(), key=lambda each: int(each[0].rpartition("_")[2]))
+            wired = sorted((guiders or {}).items(), key=lambda each: int(each[0].rpartition("_")[2]))
             given = [guider for _, guider in wired if guider is not None]
             recipe, report, levels = fit.fitted(given, latent_image, calls, starts, seed, budget, begin)
         curves = [("sigmas_1", "fitted", recipe.sigmas), ("sigmas_2", "began from", levels)]

@@ -40,6 +40,7 @@ def fitted(
     Raises InputError for an input that cannot be used, before the model is touched; the host's own exception where
     Cancel comes before there is anything to keep.
     """
+    begins = None if begin is None else read_sigmas(begin, "begin")
     for number, each in enumerate(guiders, 1):
         if not hasattr(each, "model_patcher") or not hasattr(each, "sample"):
             raise InputError(f"guider_{number}", "is not a GUIDER", "wire CFG Guider (Stepwise) into it")
@@ -54,7 +55,7 @@ def fitted(
     latent = read_latent(guider.model_patcher, latent_image)
     if latent.get("noise_mask") is not None:
         raise InputError("latent_image", "has a noise_mask, and a plan is fitted to whole pictures", "leave it out")
-    levels = levels_of(sampling, calls, begin)
+    levels = levels_of(sampling, calls, begins)
     samples = latent["samples"]
     # As many images at once as the latent has: what an ordinary run of it needs is enough.
     batch = len(components_of(samples)[0])
@@ -101,7 +102,7 @@ def levels_of(sampling: Any, calls: int, begin: Any) -> tuple[float, ...]:
     """The levels that the fit begins from: those that are wired, or Karras, or on flow models the model's own."""
     path = path_of(sampling)
     if begin is not None:
-        levels = snapped(path, read_sigmas(begin, "begin"))
+        levels = snapped(path, begin)
         check_sigmas(path, levels, "begin")
         if len(levels) != calls + 1:
             problem = f"has {len(levels) - 1} steps, and calls is {calls}"

@@ -287,6 +287,11 @@ def test_states_and_recipes_are_not_taken_for_each_other(folders):
     assert "no state of Stepwise" in refused("StepwiseLoadState", file=recipe_name)
 
 
+@pytest.mark.parametrize("name", ["x", "", None, 3, True, [], {}, "../x.safetensors", "no recipe saved yet"])
+def test_a_name_that_no_recipe_has_is_refused(name):
+    assert refused("StepwiseLoadPlan", file=name).startswith("Load Plan: file is ")
+
+
 def test_what_is_missing_for_a_recipe_is_named():
     assert refused("StepwiseSavePlan").startswith("Save Plan: sampler is not wired, and neither is plan")
     (sampler,) = call("StepwiseEulerSampler")

@@ -317,7 +317,7 @@ def test_core_s_node_is_told_which_input_had_it(guilty):
 # Literals where a link belongs
 
 LITERALS = [3, True, [1, "x"], {"samples": 5}, "\ud800"]
-OURS = {"STEPWISE_STATE", "STEPWISE_GUIDANCE", "STEPWISE_PREDICTION"}
+OURS = {"STEPWISE_STATE", "STEPWISE_GUIDANCE", "STEPWISE_PREDICTION", "STEPWISE_PLAN"}
 SOCKETS = {"MODEL", "CONDITIONING", "GUIDER", "NOISE", "SAMPLER", "SIGMAS", "LATENT", "VAE", "IMAGE", *OURS}
 
 
@@ -398,6 +398,10 @@ WRONG = {
 }
 
 
+# Names of files are looked up, not compared with a list: test_state_safety and test_fitted_plans have them.
+FILES = {("StepwiseLoadState", "file"), ("StepwiseLoadPlan", "file")}
+
+
 def widgets():
     """Each with what stands before its name in a prompt, and the choice that it belongs to."""
     for node_id, node in nodes_by_id().items():
@@ -405,7 +409,7 @@ def widgets():
             if isinstance(each, io.DynamicCombo.Input):
                 for option in each.options:
                     yield from ((node_id, widget, (each.id, option.key)) for widget in option.inputs)
-            elif (node_id, each.id) != ("StepwiseLoadState", "file"):
+            elif (node_id, each.id) not in FILES:
                 yield node_id, each, None
 
 

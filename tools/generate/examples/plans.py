@@ -25,7 +25,7 @@ def fit_a_plan() -> Workflow:
     given = {"model": model[0], "positive": positive[0], "negative": negative[0]}
     guided = guider(w, PROMPTS, compact=True, **given, cfg=7.5)
     sockets = {"guiders.guider_1": guided[0]}
-    fitted = w.add("StepwiseFitPlan", fit, size=(400, 420), **sockets, latent_image=latent[0], calls=10, starts=20)
+    fitted = w.add("StepwiseFitPlan", fit, size=(400, 420), **sockets, latent_image=latent[0], calls=10, starts=10)
     w.add("StepwiseSavePlan", fit, compact=True, plan=fitted[0], filename_prefix="stepwise/digits")
     sampler = w.add("StepwisePlanSampler", run, plan=fitted[0])
     begins = {"guider": guided[0], "noise": noise[0], "latent_image": latent[0]}
