@@ -9,8 +9,8 @@ from stepwise.convert.table import table as known
 
 FAMILIES = ("EPS", "V_PREDICTION", "FLOW", "FLUX")
 SCALES = (1.0, 5.0)
-# Few, where differences are largest; these in as many as their rows are measured at: ComfyUI is coarser in fewer.
-STEPS, OF_THE_ROW = 8, {"deis": 12, "dpmpp_2s_ancestral": 12}
+# Few, where differences are largest; this one in as many as its row is measured at: ComfyUI is coarser in fewer.
+STEPS, OF_THE_ROW = 8, {"dpmpp_2s_ancestral": 12}
 Graph = dict[str, dict[str, Any]]
 
 

@@ -23,7 +23,7 @@ SINGLESTEP = "DPMSolverSinglestepScheduler"
 Options = Mapping[str, Any]
 
 # What a step in the middle of a run does not know, and numbers that cost the same whatever they are.
-COSTS_NOTHING = {"warm_up", "final_order", "weights", "first_level", "end", "interval"}
+COSTS_NOTHING = {"warm_up", "final_order", "weights", "first_level", "end", "interval", "noise_rate"}
 # The same method elsewhere, where it takes other steps than ours or stands in no row of the table of twins.
 ALIKE_COMFYUI = (
     Twin("euler", {}, "DDIM"),

@@ -3,6 +3,7 @@ tables of docs/convert.md.
 
     python benchmarks/convert.py               the templates by class, and the grid: some minutes
     python benchmarks/convert.py --templates   the templates alone: seconds
+    python benchmarks/convert.py --sampler deis   the grid of one sampler alone, printed and not written
 
 The grid: every sampler of ComfyUI with a deterministic twin, on every scheduler, on four families of models with and
 without guidance; denoise, parts of a schedule, leftover noise, no noise, masks; the schedule nodes; Sampler Custom and
@@ -146,12 +147,13 @@ def class_table() -> str:
     return f"{table(head, by_class)}\n{table(('Left since', 'Nodes'), why.most_common())}"
 
 
-def grid_table() -> str:
-    """The largest differences of the grid, for docs/convert.md; fails where one is above its bound."""
+def grid_table(sampler: str = "") -> str:
+    """The largest differences of the grid, or of one sampler in it, for docs/convert.md; fails where one is above its
+    bound."""
     worst: dict[str, tuple[float, str]] = defaultdict(lambda: (0.0, ""))
     counts, above = Counter[str](), list[str]()
     for case in grid():
-        if refused(case):
+        if sampler not in ("", case.sampler) or refused(case):
             continue
         off = difference(case)
         if not off <= case.bound:
@@ -173,7 +175,12 @@ def write(name: str, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="convert", description=__doc__)
     parser.add_argument("--templates", action="store_true", help="the templates alone")
+    parser.add_argument("--sampler", help="the grid of this sampler alone, printed and not written")
     known_arguments = parser.parse_args()
+    if known_arguments.sampler:
+        load_host()
+        print(grid_table(known_arguments.sampler))
+        return
     write("classes", class_table())
     if not known_arguments.templates:
         load_host()

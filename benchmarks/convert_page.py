@@ -2,6 +2,7 @@
 
     python benchmarks/convert_page.py          all of them: some minutes
     python benchmarks/convert_page.py --few 20  a seeded choice
+    python benchmarks/convert_page.py --part 2/8   the second of eight parts, which are all of them together
 
 For each: no node is missing that was not, every wire that leads to a node is in the prompt, the prompt of the converted
 graph is what the prompt of the graph is converted to, and the server finds no fault in it that it does not find in the
@@ -98,8 +99,10 @@ def differences(page: Any, post: Post, graph: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="convert_page", description=__doc__)
     parser.add_argument("--few", type=int, help="how many, of all")
+    parser.add_argument("--part", default="1/1", metavar="K/N", help="the K-th of N parts")
     known = parser.parse_args()
-    every, wrong = chosen(known.few), 0
+    part, parts = map(int, known.part.split("/"))
+    every, wrong = chosen(known.few)[part - 1 :: parts], 0
     with served() as (server, browser):
         page = opened(server, browser, False)
         for name, graph in every:

@@ -3,6 +3,7 @@
     python benchmarks/guidance.py            about 12 minutes on one core; fills what stands between the marks of the
                                              page and draws its pictures in docs/images
     python benchmarks/guidance.py --newer    about 3 minutes; the table and the plot of the newer rules alone
+    python benchmarks/guidance.py --way "AutoGuidance, weights off by 0.1"    one of the newer rules; prints its lines
     python benchmarks/guidance.py --quick    less than a minute; prints a small table and writes nothing
 
 The Digits model runs in the real ComfyUI, on the CPU, through this pack's own nodes. docs/guidance.md says how
@@ -221,9 +222,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small run that writes nothing")
     parser.add_argument("--newer", action="store_true", help="only the table and the plot of the newer rules")
+    parser.add_argument("--way", choices=[way.name for way in NEWER], help="print the lines of one of the newer rules")
     given = parser.parse_args()
     torch.set_num_threads(1)
     load_host()
+    if given.way:
+        judge = Referee(FEWER)
+        ways = [way for way in NEWER if way.name == given.way]
+        print(table(measured(ways, FEWER_SCALES, 10 * FEWER, judge), judge))
+        return
     per_class = 2 if given.quick else 20
     referee, tables = Referee(per_class), dict[str, str]()
     scales, fewer = ((1.0, 7.5), (1.0, 7.5)) if given.quick else (SCALES, FEWER_SCALES)

@@ -1,9 +1,11 @@
 """Linear multistep solvers of the slope: LMS, DEIS, iPNDM, PLMS and gradient estimation."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,13 +83,33 @@ def lms(
     return linear_multistep(path, sigmas, order, warm_up, final_order, weights, cfg_pp)
 
 
-BETA_D, BETA_MIN = 19.9, 0.1
+@dataclass(frozen=True)
+class NoiseRate:
+    """The VP process with beta(t) = `least` + `slope` t, of noise level sigma^2 = exp(slope t^2 / 2 + least t) - 1
+    (Song et al. 2021, app. C).
+    """
+
+    least: float
+    slope: float
+
+    @staticmethod
+    def through(low: tuple[float, float], high: tuple[float, float]) -> "NoiseRate":
+        """The one that has two noise levels, each (time, sigma), the second at time 1: log(1 + sigma^2) is the integral
+        of the rate up to the time."""
+        (t, sigma), (_, largest) = low, high
+        slope = 2.0 * (math.log1p(sigma**2) / t - math.log1p(largest**2)) / (t - 1.0)
+        return NoiseRate(math.log1p(largest**2) - 0.5 * slope, slope)
+
+    def time(self, sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+        """When the process has this noise level."""
+        return (np.sqrt(self.least**2 + 2.0 * self.slope * np.log1p(sigma * sigma)) - self.least) / self.slope
 
 
-def vp_time(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The time at which the VP process with beta from 0.1 to 20 has this noise level   (Song et al. 2021, app. C)."""
-    root = np.sqrt(BETA_MIN**2 + 2.0 * BETA_D * np.log1p(sigma * sigma))
-    return (root - BETA_MIN) / BETA_D
+NOISE_RATES = {
+    "published": NoiseRate(0.1, 19.9),
+    # ComfyUI's, from -0.005 to 17.5.
+    "core": NoiseRate.through((0.001, 0.002), (1.0, 80.0)),
+}
 
 
 @planned
@@ -99,14 +121,24 @@ def deis(
     warm_up: WarmUp = "singlestep",
     final_order: FinalOrder = "falling",
     cfg_pp: CfgPP = False,
+    noise_rate: Annotated[
+        Literal["published", "core"],
+        Param(
+            "Of the process in whose time the slopes are interpolated: published runs from 0.1 to 20; core from "
+            "-0.005 to 17.5, as in ComfyUI.",
+            rare=True,
+        ),
+    ] = "published",
 ) -> list[Stage]:
     """DEIS tAB: exponential Adams-Bashforth, polynomial in the VP time   (Zhang and Chen 2023, eq. 14).
 
     In the VE scaling the exponential integrator is plain integration over sigma, and only the polynomial knows of the
-    time t, sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1; here beta runs from 0.1 to 20. On FLOW the slope and sigma
-    are the flow's own. Order 1 to 3, one model call a step. `warm_up` as in LMS.
+    time t, sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1; here beta runs from 0.1 to 20, and with `noise_rate` = core
+    as the process does that has sigma 0.002 at time 0.001 and 80 at time 1. On FLOW the slope and sigma are the flow's
+    own. Order 1 to 3, one model call a step. `warm_up` as in LMS.
     """
-    return linear_multistep(path, sigmas, order, warm_up, final_order, timed_weights(sigmas, vp_time, order), cfg_pp)
+    weights = timed_weights(sigmas, NOISE_RATES[noise_rate].time, order)
+    return linear_multistep(path, sigmas, order, warm_up, final_order, weights, cfg_pp)
 
 
 # Of Adams and Bashforth's methods of order 1 to 4 on even steps: the weights of the slopes, the newest first.

@@ -9,7 +9,7 @@ import parity
 import pytest
 import torch
 from stepwise.benchmarks import _conversions as graphs
-from stepwise.benchmarks import convert
+from stepwise.benchmarks import convert, convert_rounding
 from stepwise.convert import converted
 from stepwise.convert.table import table
 from stepwise.nodes.host import sampler as host
@@ -78,6 +78,17 @@ def test_a_sampler_that_adds_noise_does_the_same_with_the_same_noise(sampler, fa
         off = parity.relative(convert.run(made, given), convert.run(graph, given))
         differences(f"converted, noise added, to {table()['samplers'][sampler]['bound']:g}", off)
         assert off < table()["samplers"][sampler]["bound"]
+
+
+@pytest.mark.parametrize("families", convert_rounding.FAMILIES.values(), ids=convert_rounding.FAMILIES)
+@pytest.mark.parametrize("sampler", ["uni_pc", "uni_pc_bh2", "deis"])
+def test_the_largest_differences_are_of_comfyuis_own_arithmetic(sampler, families, differences):
+    """With that made exact ComfyUI's sampler is nearer to ours than to itself as it runs, by four times or more."""
+    count, off = convert_rounding.worst(sampler, graphs.STEPS, families)
+    assert count == 12
+    differences(f"converted, {sampler}, ComfyUI's arithmetic made exact", off.ours_exact)
+    assert off.ours_exact < off.theirs / 4.0
+    assert off.ours < 1.2 * off.theirs
 
 
 # Settings that no name has, as the nodes that make a SAMPLER take them.

@@ -47,7 +47,8 @@ ROWS = [
     ("GradientEstimation", {"gamma": 1.7}, "gradient_estimation", {"ge_gamma": 1.7}, "both", 1e-5),
     ("IPNDM", {"order": 3}, "ipndm", {"max_order": 3}, "both", 1e-5),
     ("LMS", {**FULL, **COLD, "order": 4}, "lms", {}, "both", 1e-4),
-    ("DEIS", {**FULL, **COLD, "order": 3}, "deis", {}, "EPS", 1e-3),
+    ("DEIS", {**FULL, **COLD, "noise_rate": "core"}, "deis", {}, "both", 5e-5),
+    ("DEIS", {**FULL, **COLD, "order": 2, "noise_rate": "core"}, "deis", {"max_order": 2}, "both", 5e-5),
     ("LCM", {"s_noise": 0.9, "s_noise_end": 0.4}, "lcm", {"s_noise": 0.9, "s_noise_end": 0.4}, "both", 1e-5),
 ]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from stepwise.samplers.phi import phi
-from stepwise.samplers.solvers.linear_multistep import vp_time
+from stepwise.samplers.solvers.linear_multistep import NOISE_RATES
 
 TINY = [sign * 10.0**-e for e in (300, 100, 20, 16, 12, 9, 8, 6, 5, 4, 3, 2, 1) for sign in (1.0, -1.0)]
 EDGES = [0.0, -0.0, 0.999999, 1.0, 1.000001, -0.999999, -1.0, -1.000001, 1.1, -1.1, 2.0, -2.0, 10.0, -60.0]
@@ -53,4 +53,13 @@ def test_the_time_of_deis_is_that_of_a_noise_rate_from_0_1_to_20():
     for t in (1e-3, 0.1, 0.5, 1.0):
         integral, _ = quad(lambda u: 0.1 + (20.0 - 0.1) * u, 0.0, t)
         sigma = np.array([math.sqrt(math.expm1(integral))])
-        assert vp_time(sigma)[0] == pytest.approx(t, rel=1e-12)
+        assert NOISE_RATES["published"].time(sigma)[0] == pytest.approx(t, rel=1e-12)
+
+
+def test_the_time_of_deis_in_comfyui_is_that_of_a_process_through_two_noise_levels():
+    """0.002 at time 0.001 and 80 at time 1; in between log(1 + sigma^2) is the integral of a rate that rises evenly."""
+    rate = NOISE_RATES["core"]
+    assert rate.time(np.array([0.002, 80.0])) == pytest.approx([0.001, 1.0], rel=1e-9)
+    for t in (0.01, 0.3, 0.8):
+        integral, _ = quad(lambda u: rate.least + rate.slope * u, 0.0, t)
+        assert rate.time(np.array([math.sqrt(math.expm1(integral))]))[0] == pytest.approx(t, rel=1e-9)

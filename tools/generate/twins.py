@@ -371,10 +371,10 @@ COMFYUI: tuple[Twin, ...] = (
         "deis",
         {},
         "DEIS",
-        {**COLD, **FULL},
+        {**COLD, **FULL, "noise_rate": "core"},
         BOTH,
-        "To 2e-4: ComfyUI sums its integrals over 10000 points.",
-        bound=2e-4,
+        "To 5e-5: ComfyUI sums its integrals over 10000 points, in float32.",
+        bound=5e-5,
     ),
     *(
         Twin(
@@ -389,7 +389,7 @@ COMFYUI: tuple[Twin, ...] = (
         for name, variant, time, paths, bound in (
             ("uni_pc", "bh1", {}, VE, 1e-4),
             ("uni_pc", "bh1", IN_LOG_SIGMA, FLOW, 3e-4),
-            ("uni_pc_bh2", "bh2", {}, VE, 1e-4),
+            ("uni_pc_bh2", "bh2", {}, VE, 2e-4),
             ("uni_pc_bh2", "bh2", IN_LOG_SIGMA, FLOW, 1e-4),
         )
     ),
