@@ -14,8 +14,8 @@ def mixture_ways() -> Workflow:
         "mixture_ways",
         "## Where a sampler goes\nThe data are six Gaussians, and the model's predictions are exact, so all that is "
         "wrong is the sampler's. Each line is a value on its way from noise to an orange dot. Above: Euler in 5 steps "
-        "and in 40, DPM++ 2M in 5. Below, at guidance 4 towards two of the six: DPM++ 2M in 20; Euler Ancestral in 20, "
-        "which adds noise, run by Trajectory; and what the model expects on that run's way.",
+        "and in 40, DPM++ 2M in 5. Below, towards two of the six: DPM++ 2M in 20 at guidance 4; Euler Ancestral in 20 "
+        "at guidance 1, which adds noise, run by Trajectory; and what the model expects on that run's way.",
         ((levels, samplers), (runs,), (watched,), (pictures,)),
     )
     model = w.add("StepwiseMixtureModel", levels, compact=True)
@@ -40,15 +40,16 @@ def mixture_ways() -> Workflow:
         made.append(shown(w, runs, title, compact=not given, **wired, **given))
     asked = made[-1]
     prompts = {"model": asked[0], "positive": asked[1], "negative": asked[2]}
-    guider = w.add("StepwiseCFGGuider", watched, compact=True, **prompts, cfg=guided["cfg"])
+    guider = w.add("StepwiseCFGGuider", watched, compact=True, **prompts, cfg=1.0)
     begins = {
         "noise": w.add("RandomNoise", watched, compact=True, noise_seed=7)[0],
         "latent_image": w.add("EmptyLatentImage", watched, "48 values", compact=True, width=64, height=48)[0],
         "sigmas": schedules[20][0],
     }
     seen = w.add("StepwiseTrajectory", watched, compact=True, guider=guider[0], sampler=noisy[0], **begins)
-    for title, latent in (("Euler Ancestral's way", seen[3]), ("What is expected on it", seen[4])):
-        made.append(shown(w, watched, title, compact=True, trajectory=latent, size=SIDE, prompt=guided["prompt"]))
+    for title, latent in (("Euler Ancestral", seen[3]), ("Expected on it", seen[4])):
+        few = {"prompt": guided["prompt"], "starts": 16, "size": SIDE}
+        made.append(shown(w, watched, title, compact=True, trajectory=latent, **few))
     lines = [beside(w, pictures, [each[3] for each in made[at : at + 3]]) for at in (0, 3)]
     saved(w, pictures, beside(w, pictures, lines, "down"), size=(460, 340))
     return w
