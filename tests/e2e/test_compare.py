@@ -216,9 +216,9 @@ def test_the_example_makes_its_table_and_its_page_in_a_sandbox(server, browser):
         SHOTS.mkdir(parents=True, exist_ok=True)
         found.screenshot(path=SHOTS / "example.png", full_page=True)
         calls = found.evaluate("[...document.querySelectorAll('figure')].map(each => Number(each.dataset.calls))")
-        assert calls == [8] * 3 + [7] * 3 + [8] * 3 + [7] * 3
+        assert calls == [8] * 4 + [8] * 4 + [7] * 4
         evaluations = "[...document.querySelectorAll('figure')].map(each => Number(each.dataset.evaluations))"
-        assert found.evaluate(evaluations) == [count * factor for count in (8, 7, 8, 7) for factor in (1, 2, 2)]
+        assert found.evaluate(evaluations) == [count * factor for count in (8, 8, 7) for factor in (1, 2, 2, 2)]
         assert found.evaluate("self.origin") == "null"
         reached = "fetch('/system_stats').then(() => 'reached', () => 'refused')"
         assert found.evaluate(reached) == "refused"
@@ -247,10 +247,10 @@ def test_the_node_opens_its_page(open_editor, server, nodes2, tmp_path):
         button.dispatch_event("click")
     found = promised.value
     found.wait_for_selector(READY)
-    assert found.evaluate("document.images.length") == 4
+    assert found.evaluate("document.images.length") == 3
     assert found.evaluate("window.opener") is None
     assert found.inner_text("thead th >> nth=1") == "3"
-    assert found.evaluate("document.querySelectorAll('.none').length") == 4
+    assert found.evaluate("document.querySelectorAll('.none').length") == 3
     # The table, in the place of the last preview.
     width = picture(server, result.files()[0]).width
     node = "app.graph.nodes.find(node => node.type === 'StepwiseCompare')"

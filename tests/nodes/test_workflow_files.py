@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from stepwise.tools.generate.examples import WORKFLOWS
+from stepwise.tools.generate.layout import SHOWN, TITLE, WINDOW, measured
 
 TOOL = "stepwise.tools.generate.workflows"
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,3 +52,29 @@ def test_wires_run_to_the_right_or_down(path):
         if (nodes[source]["pos"][0], nodes[source]["pos"][1]) >= (nodes[target]["pos"][0], nodes[target]["pos"][1])
     ]
     assert back == []
+
+
+# What the page leaves free around a workflow that it fits into its window, and the heights of letters on the canvas: of
+# a node's text, and of a note's in Nodes 2.0. Smaller ones than 8 pixels the classic canvas leaves out.
+MARGIN, LETTERS, SMALLEST = 10, (14.0, 12.857), 8.0
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_letters_are_legible_as_an_example_opens(path):
+    """The page shows a template whole, in three quarters of the window."""
+    rectangles = [group["bounding"] for group in workflow(path)["groups"]]
+    (note,) = (node for node in workflow(path)["nodes"] if node["type"] == "MarkdownNote")
+    (x, y), (width, height) = note["pos"], note["size"]
+    rectangles.append([x, y - TITLE, width, height + TITLE])
+    sides = [
+        max(each[i] + each[i + 2] for each in rectangles) - min(each[i] for each in rectangles) + 2 * MARGIN
+        for i in (0, 1)
+    ]
+    zoom = SHOWN * min(window / side for window, side in zip(WINDOW, sides, strict=True))
+    assert zoom * min(LETTERS) >= SMALLEST
+
+
+def test_every_node_of_an_example_has_been_measured():
+    """As often as an example gains or loses a node; its numbers are others' then."""
+    nodes = {workflow.api: len(workflow.nodes) for workflow in (describe() for describe in WORKFLOWS)}
+    assert {name: len(sizes) for name, sizes in measured().items()} == nodes

@@ -69,15 +69,17 @@ def picture(w: Workflow, group: str, run: Node, model: Node, vae: int = 1) -> No
     saved(w, group, shown[0])
 
 
-def stacked(w: Workflow, group: str, rows: list[Node]) -> None:
-    """The rows under each other, saved as one picture."""
+def stacked(w: Workflow, group: str, rows: list[Node], column: int = 1) -> None:
+    """The rows under each other, saved as one picture, which stands in a column of its own or below them."""
     stack = rows[0]
     for image in rows[1:]:
         joined = {"image1": stack[0], "image2": image[0], "direction": "down"}
-        stack = w.add("ImageStitch", group, column=1, compact=True, **joined, spacing_width=8, spacing_color="black")
-    saved(w, group, stack[0], column=1, size=ROWS)
+        stack = w.add(
+            "ImageStitch", group, column=column, compact=True, **joined, spacing_width=8, spacing_color="black"
+        )
+    saved(w, group, stack[0], column=column, size=ROWS)
 
 
-def rows(w: Workflow, group: str, model: Node, runs: list[tuple[str, Link]]) -> None:
+def rows(w: Workflow, group: str, model: Node, runs: list[tuple[str, Link]], column: int = 1) -> None:
     """A row of pictures for each named latent, saved as one picture."""
-    stacked(w, group, [grid(w, group, latent, model, title, columns=w.demo.batch) for title, latent in runs])
+    stacked(w, group, [grid(w, group, latent, model, title, columns=w.demo.batch) for title, latent in runs], column)

@@ -72,5 +72,5 @@ def taken_apart() -> Workflow:
         before, taken = call[1], {"state": moved[0]}
     one = w.add("StepwiseDPMpp2M", whole, compact=True, guider=guided[0], **begins)
     assert moved is not None
-    rows(w, rows_of, model, [("By hand", moved[1]), ("In one node", one[0])])
+    rows(w, rows_of, model, [("By hand", moved[1]), ("In one node", one[0])], column=0)
     return w

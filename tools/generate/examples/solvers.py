@@ -42,7 +42,7 @@ def together(w: Workflow, model: Node, runs: list[Node]) -> None:
     batch = w.add("BatchLatentsNode", PICTURE, compact=True, **wired)
     decoded = w.add("VAEDecode", PICTURE, compact=True, samples=batch[0], vae=model[1])
     grid = w.add("StepwiseImageGrid", PICTURE, compact=True, images=decoded[0], columns=w.demo.batch, gap=4)
-    saved(w, PICTURE, grid[0], size=(420, 640))
+    saved(w, PICTURE, grid[0], size=(420, 600))
 
 
 def every_solver() -> Workflow:
