@@ -1,6 +1,7 @@
 """Sweeps on real servers of this machine: how they share its processor, and what they survive."""
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -121,11 +122,11 @@ def hosts(cells: int) -> str:
     return table(head, rows, figures=True)
 
 
-def kills(number: int) -> str:
+def kills(number: int, within: float = math.inf) -> str:
     """A worker, a server and the driver killed in turn at seeded points, and servers that hang and go on; then all
-    latents beside those of one server in one go."""
+    latents beside those of one server in one go. After so many seconds nothing more is killed."""
     random.seed(SEED)
-    seeds = max(number // 4, 2)
+    seeds = max(number // 5, 2)
     cells = TWELVE * seeds
     points = sorted(random.sample(range(1, cells * 9 // 10), number))
     began, done, hung = time.monotonic(), 0, 0
@@ -135,8 +136,8 @@ def kills(number: int) -> str:
         with Run(file, made.urls, *options) as run:
             for place, point in enumerate(points):
                 run.until(lambda point=point: len(run.finished()) >= point, 600)
-                if run.process.poll() is not None:
-                    told(began, "the sweep is over before the last kill")
+                if run.process.poll() is not None or time.monotonic() - began > within:
+                    told(began, "no more kills: the sweep or the time for it is over")
                     break
                 which = killed(KINDS[place % len(KINDS)], run, made)
                 done += 1

@@ -145,7 +145,7 @@ def test_a_disk_without_room_ends_the_run_with_what_is_finished_and_room_lets_it
     """The system's own limit on the size of files stands for the full disk."""
     file = sweep(seeds(200))
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (SMALL, SMALL))
-    done = subprocess.run(command(file, *stubs), capture_output=True, text=True, timeout=300, preexec_fn=limit)
+    done = subprocess.run(command(file, stubs[0]), capture_output=True, text=True, timeout=300, preexec_fn=limit)
     assert done.returncode == 1
     assert f"{file.with_suffix('.results')} cannot be written to: " in done.stderr
     assert "Make room, and run again. What is finished is kept." in done.stderr
@@ -153,7 +153,7 @@ def test_a_disk_without_room_ends_the_run_with_what_is_finished_and_room_lets_it
     with Store(file.with_suffix(".results")) as store:
         before = {row["key"]: row["finished"] for row in store.rows() if row["finished"]}
     assert 0 < len(before) < 200
-    again = ran(file, *stubs)
+    again = ran(file, stubs[0])
     assert again.returncode == 0, again.stderr
     rows = check(file.with_suffix(".results"), 200)
     assert before == {row["key"]: row["finished"] for row in rows if row["key"] in before}
