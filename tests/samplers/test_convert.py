@@ -195,7 +195,7 @@ def test_the_parts_of_ksampler_advanced_have_their_place():
 @pytest.mark.parametrize(
     ("kind", "changes", "why"),
     [
-        ("KSampler", {"sampler_name": "dpm_adaptive"}, "dpm_adaptive: no solver of Stepwise takes its steps."),
+        ("KSampler", {"sampler_name": "heunpp2"}, "heunpp2: no solver of Stepwise takes its steps."),
         ("KSampler", {"sampler_name": "ddpm"}, "ddpm: it has a twin on some families"),
         ("KSampler", {"sampler_name": "of_a_pack"}, "the sampler 'of_a_pack' is of another pack"),
         ("KSampler", {"scheduler": "of_a_pack"}, "the scheduler 'of_a_pack' is of another pack"),
@@ -336,7 +336,7 @@ def test_sampler_custom_advanced_becomes_the_step_node_of_its_solver():
 
 
 def test_what_a_node_that_is_left_has_is_left_too():
-    maker = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "dpm_adaptive"}}
+    maker = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "heunpp2"}}
     given = custom(**{"3": maker})
     made, report = converted(given)
     assert made == given

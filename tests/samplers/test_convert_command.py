@@ -70,10 +70,10 @@ def test_all_converted_is_status_0_and_there_and_back_is_what_was_there(given):
 
 
 def test_some_left_is_status_1_and_the_file_is_written(given):
-    with_sampler(given, "dpm_adaptive")
+    with_sampler(given, "heunpp2")
     done = run(given, "in.json", "-o", "out.json")
     assert done.returncode == 1
-    assert "left: dpm_adaptive: no solver of Stepwise takes its steps." in done.stdout
+    assert "left: heunpp2: no solver of Stepwise takes its steps." in done.stdout
     assert json.loads((given / "out.json").read_text()) == json.loads((given / "in.json").read_text())
 
 
