@@ -58,7 +58,14 @@ class StepwiseFitPlan(io.ComfyNode):
                     tooltip="Starting noises that the plan is fitted on. Half as many choose among candidates, and "
                     "half as many, which the fit never sees, are reported on.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, tooltip="Of the starting noises."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    control_after_generate=False,
+                    tooltip="Of the starting noises.",
+                ),
                 io.Combo.Input(
                     "budget",
                     options=list(fit.BUDGETS),
