@@ -35,7 +35,7 @@ class StepwiseFitPlan(io.ComfyNode):
             display_name="Fit Plan",
             category="stepwise/plans",
             description="Fits levels and rows of a plan to a model and its guidance, against the model's own run in "
-            "many calls: the picture of about twenty calls in ten. Takes a while, once; save the result with Save "
+            "many calls: fewer calls for nearly the same picture. Takes a while, once; save the result with Save "
             "Plan.",
             search_aliases=["stepwise", "fewer steps", "optimise", "calibrate", "distil", "LD3", "S4S", "turbo"],
             inputs=[
@@ -58,7 +58,14 @@ class StepwiseFitPlan(io.ComfyNode):
                     tooltip="Starting noises that the plan is fitted on. Half as many choose among candidates, and "
                     "half as many, which the fit never sees, are reported on.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, tooltip="Of the starting noises."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    control_after_generate=False,
+                    tooltip="Of the starting noises.",
+                ),
                 io.Combo.Input(
                     "budget",
                     options=list(fit.BUDGETS),
