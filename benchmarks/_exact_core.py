@@ -46,12 +46,12 @@ def in_float64(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @contextmanager
-def exact(sampler: str, points: int | None = None) -> Iterator[None]:
+def exact(sampler: str, points: int = 10000) -> Iterator[None]:
     """ComfyUI's sampler in float64; `points` is how many DEIS sums its integrals over, 10000 as it is."""
     module, name = FUNCTIONS[sampler]
     import comfy.k_diffusion.deis as deis
 
     function = getattr(import_module(module), name)
-    of_points = partial(deis.get_deis_coeff_list, **({"N": points} if points else {}))
+    of_points = partial(deis.get_deis_coeff_list, N=points)
     with patch(f"{module}.{name}", in_float64(function)), patch.object(deis, "get_deis_coeff_list", of_points):
         yield

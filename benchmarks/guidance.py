@@ -96,8 +96,9 @@ def run(way: Way, guidance: float, count: int) -> Samples:
         size, seed = min(CHUNK, count - start), SEED + 1000 * chunk
         params = {"cfg_pp": True} if way.cfg_pp else {}
         given = ("DPMpp2M", "Karras", way.steps, "standard", way.scale(guidance), seed, size)
-        worse = {"perturbed": way.perturbed, "weaker": way.weaker}
-        latents, evaluations = sample_digits(*given, rules=way.rules, params=params, **worse)
+        latents, evaluations = sample_digits(
+            *given, rules=way.rules, params=params, perturbed=way.perturbed, weaker=way.weaker
+        )
         made.append(latents)
     return Samples(torch.cat(made), evaluations)
 
