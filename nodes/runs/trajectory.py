@@ -173,7 +173,8 @@ class Recorder:
                 x = sampling.inverse_noise_scaling(torch.tensor(level), x)
             return model.model.process_latent_out(unpacked(x.float(), like))
 
-        rows, began = self.rows(path), self.level(0, None) if self.sigmas else 0.0
+        rows = self.rows(path)
+        began = self.level(0, None) if rows and self.sigmas else 0.0
         reached = {row.step: row.reached for row in rows}
         kept = [(each.taken(), reached[number]) for number, each in self.kept.items()]
         xs, clean = [shown(x, level) for (x, _), level in kept], [shown(denoised) for (_, denoised), _ in kept]
