@@ -27,7 +27,7 @@ with several calls a step takes as many steps as the calls allow.
 
     python benchmarks/choosing.py
 
-measures all of it anew, in about 30 minutes on two cores that are free; docs/choosing.json has every figure.
+measures all of it anew, in about an hour of processor time; docs/choosing.json has every figure.
 
 ## What to take
 
@@ -209,4 +209,4 @@ def write_page(results: Sequence[Result]) -> None:
 
     generated.write({PAGE: TEXT.format(advice=advice(results), table=page_of(results), as_good=AS_GOOD)})
     PICTURE.parent.mkdir(exist_ok=True)
-    Image.fromarray(picture(results)).save(PICTURE, optimize=True)
+    Image.fromarray(picture(results)).quantize(64).save(PICTURE, optimize=True)

@@ -1,6 +1,6 @@
 """Which sampler and schedule to take with so many model calls: docs/choosing.md, its picture and docs/choosing.json.
 
-    python benchmarks/choosing.py            about 30 minutes on two cores that are free; writes all three
+    python benchmarks/choosing.py            about an hour of processor time, on all cores; writes all three
     python benchmarks/choosing.py --quick    a minute; prints a small table and writes nothing
     python benchmarks/choosing.py --page     the page and the picture anew from docs/choosing.json
 
@@ -159,7 +159,8 @@ def main() -> None:
     if given.quick:
         print(advice(found), page_of(found), sep="\n")
         return
-    DATA.write_text(json.dumps([each.data() for each in found], indent=0) + "\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(each.data()) for each in found)
+    DATA.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     write_page(found)
 
 
