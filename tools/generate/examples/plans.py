@@ -37,8 +37,8 @@ def fit_a_plan() -> Workflow:
 
 
 def load_a_recipe() -> Workflow:
-    written, shown = "A recipe by hand: levels, a sampler, a guidance", "The picture of these eight calls"
-    loaded, again = "After Fit a plan has run: select this group, press Ctrl+M, run", "The picture of the recipe"
+    written, shown = "A recipe by hand", "The picture of these eight calls"
+    loaded, again = "A recipe of Fit a plan: Ctrl+M, run", "The picture of the recipe"
     w = Workflow(
         "Load a recipe",
         "load_a_recipe",
