@@ -63,7 +63,9 @@ def refusal(one: Input, inputs: Mapping[str, Any], prompt: Mapping[str, Any]) ->
     a server makes a number of "7"."""
     if one.name not in inputs:
         grown = one.kind == GROWING or one.kind.startswith("COMFY_DYNAMICSLOT")
-        return "is missing, and the node needs it" if one.required and not grown else ""
+        # What belongs to a choice has its default there, and an axis may make another choice.
+        nested = "." in one.name
+        return "is missing, and the node needs it" if one.required and not grown and not nested else ""
     value = inputs[one.name]
     if not is_wire(value):
         if one.kind not in READ:

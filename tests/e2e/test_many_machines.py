@@ -12,17 +12,20 @@ import pytest
 import torch
 from stepwise.sweep import export
 from stepwise.sweep.cells import Cells
+from stepwise.sweep.checks import workflow_problems
 from stepwise.sweep.editor import prompt_of
 from stepwise.sweep.file import read
 from stepwise.sweep.host import Host
+from stepwise.sweep.schema import Nodes
 from stepwise.sweep.store import Store
 from stepwise.tests.e2e.conftest import COMFYUI
 from stepwise.tools.environment.server import Server
-from sweep_runs import STEPS, Run, axes, faults, killed_in_the_middle, latents, written
+from sweep_runs import NODE, STEPS, Run, axes, faults, killed_in_the_middle, latents, written
 
 CELLS, SEEDS = 60, 5
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "example_workflows"
+API = EXAMPLES / "api"
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,53 @@ def test_sixty_cells_outlive_a_worker_a_server_and_the_driver(two, tmp_path, not
     )
 
 
+def defaults(server, kind):
+    """What the editor fills into a node's widgets."""
+    declared = Nodes(Host(server.url).nodes()).inputs(kind, {})
+    return {name: one.default for name, one in declared.items() if one.typed and one.required}
+
+
+def test_a_batch_in_parts_over_two_servers_is_the_batch(two, tmp_path, note):
+    """Five pictures at once, and one by one on whichever server is free; the solver draws noise on the way, and the
+    model is exact, since a network's sums are grouped by the size of the batch."""
+    wires = {
+        "4": {},
+        "9": {"model": ["1", 0], "positive": ["1", 1], "negative": ["1", 2]},
+        "10": {"seed": 7, "seed_step": 3, "variation_seed": 4, "variation_strength": 0.2},
+        "11": {"model": ["1", 0], "steps": 12},
+        NODE: {"guider": ["9", 0], "noise": ["10", 0], "latent_image": ["4", 0], "sigmas": ["11", 0]},
+        "1": {"prompt": "0, 2"},
+        "6": {"samples": [NODE, 0]},
+    }
+    kinds = {
+        "4": "EmptyLatentImage",
+        "9": "StepwiseCFGGuider",
+        "10": "StepwiseNoise",
+        "11": "StepwiseKarrasSchedule",
+        NODE: "StepwiseDPMpp2MSDE",
+        "1": "StepwiseMixtureModel",
+        "6": "SaveLatent",
+    }
+    batch = {
+        number: {"class_type": kind, "inputs": {**defaults(two[0], kind), **wires[number]}}
+        for number, kind in kinds.items()
+    }
+    batch["4"]["inputs"] |= {"width": 64, "height": 64, "batch_size": 5}
+    guidance = {"cfg": {"input": "9.cfg", "values": [3.0]}}
+    split = {"batch": "4.batch_size", "noise": "10", "by": 1}
+    urls = [server.url for server in two]
+    made = {}
+    for name, hosts, more in (("whole", urls[:1], {}), ("parts", urls, {"split": split})):
+        with Run(written(tmp_path, name, batch, axes=guidance, **more), hosts) as run:
+            run.ended()
+        made[name] = torch.cat(list(latents(run.folder).values()))
+    assert made["whole"].shape[0] == 5
+    assert len({tuple(image.flatten().tolist()) for image in made["whole"]}) == 5
+    assert torch.equal(made["parts"], made["whole"])
+    with Store(run.folder) as store:
+        note(f"a batch of 5 in 5 parts, by server {[row['cells'] for row in store.hosts()]}: equal bit for bit")
+
+
 def plain(prompt):
     return {number: (node["class_type"], node["inputs"]) for number, node in prompt.items()}
 
@@ -95,3 +145,10 @@ def test_workflows_of_the_editor_become_their_twins_of_the_api(server):
 def test_the_example_sweep_is_right(server):
     (file,) = (ROOT / "example_sweeps").glob("*.yaml")
     assert len(Cells(read(file), {server.url: Host(server.url).nodes()})) == 60
+
+
+def test_nothing_is_said_against_the_examples(two):
+    """A server runs them all as they are: what is checked before a sweep refuses none of their values."""
+    hosts = {two[0].url: Nodes(Host(two[0].url).nodes())}
+    said = {file.name: list(workflow_problems(json.loads(file.read_text()), hosts, ())) for file in API.glob("*.json")}
+    assert {name: problems for name, problems in said.items() if problems} == {}
