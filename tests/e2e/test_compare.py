@@ -280,9 +280,9 @@ def test_after_cancel_the_page_has_what_was_done(editor, server, tmp_path):
         editor.page.wait_for_timeout(100)
     server.post("/interrupt", {})
     said = editor.page.locator(".stepwise-compare .said")
-    said.filter(has_text="3 of 4 cells").wait_for(timeout=60_000)
+    said.filter(has_text="2 of 3 cells").wait_for(timeout=60_000)
     with editor.page.context.expect_page() as promised:
         editor.page.get_by_role("button", name="Open the page").dispatch_event("click")
     promised.value.wait_for_selector(READY)
     assert promised.value.evaluate("document.images.length") == 1
-    assert "3 cells of 4: cancelled" in promised.value.inner_text("header")
+    assert "2 cells of 3: cancelled" in promised.value.inner_text("header")
