@@ -25,6 +25,7 @@ TWO_PROMPTS = "Two prompts, two scales"
 BROWNIAN = "Brownian noise and a seed for each picture"
 INPAINT, IMAGE_TO_IMAGE = "Inpaint", "Image to image"
 EVERY = ("Every solver from one noise", "Every solver as a SAMPLER")
+FIT, RECIPE = "Fit a plan - ten calls for twenty", "Load a recipe"
 TOMORROW = "Save a run and load it tomorrow"
 TWINS = {workflow.name: workflow.api for workflow in (describe() for describe in WORKFLOWS)}
 ROW, GAP = 64, 8
@@ -150,6 +151,21 @@ def test_a_run_is_loaded_another_day(editor, server):
     result = run_prompt(server, prompt).check()
     (uncut,) = [file for file in result.files() if file["type"] == "temp"]
     assert np.array_equal(picture(server, file), picture(server, uncut))
+
+
+def test_a_fitted_plan_is_saved_and_its_recipe_makes_the_same_picture(editor, server):
+    """What the notes of both examples say to do: fit, then switch the group that loads the recipe on, and run."""
+    result = run_prompt(server, api(FIT), patience=400).check()
+    kinds = {number: node["class_type"] for number, node in api(FIT).items()}
+    (report,) = next(output["text"] for number, output in result.outputs.items() if kinds[number] == "StepwiseFitPlan")
+    medians = {name: float(value) for name, value in re.findall(r"^  (.+): ([\d.]+) / ", report, re.MULTILINE)}
+    assert medians["fitted, 10 calls"] < 0.6 * medians["DPM++ 2M, 10 calls"]
+    fitted = pixels(server, result)[:ROW]
+    editor.drop(EXAMPLES / f"{RECIPE}.json")
+    before = editor.queue().check().files()
+    assert len(editor.page.evaluate(ENABLE)) == 6
+    files = [file for file in editor.queue().check().files() if file not in before]
+    assert any(np.array_equal(np.asarray(picture(server, file).convert("RGB")), fitted) for file in files)
 
 
 def test_a_saved_state_is_listed_loaded_and_gone_on_from(server):
