@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -143,6 +142,8 @@ SMALL = 400_000
 
 def test_a_disk_without_room_ends_the_run_with_what_is_finished_and_room_lets_it_go_on(stubs, sweep):
     """The system's own limit on the size of files stands for the full disk."""
+    import resource
+
     file = sweep(seeds(200))
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (SMALL, SMALL))
     done = subprocess.run(command(file, stubs[0]), capture_output=True, text=True, timeout=300, preexec_fn=limit)
