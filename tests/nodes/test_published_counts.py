@@ -66,10 +66,13 @@ def test_the_draws_and_the_memory_of_noise_are_what_is_counted():
 
 
 def test_the_calls_a_step_of_our_samplers_are_those_of_their_plans():
-    """The table is of the defaults."""
+    """The table is of the defaults. How many an adaptive one makes, no plan knows."""
     solvers = {each.name: each for each in SOLVERS}
     sigmas = tuple(14.6 * (1.0 - i / 20) ** 3 for i in range(21))
     for row in table("report.md", "ours"):
+        if solvers[row["sampler"]].controller is not None:
+            assert row["calls"] == "-"
+            continue
         plan = solvers[row["sampler"]].plan(VE, sigmas)
         assert float(row["calls"]) == plan.first_stage(11) - plan.first_stage(10), row["sampler"]
 
