@@ -302,7 +302,13 @@ def test_a_patch_that_is_told_the_side_sees_the_perturbed_positive_as_positive()
 
 
 @pytest.mark.parametrize(
-    "given", [{"double_layers": "7; 8"}, {"double_layers": "-1"}, {"double_layers": "", "single_layers": " , "}]
+    "given",
+    [
+        {"double_layers": "7; 8"},
+        {"double_layers": "-1"},
+        {"double_layers": "9" * 5000},
+        {"double_layers": "", "single_layers": " , "},
+    ],
 )
 def test_layers_that_are_no_numbers_are_refused(given):
     message = refused("StepwisePerturbation", kind="layers", **given)
