@@ -24,7 +24,8 @@ from ..shared.images import one_picture, png
 from . import run
 from .face import Face
 
-SKIP = re.compile(r"^skip\b[:\s]*", re.IGNORECASE)
+# In capitals, as a word: "Skip Layer Guidance" is a name.
+SKIP = re.compile(r"^SKIP(?=[:\s]|$)[:\s]*")
 SKIPPED, ALL = Cell(note="skipped"), "all"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 MOST_COLUMNS = 100
@@ -94,7 +95,8 @@ def sampler_name(sampler: Any) -> str:
 
 def parts(text: str) -> list[tuple[str, bool]]:
     """The values of a written list, each with whether it is skipped: "1, SKIP 3, 7.5"."""
-    found = [part.strip() for part in re.split(r"[,;\n]+", text)]
+    # Among numbers it is no name, however it is written.
+    found = [re.sub(r"(?i)^skip\b", "SKIP", part.strip()) for part in re.split(r"[,;\n]+", text)]
     return [(SKIP.sub("", part).strip(), bool(SKIP.match(part))) for part in found if part]
 
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from comfy_extras.nodes_custom_sampler import CFGGuider, KSamplerSelect, RandomNoise
 from PIL import Image
+from stepwise.nodes.runs.comparison import Column, Entry
 from stepwise.nodes.shared import letters, served
 from stepwise.nodes.shared.images import one_picture, png
 from toy_models import call, nodes_by_id, refused
@@ -207,6 +208,14 @@ def test_cancel_ends_the_run_and_keeps_what_is_done(digits, monkeypatch):
     ((event, what),) = told
     assert event == "stepwise.compared"
     assert (what["file"], what["done"], what["cells"]) == (f"stepwise/{page.name}", 6, 8)
+
+
+def test_a_name_that_begins_like_skip_is_a_name():
+    names = ["Skip Layer Guidance", "skip-layer 2.8", "SKIPPER", "SKIP-LAYER"]
+    rows = [Entry(hosts("euler"), None, None, name, "") for name in names]
+    assert [(row.name, row.skips(Column("1", False, seed=1))) for row in rows] == [(name, False) for name in names]
+    row = Entry(hosts("euler"), None, None, "SKIP: other", "")
+    assert (row.name, row.skips(Column("1", False, seed=1))) == ("other", True)
 
 
 def test_what_is_skipped_keeps_its_place_and_runs_nothing(digits):
