@@ -45,8 +45,7 @@ best four.
 {table}
 *Median*, *mean* and *worst tenth* are of the errors of the 64 starts; a tenth of them is above the last. What is
 taken for the exact solution is a run of 128 steps of UniPC, and the last lines say how far it is from one of half the
-steps: errors below that are not told apart. On Digits that distance is the rounding of noise levels to the model's
-timesteps, which moves with the levels, rather than the solver's error.
+steps: errors below that are not told apart.
 
 ## What it does not show
 
