@@ -62,7 +62,8 @@ class StepwiseCompareEntry(io.ComfyNode):
                     "label",
                     default="",
                     placeholder="its own name",
-                    tooltip="What the row is called. Begin it with SKIP to leave the row out and keep its place.",
+                    tooltip="What the row is called. Begin it with SKIP, in capitals, to leave the row out and keep its "
+                    "place.",
                 ),
                 io.String.Input(
                     "skip",
@@ -79,7 +80,10 @@ class StepwiseCompareEntry(io.ComfyNode):
     @classmethod
     def execute(cls, sampler, sigmas, guider, label, skip="") -> io.NodeOutput:
         with named("Compare Entry"):
-            read_sigmas(sigmas)
+            if len(levels := read_sigmas(sigmas)) < 2:
+                raise InputError(
+                    "sigmas", f"has {counted(len(levels), 'value')}, and a step is between two", "add steps"
+                )
         return io.NodeOutput(Entry(sampler, sigmas, guider, label, skip))
 
 
@@ -174,8 +178,8 @@ class StepwiseCompare(io.ComfyNode):
             told = saved(comparison, filename_prefix, equal_calls)
             image, numbered = labelled_grid(*comparison.axes, comparison.cells, cell_size, theme)
             done = counted(told["cells"], "cell") + (f", {told['failed']} failed" if told["failed"] else "")
-            show_text(cls, "\n".join((done, *numbered)))
-            told["labels"] = numbered
+            told["labels"] = [*numbered, *comparison.remarks]
+            show_text(cls, "\n".join((done, *told["labels"])))
         return io.NodeOutput(image, ui={**ui.PreviewImage(image, cls=cls).as_dict(), "stepwise_page": [told]})
 
 
@@ -218,7 +222,8 @@ def saved(comparison: Comparison, filename_prefix: str, equal_calls: int) -> dic
     text = [f"{counted(done, 'cell')} of {all_cells}: cancelled" if done < all_cells else ""]
     text += [f"at most {counted(equal_calls, 'model call')} for each" if equal_calls else ""]
     rows, columns = comparison.axes
-    made = page(f"{rows.name} and {columns.name}", rows, columns, comparison.cells, ", ".join(filter(None, text)))
+    head = "\n".join(filter(None, (", ".join(filter(None, text)), *comparison.remarks)))
+    made = page(f"{rows.name} and {columns.name}", rows, columns, comparison.cells, head)
     data = made.encode()
     file, name = folders.save_new(data, filename_prefix, SUFFIX, STEM)
     name = name.removesuffix(" [output]")

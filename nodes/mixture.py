@@ -141,17 +141,17 @@ class StepwiseMixtureModel(io.ComfyNode):
         trajectory=None,
     ) -> io.NodeOutput:
         model = mixture_model(components, dimensions, seed, family, rounded_timesteps)
+        data = mixture(components, dimensions, seed)
         with named(NAME):
             asked = parse_components(prompt, components)
             levels = levels_of(sampler, sigmas, path_of(sampling_of(model)))
-            ways = [] if trajectory is None else ways_of_latent(TRAJECTORY, trajectory, dimensions, starts)
+            ways = [] if trajectory is None else ways_of_latent(TRAJECTORY, trajectory, data, starts)
             if levels and ways:
                 raise InputError(TRAJECTORY, "is wired, and sampler is", "wire one of them: the picture has one run")
         prompts = conditioning_of(asked, components), conditioning_of((), components)
         if levels:
             shape = (1, dimensions, 1, starts)
             ways = ways_of(model, *prompts, cfg, sampler, torch.tensor(levels), shape, start_seed)
-        data = mixture(components, dimensions, seed)
         image = torch.from_numpy(density_picture(data, asked, ways, size, theme).copy())[None] / 255.0
         return io.NodeOutput(model, *prompts, image)
 

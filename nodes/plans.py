@@ -168,7 +168,7 @@ class StepwiseSavePlan(io.ComfyNode):
         with named("Save Plan"):
             made = plan if plan is not None else written_down(sampler, sigmas, model, cfg)
             noted = Recipe(**{**vars(made), "note": note or made.note})
-            _, saved = folders.save_new(to_bytes(noted, files.about(cls.hidden)), filename_prefix)
+            _, saved = folders.save_new(to_bytes(noted, files.about(cls.hidden)), filename_prefix, stem="plan")
         return io.NodeOutput(saved, ui=ui.PreviewText("\n".join([saved, *noted.lines()])))
 
 

@@ -25,7 +25,7 @@ from .shared.messages import named
 from .shared.trajectory_plot import plotted
 from .shared.ways import marked
 
-NAME, PREFIX = "Trajectory", "stepwise/trajectory"
+NAME, PREFIX, STEM = "Trajectory", "stepwise/trajectory", "trajectory"
 PANELS = (
     ("update", "update", True),
     ("turn", "turn, degrees", False),
@@ -66,8 +66,8 @@ class StepwiseTrajectory(io.ComfyNode):
                     "steps",
                     default=ALL,
                     optional=True,
-                    tooltip="The steps to keep latents of: all, every 5, or numbers and ranges such as 1, 5, 10-20. "
-                    "The figures have every step.",
+                    tooltip="The steps to keep latents of: all, as empty is, every 5, or numbers and ranges such as "
+                    "1, 5, 10-20. The figures have every step.",
                 ),
                 io.Combo.Input(
                     "previews",
@@ -110,7 +110,11 @@ class StepwiseTrajectory(io.ComfyNode):
                     "denoised", tooltip="The prediction of the clean latent in each kept step, in the same order."
                 ),
                 io.String.Output("figures", tooltip="A line for each step and image."),
-                io.String.Output("file", tooltip="The name of the CSV file, in ComfyUI's output folder."),
+                io.String.Output(
+                    "file",
+                    tooltip="The name of the CSV file in ComfyUI's output folder, with [output] after it, as "
+                    "Load Image and others name files; empty where none was written.",
+                ),
                 io.Image.Output("plot", tooltip="The figures over the steps."),
                 io.Image.Output("filmstrip", tooltip="The predicted picture at every kept step; empty without a VAE."),
             ],
@@ -150,7 +154,7 @@ class StepwiseTrajectory(io.ComfyNode):
             seen = recorder.trajectory(guider, held)
         text, file = table(seen), saved(seen, filename_prefix, face)
         latents = [
-            marked(joined(each), levels, seen.path, *start) if each else {"samples": last["samples"]}
+            marked(joined(each), levels, seen.path, seen.data, *start) if each else {"samples": last["samples"]}
             for each, last, levels, start in (
                 (seen.x, output, seen.levels, (seen.start, seen.began)),
                 # Predictions are clean pictures.
@@ -167,7 +171,7 @@ def saved(seen: Trajectory, filename_prefix: str, face: Face) -> str:
     if not filename_prefix.strip():
         return ""
     try:
-        return save_new(csv(seen).encode(), filename_prefix, ".csv")[1]
+        return save_new(csv(seen).encode(), filename_prefix, ".csv", STEM)[1]
     except InputError as error:
         face.say(str(error))
         return ""

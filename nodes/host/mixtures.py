@@ -56,6 +56,12 @@ def mixture_model(
     return model
 
 
+def data_of(model: Any) -> Mixture | None:
+    """The data of a MODEL, where it is one of these."""
+    network = getattr(model.model, "diffusion_model", None)
+    return network.data if isinstance(network, MixtureNetwork) else None
+
+
 def conditioning_of(components: Sequence[int], count: int) -> list[list[Any]]:
     """CONDITIONING for some of `count` components; for none of them, all."""
     chosen = torch.zeros(1, 1, count)

@@ -188,6 +188,19 @@ class Comparison:
     latent_image: Mapping[str, Any]
     vae: Any
     cells: dict[tuple[int, int], Cell] = field(default_factory=dict)
+    said: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was said of runs, once each: of the row, or of the cells of it, that it is said of."""
+        found = list[str]()
+        for i, row in enumerate(self.rows):
+            ran = [j for j in range(len(self.columns)) if (i, j) in self.said]
+            for remark in dict.fromkeys(each for j in ran for each in self.said[i, j]):
+                at = [j for j in ran if remark in self.said[i, j]]
+                where = "" if at == ran else f", {self.axes[1].name} {', '.join(self.columns[j].label for j in at)}"
+                found.append(f"{row.entry.name}{where}: {remark}")
+        return found
 
     @property
     def axes(self) -> tuple[Axis, Axis]:
@@ -212,10 +225,11 @@ class Comparison:
         for number, (i, j) in enumerate(todo, 1):
             row, column = self.rows[i], self.columns[j]
             tell(f"{number} of {len(todo)}: {row.entry.name}, {self.axes[1].name} {column.label}")
-            self.cells[i, j] = self.cell(row, column, bar)
+            self.cells[i, j], self.said[i, j] = self.cell(row, column, bar)
             bar.finished(row.steps)
 
-    def cell(self, row: Row, column: Column, bar: "Bar") -> Cell:
+    def cell(self, row: Row, column: Column, bar: "Bar") -> tuple[Cell, list[str]]:
+        """What came of it, and what is worth a remark about its run."""
         entry, figures, face = row.entry, Cell(), Face()
         try:
             noise = self.noise if column.seed is None else reseeded(self.noise, column.seed)
@@ -226,14 +240,14 @@ class Comparison:
                     output, _, _ = run.sample(counting, entry.sampler, *wired, 0, 10000, face=face)
                 finally:
                     figures = self.figures(counting.figures)
-            return replace(figures, picture=self.decoded(output["samples"]), note=" ".join(face.remarks))
+            return replace(figures, picture=self.decoded(output["samples"])), face.remarks
         except Exception as error:
             logging.warning("Stepwise: Compare: %s at %s failed", entry.name, column.label, exc_info=True)
             if comfy.model_management.is_oom(error):
                 # As the host does where a node runs out of memory: the next cell begins with all there is.
                 comfy.model_management.unload_all_models()
             comfy.model_management.soft_empty_cache()
-            return replace(figures, error=described(error))
+            return replace(figures, error=described(error)), face.remarks
 
     def figures(self, found: Any) -> Cell:
         images = len(components_of(self.latent_image["samples"])[0])

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from ...samplers import Path
+from ...samplers.exact import Mixture
 from ...samplers.parameters import InputError, quoted
 from ..host.latents import unpacked
+from ..host.mixtures import data_of
 from ..host.models import path_of, sampling_of
 from ..host.onlooker import Moment, Step, seconds
 from ..host.transfer import Arriving
@@ -72,7 +74,8 @@ class Row:
 @dataclass(frozen=True)
 class Trajectory:
     """`rows` has all steps; `x` and `denoised` are the chosen ones, as LATENTs have them, each a batch. `start` is what
-    the run began with, in the same form, at the level `began`; None where it took no step."""
+    the run began with, in the same form, at the level `began`; None where it took no step. `data`: those of the model,
+    where it is a Mixture Model's."""
 
     rows: list[Row]
     steps: tuple[int, ...]
@@ -81,6 +84,7 @@ class Trajectory:
     path: Path
     start: Any
     began: float
+    data: Mixture | None
 
     @property
     def levels(self) -> list[float]:
@@ -179,7 +183,7 @@ class Recorder:
         kept = [(each.taken(), reached[number]) for number, each in self.kept.items()]
         xs, clean = [shown(x, level) for (x, _), level in kept], [shown(denoised) for (_, denoised), _ in kept]
         start = None if self.start is None or not rows else shown(self.start.taken()[0], began)
-        return Trajectory(rows, tuple(self.kept), tuple(xs), tuple(clean), path, start, began)
+        return Trajectory(rows, tuple(self.kept), tuple(xs), tuple(clean), path, start, began, data_of(model))
 
     def rows(self, path: Path) -> list[Row]:
         figures = self.numbers()

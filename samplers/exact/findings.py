@@ -118,15 +118,15 @@ def again_apart(sampler: Sampler, path: Path) -> float:
     return relative_rms(one, other)
 
 
-def level_off(sampler: Sampler, path: Path) -> float:
-    """By how much x has another noise level than the model is told, at the worst call, relative.
+def level_off(sampler: Sampler, path: Path) -> float | None:
+    """By how much x has another noise level than the model is told, at the worst call, relative; None without a call.
 
     The data are one point c, so that x - alpha c is noise and nothing else, whatever the solver: its root mean square
     over sigma is 1 at every call. Over 8192 values chance alone makes about 0.02 of it.
     """
     calls = run_on_point(sampler, path)
     offs = [rms((x.double() - path.alpha(sigma) * 0.7) / sigma) - 1.0 for x, sigma in calls.asked if sigma > 0.0]
-    return max(offs, key=abs)
+    return max(offs, key=abs, default=None)
 
 
 def run_on_point(sampler: Sampler, path: Path) -> Calls:

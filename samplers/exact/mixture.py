@@ -34,6 +34,11 @@ class Mixture:
     def dimensions(self) -> int:
         return self.means.shape[1]
 
+    def equals(self, other: "Mixture") -> bool:
+        """Whether the data are the same."""
+        pairs = (self.means, other.means), (self.variances, other.variances), (self.weights, other.weights)
+        return all(torch.equal(one, another) for one, another in pairs)
+
     def part(self, components: Sequence[int]) -> "Mixture":
         """The data of these components alone, their weights in the same proportion."""
         chosen = list(components)

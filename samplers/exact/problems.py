@@ -37,6 +37,18 @@ class Sampler(Protocol):
     ) -> Tensor: ...
 
 
+def checked(sampler: Sampler) -> Sampler:
+    """The same sampler; raises ValueError where what it returns is NaN or infinite."""
+
+    def run(path: Path, denoiser: Denoiser, noise: Tensor, latent: Tensor, sigmas: Tensor, seed: int) -> Tensor:
+        end = sampler(path, denoiser, noise, latent, sigmas, seed)
+        if not bool(torch.isfinite(end).all()):
+            raise ValueError(f"its result is NaN or infinite, in {len(sigmas) - 1} steps from {float(sigmas[0]):g}")
+        return end
+
+    return run
+
+
 def positions(data: Mixture, path: Path) -> Denoiser:
     """The denoiser of a latent that has one value of the data at each position."""
 

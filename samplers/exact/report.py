@@ -8,7 +8,7 @@ from typing import Any, cast
 from ..path import FLOW, VE, Path
 from . import findings
 from .findings import BY_CHANCE, LARGEST, NOT_MEASURED, ROUNDING, SMALLEST, Law, Point
-from .problems import Sampler
+from .problems import Sampler, checked
 
 PATHS = (VE, FLOW)
 RIGHT, WRONG, PLAIN, ERROR = "right", "wrong", "", "error"
@@ -71,7 +71,7 @@ class Measurement:
     """One sampler on one path. Each question is asked by itself: what raises is a finding of its own."""
 
     def __init__(self, sampler: Sampler, euler: Sampler, path: Path):
-        self.sampler, self.euler, self.path = sampler, euler, path
+        self.sampler, self.unchecked, self.euler, self.path = checked(sampler), sampler, euler, path
         self.noise: bool | None = None
         self.points: tuple[Point, ...] = ()
         self.step: float | None = None
@@ -127,6 +127,8 @@ class Measurement:
 
     def against(self) -> Finding:
         what = "error to Euler's"
+        if not self.points:
+            return self.of(what, NOT_MEASURED)
         if self.noise or not self.step:
             return self.of(what, f"{NOT_MEASURED}: {'it adds noise' if self.noise else 'calls do not follow steps'}")
         ours = findings.at_calls(self.sampler, self.path, self.step)
@@ -137,7 +139,9 @@ class Measurement:
         return self.of(what, says, WRONG if worse else PLAIN, {str(calls): ratio for calls, ratio in ratios.items()})
 
     def level(self) -> Finding:
-        off = findings.level_off(self.sampler, self.path)
+        off = findings.level_off(self.unchecked, self.path)
+        if off is None:
+            return self.of("noise level at each call", f"{NOT_MEASURED}: it does not call the model")
         wrong = not abs(off) <= BY_CHANCE
         says = f"off by {off:+.0%} at the worst call" if wrong else f"right, to {abs(off):.0%}"
         return self.of("noise level at each call", says, WRONG if wrong else RIGHT, off)
@@ -166,7 +170,7 @@ class Measurement:
         return self.of(what, f"no, {apart:.1e} apart", otherwise, apart)
 
     def sigmas(self) -> Finding:
-        places = findings.writes(self.sampler, self.path)
+        places = findings.writes(self.unchecked, self.path)
         says = f"no, it writes into its caller's at {', '.join(map(str, places[:4]))}" if places else "yes"
         return self.of("leaves SIGMAS alone", says, WRONG if places else RIGHT, places)
 

@@ -55,8 +55,9 @@ def fit(
     """Fits a plan of `begin.calls` calls to the subject's own ODE.
 
     First row by row (`least_squares`), then all numbers together (`gauss_newton`) until the budget is spent or two
-    rounds bring nothing; last, where a `descent` is given, by the gradient of its denoiser, whatever the budget.
-    Whatever stops it, the result is the best so far on the starts that select, at the least `begin` itself.
+    rounds bring nothing to the starts that select; last, where a `descent` is given, by the gradient of its denoiser,
+    whatever the budget. Whatever stops it, the result is the best so far on the starts that select, at the least
+    `begin` itself.
 
     Raises:
         InputError: the split has too few starts.
@@ -108,8 +109,8 @@ def newton(
         if failures == 2 or not meter.allows(search.cost):
             break
         meter.doing = f"Gauss-Newton, round {number}"
-        failures = 0 if search.round() else failures + 1
-        choice.note(found, f"round {number}", search.track.form, search.score)
+        search.round()
+        failures = 0 if choice.note(found, f"round {number}", search.track.form, search.score) else failures + 1
     return search.values
 
 
@@ -127,11 +128,13 @@ class Choice:
         end = self.subject.run(form.plan(), start(self.subject.starts[self.split.selected]), self.split.selected).x
         return score(distances(end, self.target))
 
-    def note(self, found: Fitted, name: str, form: LinearForm | None, fitted: float = float("nan")) -> None:
-        """Keeps the form where it is better here than what is kept."""
+    def note(self, found: Fitted, name: str, form: LinearForm | None, fitted: float = float("nan")) -> bool:
+        """Keeps the form where it is better here than what is kept; whether it was."""
         if form is None:
-            return
+            return False
         selected = self.score(form)
         found.rounds.append((name, self.meter.calls, fitted, selected))
-        if selected < found.selected:
+        better = selected < found.selected
+        if better:
             found.form, found.selected = form, selected
+        return better

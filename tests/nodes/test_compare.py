@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from comfy_extras.nodes_custom_sampler import CFGGuider, KSamplerSelect, RandomNoise
 from PIL import Image
-from stepwise.nodes.runs.comparison import Column, Entry
+from stepwise.nodes.runs.comparison import Column, Comparison, Entry, Row
 from stepwise.nodes.shared import letters, served
 from stepwise.nodes.shared.images import one_picture, png
 from toy_models import call, nodes_by_id, refused
@@ -105,6 +105,34 @@ def test_the_node_says_what_the_numbers_in_its_image_are(digits, monkeypatch):
     (told,) = made.ui["stepwise_page"]
     assert told["labels"] == ["row 2: 快速 2 steps"]
     assert "快速\n2 steps</th>" in pages()[-1].read_text(encoding="utf-8")
+
+
+def test_a_remark_is_made_once_and_says_of_what(digits):
+    """No cell repeats it. Here: a schedule that begins far below the model's highest level, from an empty latent."""
+    low = torch.tensor([1.0, 0.0])
+    rows = [
+        call("StepwiseCompareEntry", sampler=ours("Euler"), sigmas=low, guider=guider_of(digits), label="low")[0],
+        entry(ours("Euler"), guider_of(digits), label="whole"),
+    ]
+    made = nodes_by_id()["StepwiseCompare"].execute(
+        **inputs(digits, rows, seeds("1-3")),
+        equal_calls=0,
+        cell_size=256,
+        theme="dark",
+        filename_prefix="stepwise/compare",
+    )
+    (remark,) = made.ui["stepwise_page"][0]["labels"]
+    assert remark.startswith("low: sigmas")
+    page = pages()[-1].read_text(encoding="utf-8")
+    assert page.count("low: sigmas") == page.count("latent_image is empty") == 1
+
+
+def test_a_remark_on_some_cells_names_them():
+    rows = [Row(Entry(None, None, None, label)) for label in ("one", "two")]
+    columns = [Column(str(seed), seed=seed) for seed in (1, 2, 3)]
+    said = {(0, 0): ["A.", "B."], (0, 1): ["A."], (0, 2): ["A.", "B."], (1, 0): [], (1, 2): ["B."]}
+    found = Comparison(rows, columns, None, {}, None, said=said).remarks
+    assert found == ["one: A.", "one, seed 1, 3: B.", "two, seed 3: B."]
 
 
 def read(page):
@@ -367,3 +395,10 @@ def test_the_route_serves_what_the_node_wrote_and_nothing_else(digits):
     file.write_bytes(file.read_bytes() + b"<script>alert(1)</script>")
     status, headers, body = ask(name)
     assert (status, b"script" in body) == (404, False)
+
+
+@pytest.mark.parametrize("levels", [[], [5.0]])
+def test_a_row_without_a_step_is_refused(digits, levels):
+    given = {"sampler": ours("Euler"), "sigmas": torch.tensor(levels), "guider": guider_of(digits)}
+    message = refused("StepwiseCompareEntry", **given)
+    assert message.startswith(f"Compare Entry: sigmas has {len(levels)} value")

@@ -1,6 +1,7 @@
 """The mixture as a MODEL of the host: its predictions are the formula's, in every family, and go where models go."""
 
 import sys
+from dataclasses import replace
 
 import comfy.samplers
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider, RandomNoise, SamplerCustomAdvanced
 from stepwise.nodes.host.models import path_of, sampling_of
-from stepwise.nodes.shared.ways import ways_of_latent
+from stepwise.nodes.shared.ways import MARK, ways_of_latent
 from stepwise.samplers.exact import mixture, relative_rms
 from toy_models import call, nodes_by_id, refused
 
@@ -238,7 +239,7 @@ def test_the_kept_steps_are_drawn_with_the_beginning():
     sampler, sigmas = comfy.samplers.sampler_object("euler"), LEVELS["EPS"]
     whole, kept = (trajectory_on("EPS", sampler, sigmas, steps=steps)[0] for steps in ("all", "5"))
     assert len(kept["samples"]) == 1
-    places = [[way.numpy() for way in ways_of_latent("x", each, 2, STARTS)] for each in (whole, kept)]
+    places = [[way.numpy() for way in ways_of_latent("x", each, mixture(6, 2), STARTS)] for each in (whole, kept)]
     assert len(places[0]) == 6
     assert len(places[1]) == 2
     assert np.array_equal(places[0][0], places[1][0])
@@ -255,7 +256,7 @@ def test_a_run_in_parts_is_drawn_part_by_part():
     whole = call("StepwiseTrajectory", **inputs, **begins, filename_prefix="")[3]
     first = call("StepwiseTrajectory", **inputs, **begins, filename_prefix="", end_step=2)
     second = call("StepwiseTrajectory", **inputs, state=first[2], filename_prefix="")
-    in_one, *parts = (ways_of_latent("x", each, 2, STARTS) for each in (whole, first[3], second[3]))
+    in_one, *parts = (ways_of_latent("x", each, mixture(6, 2), STARTS) for each in (whole, first[3], second[3]))
     assert all(map(torch.equal, in_one, [*parts[0], *parts[1][1:]]))
     assert torch.equal(parts[0][-1], parts[1][0])
 
@@ -272,3 +273,31 @@ def test_what_is_no_trajectory_is_refused():
     run = {"sampler": comfy.samplers.sampler_object("euler"), "sigmas": torch.tensor(LEVELS["EPS"])}
     message = refused("StepwiseMixtureModel", family="EPS", trajectory=x, **run)
     assert message.startswith("Mixture Model: trajectory is wired, and sampler is. Wire one of them")
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"components": 5}])
+@pytest.mark.usefixtures("no_plot")
+def test_a_trajectory_over_other_data_is_refused(other):
+    """The ways would lie over a density that the run has not seen. Another family has the same data."""
+    x, _ = trajectory_on("EPS", comfy.samplers.sampler_object("euler"), LEVELS["EPS"])
+    message = refused("StepwiseMixtureModel", family="EPS", trajectory=x, **other)
+    assert message.startswith(
+        "Mixture Model: trajectory is a run on a mixture of another seed or other components, and"
+    )
+    assert message.endswith("Run Trajectory on the model of a Mixture Model with these settings.")
+    assert torch.equal(drawn_over("FLOW", trajectory=x), drawn_over("EPS", trajectory=x))
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_a_trajectory_of_another_model_is_refused():
+    model = call("StepwiseDigitsModel")[0]
+    (positive,) = call("StepwiseDigit", labels="3")
+    inputs = {"guider": CFGGuider.execute(model, positive, positive, 1.0).args[0], "sigmas": torch.tensor([2.0, 0.0])}
+    inputs |= {"noise": RandomNoise.execute(1).args[0], "latent_image": {"samples": torch.zeros(1, 1, 8, 8)}}
+    x = call("StepwiseTrajectory", sampler=call("StepwiseEulerSampler")[0], **inputs, filename_prefix="")[3]
+    two = {"samples": x["samples"].expand(1, 2, 8, 8)}
+    two[MARK] = replace(x[MARK], samples=two["samples"])
+    message = refused("StepwiseMixtureModel", family="EPS", trajectory=two)
+    assert message.startswith(
+        "Mixture Model: trajectory is a run on another model, and the picture would show this one"
+    )

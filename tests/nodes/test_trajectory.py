@@ -221,6 +221,12 @@ def figures_of(tmp_path, monkeypatch, **inputs):
         return list(csv.DictReader(file)), looked
 
 
+def test_a_prefix_that_is_a_folder_names_the_file_after_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    looked = seen(**inputs_of(), sampler=EULER, filename_prefix="deep/")
+    assert looked["file"] == "deep/trajectory_00001_.csv [output]"
+
+
 @pytest.mark.parametrize("sampler", ["ours", "host's"])
 @pytest.mark.parametrize("way", WAYS)
 def test_figures_of_guidance_follow_from_two_runs_at_other_scales(way, sampler, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from cases import FLOW, VE, solver
 from stepwise.samplers import AddressedNoise, run, start
 from stepwise.samplers.exact import findings
+from stepwise.samplers.exact.problems import TOP
 from stepwise.samplers.exact.report import ERROR, RIGHT, WRONG, measured, plain
 
 PATHS = pytest.mark.parametrize("path", [VE, FLOW])
@@ -133,6 +134,31 @@ def test_a_sampler_that_raises_is_a_report_of_errors():
     assert len(errors) >= 7
     assert report.text().startswith("broken: ")
     json.dumps(report.data(), allow_nan=False)
+
+
+@PATHS
+def test_what_returns_no_number_has_no_property(path):
+    """NaN is another NaN with every seed: that is no noise."""
+
+    def sampler(path, denoiser, noise, latent, sigmas, seed):
+        denoiser(noise, float(sigmas[0]))
+        return torch.full_like(noise, torch.nan)
+
+    found = measured("broken", sampler, EULER, [path])
+    said = {each.what: each for each in found.findings}
+    assert said["adds noise"].says == f"ValueError: its result is NaN or infinite, in 12 steps from {TOP[path]:g}"
+    assert {each.verdict for each in found.findings} <= {ERROR, RIGHT, WRONG, ""}
+    right = {what for what, each in said.items() if each.verdict == RIGHT}
+    # What it is asked on the way, and not of its result.
+    assert right <= {"leaves SIGMAS alone", "noise level at each call"}
+    assert said["order"].says == said["error to Euler's"].says == "not measured"
+
+
+@PATHS
+def test_without_a_call_there_is_no_noise_level(path):
+    found = measured("none", lambda path, denoiser, noise, latent, sigmas, seed: latent + noise, EULER, [path])
+    assert found.found("noise level at each call", path).says == "not measured: it does not call the model"
+    assert ERROR not in {each.verdict for each in found.findings}
 
 
 def test_a_cancelled_run_is_no_finding():
