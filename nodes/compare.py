@@ -62,8 +62,8 @@ class StepwiseCompareEntry(io.ComfyNode):
                     "label",
                     default="",
                     placeholder="its own name",
-                    tooltip="What the row is called. Begin it with SKIP, in capitals, to leave the row out and keep its "
-                    "place.",
+                    tooltip="What the row is called. Begin it with SKIP, in capitals, to leave the row out and keep "
+                    "its place.",
                 ),
                 io.String.Input(
                     "skip",
