@@ -20,14 +20,14 @@ AS_GOOD = 1.25
 TEXT = """\
 # Choosing a sampler and a schedule
 
-Nine solvers without noise on five schedules, each at the defaults of its node, with 3 to 50 model calls, at guidance
+Eight solvers without noise on five schedules, each at the defaults of its node, with 3 to 50 model calls, at guidance
 1, 3 and 7.5, from 64 starts, on the Digits model and on a mixture of Gaussians in 16 dimensions, in ComfyUI on the
 CPU. What counts is how far a picture is from the exact solution of the ODE from the same start, relative. A solver
 with several calls a step takes as many steps as the calls allow.
 
     python benchmarks/choosing.py
 
-measures all of it anew, in about an hour of processor time; docs/choosing.json has every figure.
+measures all of it anew, in about an hour of processor time, which two cores do in half; docs/choosing.json has every figure.
 
 ## What to take
 

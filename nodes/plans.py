@@ -70,7 +70,7 @@ class StepwiseFitPlan(io.ComfyNode):
                     "budget",
                     options=list(fit.BUDGETS),
                     tooltip="quick: at most 200 model calls a start, the rows alone, by least squares. full: at most "
-                    "1500, rows and levels together.",
+                    "1200, rows and levels together.",
                 ),
                 io.Sigmas.Input(
                     "begin",
