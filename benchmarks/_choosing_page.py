@@ -27,7 +27,8 @@ with several calls a step takes as many steps as the calls allow.
 
     python benchmarks/choosing.py
 
-measures all of it anew, in about an hour of processor time, which two cores do in half; docs/choosing.json has every figure.
+measures all of it anew, in about an hour of processor time, which two cores do in half; docs/choosing.json has every
+figure.
 
 ## What to take
 
