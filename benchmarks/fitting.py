@@ -235,7 +235,6 @@ def main() -> None:
     parser.add_argument("--frontier", default="", help="a case without its calls, for plans of --calls each")
     parser.add_argument("--calls", nargs="*", type=int, default=[4, 5, 6, 8, 10, 15], help="of the frontier")
     given = parser.parse_args()
-    torch.set_num_threads(2)
     fits = {name: FITS.get(name, FITS["full"]) for name in given.fits}
     fits = {name: (replace(budget, seconds=given.seconds), *rest) for name, (budget, *rest) in fits.items()}
     cases = [case for case in CASES if case.name.startswith(given.case)]
@@ -246,6 +245,7 @@ def main() -> None:
         from stepwise.tools.measure.host import load_host
 
         load_host()
+    torch.set_num_threads(2)
     with torch.no_grad():
         for case in cases:
             measure(case, fits, given.transfer, not given.alone)
