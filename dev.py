@@ -127,7 +127,7 @@ def side_by_side(first: Stage, second: Stage) -> int:
 
 
 def bench(names: list[str]) -> int:
-    """Run benchmarks, all or the named ones."""
+    """Run benchmarks, all or the named ones. All take some hours."""
     known = benchmarks()
     if unknown := sorted(set(names) - set(known)):
         raise Failure(f"There is no benchmark {', '.join(unknown)}. There are: {', '.join(known) or 'none'}.")

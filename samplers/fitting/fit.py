@@ -18,6 +18,8 @@ from .subject import Split, Stopped, Subject
 
 # Every so many steps of a descent are shown to the starts that select.
 SHOWN = 10
+# A round that brings less, of the score, brings nothing.
+LEAST = 0.01
 KEEPING, LOOSE = Freedom(), Freedom(free=True)
 
 
@@ -129,12 +131,12 @@ class Choice:
         return score(distances(end, self.target))
 
     def note(self, found: Fitted, name: str, form: LinearForm | None, fitted: float = float("nan")) -> bool:
-        """Keeps the form where it is better here than what is kept; whether it was."""
+        """Keeps the form where it is better here than what is kept; whether it is by LEAST."""
         if form is None:
             return False
         selected = self.score(form)
         found.rounds.append((name, self.meter.calls, fitted, selected))
-        better = selected < found.selected
-        if better:
+        gained = selected < (1.0 - LEAST) * found.selected
+        if selected < found.selected:
             found.form, found.selected = form, selected
-        return better
+        return gained

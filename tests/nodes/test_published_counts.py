@@ -12,8 +12,8 @@ from stepwise.samplers.registry import SOLVERS
 from stepwise.tools.environment.folders import ROOT
 from stepwise.tools.generate.markdown import marked
 
-quality, noise, report = (
-    importlib.import_module(f"stepwise.benchmarks.{name}") for name in ("quality", "noise", "report")
+quality, guidance, noise, report = (
+    importlib.import_module(f"stepwise.benchmarks.{name}") for name in ("quality", "guidance", "noise", "report")
 )
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,6 +54,28 @@ def test_the_calls_of_every_method_are_those_of_the_network(calls):
 def test_the_short_table_has_the_same_calls(calls):
     rows = {row[""]: row["model calls"] for row in table("claims.md", "quality")}
     assert {name: float(count) for name, count in rows.items() if count} == calls
+
+
+@pytest.mark.parametrize("mark", ["guidance", "newer"])
+def test_the_evaluations_of_every_way_to_guide_are_those_of_the_network(mark):
+    ways = {each.name: each for each in (*guidance.WAYS, *guidance.NEWER)}
+    rows = [row for row in table("guidance.md", mark) if row[""] in ways]
+    counted = {}
+    for row in rows:
+        # What stands behind it is the scale that the way itself is set to.
+        way, scale = ways[row[""]], float(row["guidance"].split()[0])
+        key = way.name, scale == 1.0
+        if key not in counted:
+            counted[key] = guidance.run(way, scale, 1).evaluations
+        assert (int(row["steps"]), float(row["evaluations"])) == (way.steps, pytest.approx(counted[key], abs=0.5)), row
+    assert len({name for name, _ in counted}) >= 5
+
+
+def test_what_an_interval_saves_is_of_counted_evaluations():
+    whole, within = (guidance.run(way, 7.5, 1).evaluations for way in (guidance.CFG, guidance.SAVING))
+    for row in table("guidance.md", "saved"):
+        assert (float(row["evaluations"]), float(row["evaluations2"])) == (whole, within)
+        assert row["saved"] == f"{1.0 - within / whole:.0%}"
 
 
 def test_the_draws_and_the_memory_of_noise_are_what_is_counted():
