@@ -10,7 +10,8 @@ from stepwise.samplers import FLOW, VE, AddressedNoise, run, start
 from stepwise.samplers import Path as NoisePath
 from stepwise.samplers.registry import SOLVERS, Solver
 from stepwise.samplers.schedules import karras
-from stepwise.tools.generate.twins import COMFYUI, DIFFUSERS, MULTISTEP, SDE, Twin
+from stepwise.tools.generate.diffusers_twins import DIFFUSERS, MULTISTEP, SDE
+from stepwise.tools.generate.twins import COMFYUI, Twin
 from torch import Tensor
 
 STEPS, MIDDLE = 20, 10

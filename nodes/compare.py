@@ -12,7 +12,7 @@ from .host.levels import read_sigmas
 from .host.watched import with_scale
 from .runs import folders
 from .runs.comparison import ALL, Column, Comparison, Entry, rows_of, scale_columns, seed_columns
-from .shared.inputs import chosen
+from .shared.inputs import chosen, growing
 from .shared.labelled_grid import labelled_grid
 from .shared.messages import Words, named, show_text, tell_page
 from .shared.schema import CompareEntryType
@@ -92,11 +92,7 @@ class StepwiseCompare(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        sockets = io.Autogrow.TemplateNames(
-            CompareEntryType.Input("entry", tooltip="A row, from Compare Entry."),
-            names=[f"entry_{i}" for i in range(1, MOST + 1)],
-            min=1,
-        )
+        entry = CompareEntryType.Input("entry", tooltip="A row, from Compare Entry.")
         return io.Schema(
             node_id="StepwiseCompare",
             display_name=NAME,
@@ -105,11 +101,7 @@ class StepwiseCompare(io.ComfyNode):
             "to look closely, with the model calls, evaluations and seconds of each.",
             search_aliases=["stepwise", "compare", "grid", "xy plot", "benchmark", "side by side", "contact sheet"],
             inputs=[
-                io.Autogrow.Input(
-                    "entries",
-                    template=sockets,
-                    tooltip="The rows, from Compare Entry. Each wire brings up a free socket for the next.",
-                ),
+                growing("entries", entry, MOST, "The rows, from Compare Entry."),
                 io.Noise.Input("noise", tooltip="Starting noise. With seeds on the columns its own seed is replaced."),
                 io.Latent.Input("latent_image", tooltip="What every run begins from."),
                 io.Vae.Input("vae", tooltip="Makes the pictures."),

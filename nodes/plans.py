@@ -13,6 +13,7 @@ from .host.models import family_of, path_of, sampling_of
 from .host.sampler import PlanSampler
 from .runs import files, fit, folders, recipes
 from .shared.drawing import LOG, Look, draw
+from .shared.inputs import growing
 from .shared.messages import named
 from .shared.schema import PlanType
 
@@ -25,11 +26,7 @@ class StepwiseFitPlan(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        sockets = io.Autogrow.TemplateNames(
-            io.Guider.Input("guider", tooltip="Model, prompts and guidance that the plan is for."),
-            names=[f"guider_{i}" for i in range(1, MOST_GUIDERS + 1)],
-            min=1,
-        )
+        guider = io.Guider.Input("guider", tooltip="Model, prompts and guidance that the plan is for.")
         return io.Schema(
             node_id="StepwiseFitPlan",
             display_name="Fit Plan",
@@ -39,11 +36,11 @@ class StepwiseFitPlan(io.ComfyNode):
             "Plan.",
             search_aliases=["stepwise", "fewer steps", "optimise", "calibrate", "distil", "LD3", "S4S", "turbo"],
             inputs=[
-                io.Autogrow.Input(
+                growing(
                     "guiders",
-                    template=sockets,
-                    tooltip="Model, prompts and guidance that the plan is for. More prompts make it fit more of them: "
-                    "each wire brings up a free socket for the next.",
+                    guider,
+                    MOST_GUIDERS,
+                    "Model, prompts and guidance that the plan is for. More prompts make it fit more of them.",
                 ),
                 io.Latent.Input(
                     "latent_image",

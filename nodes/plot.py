@@ -13,6 +13,7 @@ from ..samplers.schedules.tables import Trained
 from .host.levels import read_sigmas
 from .host.models import path_of, sampling_of, trained_of
 from .shared.drawing import LINEAR, LOG, LOG_SNR, Look, draw
+from .shared.inputs import growing
 from .shared.messages import named
 
 MOST = 20
@@ -23,11 +24,7 @@ class StepwisePlotSigmas(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        sockets = io.Autogrow.TemplateNames(
-            io.Sigmas.Input("sigmas", tooltip="A schedule to draw."),
-            names=[f"sigmas_{i}" for i in range(1, MOST + 1)],
-            min=1,
-        )
+        schedule = io.Sigmas.Input("sigmas", tooltip="A schedule to draw.")
         return io.Schema(
             node_id="StepwisePlotSigmas",
             display_name="Plot Sigmas",
@@ -36,11 +33,7 @@ class StepwisePlotSigmas(io.ComfyNode):
             "is.",
             search_aliases=["stepwise", "graph", "curve", "schedule", "compare schedules", "preview sigmas", "log-snr"],
             inputs=[
-                io.Autogrow.Input(
-                    "sigmas",
-                    template=sockets,
-                    tooltip="The schedules, from any node. Each wire brings up a free socket for the next.",
-                ),
+                growing("sigmas", schedule, MOST, "The schedules, from any node."),
                 io.String.Input(
                     "names",
                     multiline=True,

@@ -20,6 +20,13 @@ def required(declared: io.Input) -> io.Input:
     return same
 
 
+def growing(name: str, socket: io.Input, most: int, tooltip: str) -> io.Input:
+    """At least one of a socket and at most so many: `name.socket_1`, `name.socket_2` and on."""
+    template = io.Autogrow.TemplateNames(socket, names=[f"{socket.id}_{i}" for i in range(1, most + 1)], min=1)
+    told = f"{tooltip} Each wire brings up a free socket for the next."
+    return io.Autogrow.Input(name, template=template, tooltip=told)
+
+
 STEP_INPUTS = (
     io.Guider.Input("guider", tooltip="Model and prompts, for example from CFG Guider (Stepwise)."),
     io.Noise.Input(

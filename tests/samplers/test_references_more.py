@@ -1,4 +1,4 @@
-"""Every twin of a scheduler of diffusers' in tools/generate/twins.py: the scheduler and our solver take the same steps.
+"""Every twin in tools/generate/diffusers_twins.py: the scheduler of diffusers and our solver take the same steps.
 
 How they are run, and the bounds: support/diffusers_runs.py.
 """
@@ -31,16 +31,27 @@ from diffusers_runs import (
 )
 from stepwise.samplers import run, start
 from stepwise.samplers.schedules import karras
-from stepwise.tools.generate import generated, names, twins
+from stepwise.tools.generate import diffusers_twins, generated, names, twins
 
 ROOT = Path(__file__).resolve().parents[2]
 
 make, compare, pytestmark = diffusers_runs.make, diffusers_runs.compare, diffusers_runs.pytestmark
 
-VARIANCE_PRESERVING = {twins.MULTISTEP, twins.UNIPC, "DEISMultistepScheduler", "DPMSolverSinglestepScheduler"}
+VARIANCE_PRESERVING = {
+    diffusers_twins.MULTISTEP,
+    diffusers_twins.UNIPC,
+    "DEISMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+}
 TWO_CALLS = {"HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"}
-DRAW_FLOAT32 = {twins.MULTISTEP, "FlowMatchEulerDiscreteScheduler", "LTXEulerAncestralRFScheduler"}
-HAVE_KARRAS = {twins.MULTISTEP, twins.UNIPC, "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"}
+DRAW_FLOAT32 = {diffusers_twins.MULTISTEP, "FlowMatchEulerDiscreteScheduler", "LTXEulerAncestralRFScheduler"}
+HAVE_KARRAS = {
+    diffusers_twins.MULTISTEP,
+    diffusers_twins.UNIPC,
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+}
 FLOW_SIGMAS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 ARGUMENTS = {"order"}
 
@@ -94,7 +105,7 @@ def theirs_of(twin, path, scheduler, plan):
 
 
 def cases():
-    rows = [(twin, path) for twin in twins.DIFFUSERS if not twin.test for path in twin.paths]
+    rows = [(twin, path) for twin in diffusers_twins.DIFFUSERS if not twin.test for path in twin.paths]
     return [pytest.param(*row, id=f"{label(row[0])}-{row[0].ours}-{row[1]}") for row in rows]
 
 
@@ -117,7 +128,7 @@ def test_twin(make, compare, monkeypatch, twin, path_name):
             compare(name, plan, theirs_of(twin, path, scheduler, plan), calls=calls)
 
 
-@pytest.mark.parametrize("twin", [t for t in (*twins.DIFFUSERS, *twins.COMFYUI) if t.test], ids=label)
+@pytest.mark.parametrize("twin", [t for t in (*diffusers_twins.DIFFUSERS, *twins.COMFYUI) if t.test], ids=label)
 def test_the_test_of_a_row_exists(twin):
     file, function = twin.test.split("::")
     assert re.search(rf"^def {function}\(", (ROOT / file).read_text(), re.MULTILINE)
@@ -242,8 +253,10 @@ def test_dpm_solver_sde(make, differences, steps):
 def test_sde_dpmsolver_3_has_a_sign_wrong(make, compare, monkeypatch, path):
     """diffusers weighs the second difference with (1 - e^-2h - 2h) / (2h)^2 - 1/2, which tends to -1 with h; half the
     integral, as its ODE form has it, is + 1/2 and tends to 0. With that sign it is our DPM++ 3M SDE."""
-    cls = getattr(diffusers, twins.MULTISTEP)
-    twin = twins.Twin(twins.MULTISTEP, {**twins.SDE, "solver_order": 3, "solver_type": "heun"}, "DPMpp3MSDE")
+    cls = getattr(diffusers, diffusers_twins.MULTISTEP)
+    twin = twins.Twin(
+        diffusers_twins.MULTISTEP, {**diffusers_twins.SDE, "solver_order": 3, "solver_type": "heun"}, "DPMpp3MSDE"
+    )
     scheduler, sigmas = prepared(make, twin, path, 20)
     plan = solver("DPMpp3MSDE")(path, sigmas, weights="published", final_order="full")
     theirs = theirs_of(twin, path, scheduler, plan)
@@ -275,7 +288,7 @@ def largest(plan, theirs) -> float:
 @pytest.mark.parametrize(
     ("name", "options", "ours", "params", "stated"),
     [
-        (twins.MULTISTEP, {"solver_order": 3}, "DPMpp3M", twins.PUBLISHED, 6e-3),
+        (diffusers_twins.MULTISTEP, {"solver_order": 3}, "DPMpp3M", twins.PUBLISHED, 6e-3),
         ("DEISMultistepScheduler", {"solver_order": 2, "lower_order_final": False}, "DEIS", {"order": 2}, 1e-2),
         ("DEISMultistepScheduler", {"solver_order": 3, "lower_order_final": False}, "DEIS", {"order": 3}, 3e-2),
     ],
@@ -289,7 +302,7 @@ def test_those_without_a_twin_are_as_far_as_stated(make, name, options, ours, pa
 
 @pytest.mark.parametrize("path", [VE, FLOW])
 def test_bh1_of_diffusers_ends_in_nan(make, path):
-    twin = twins.Twin(twins.UNIPC, {"solver_type": "bh1"}, "UniPC")
+    twin = twins.Twin(diffusers_twins.UNIPC, {"solver_type": "bh1"}, "UniPC")
     scheduler, sigmas = prepared(make, twin, path, 10)
     plan = solver("UniPC")(path, sigmas, order=2, variant="bh1", warm_up="multistep")
     x = DATA.sample(path, plan.sigmas[0], 16)

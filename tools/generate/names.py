@@ -8,19 +8,18 @@ from collections.abc import Mapping, Sequence
 
 from ..environment.folders import ROOT
 from . import generated, templates
+from .diffusers_twins import DIFFUSERS, NOT_DIFFUSERS
 from .generated import Files
 from .markdown import filled, table
 from .twins import (
     BOTH,
     COMFYUI,
-    DIFFUSERS,
     DISCRETE,
     EDM,
     FLOW,
     FLOWS,
     K_DIFFUSION,
     NOT_COMFYUI,
-    NOT_DIFFUSERS,
     RES4LYF,
     SCHEDULERS,
     VE,
