@@ -9,7 +9,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..samplers import VE, Plan
 from ..samplers.parameters import InputError, counted
-from ..samplers.schedules.checks import Finding, check_sigmas, faults, remarks
+from ..samplers.schedules.checks import Notice, check_sigmas, faults, remarks
 from ..samplers.schedules.editing import (
     first_below,
     first_not_above,
@@ -398,12 +398,12 @@ def calls_of(sampler: Any, sigmas: tuple[float, ...], model: Any) -> tuple[str, 
         return f"but not for {name}", f"{name}: {error}"
 
 
-def looked_over(sigmas: Any, model: Any) -> tuple[tuple[float, ...], list[Finding]]:
+def looked_over(sigmas: Any, model: Any) -> tuple[tuple[float, ...], list[Notice]]:
     """The levels of a SIGMAS socket, and all that there is to say about them."""
     try:
         values = read_sigmas(sigmas)
     except InputError as error:
-        return (), [Finding(error.index, error.problem, error.cure)]
+        return (), [Notice(error.index, error.problem, error.cure)]
     path = VE if model is None else path_of(sampling_of(model))
     values = snapped(path, values)
     if found := list(faults(path, values, fewest=0, upwards=True)):

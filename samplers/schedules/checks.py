@@ -21,7 +21,7 @@ FOR_A_PICTURE = "this is right for beginning from a picture, not for an empty la
 
 
 @dataclass(frozen=True)
-class Finding:
+class Notice:
     """Something about a schedule: at which index (None: all of it), what, and the cure. `fatal` ones forbid a run."""
 
     index: int | None
@@ -43,44 +43,44 @@ def check_sigmas(
         raise InputError(name, found.problem, found.cure, found.index)
 
 
-def faults(path: Path, sigmas: Sequence[float], fewest: int = 2, upwards: bool = False) -> Iterator[Finding]:
+def faults(path: Path, sigmas: Sequence[float], fewest: int = 2, upwards: bool = False) -> Iterator[Notice]:
     """What forbids a run, in the order of the schedule."""
     up = ascends(sigmas)
     if up and not upwards:
         problem = f"go up, from {sigmas[0]:g} to {sigmas[-1]:g}"
-        yield Finding(None, problem, "edit a schedule while it descends, and turn it round last, with Reverse Sigmas")
+        yield Notice(None, problem, "edit a schedule while it descends, and turn it round last, with Reverse Sigmas")
     if len(sigmas) < fewest:
         held = "is empty" if not sigmas else f"holds one value, {sigmas[0]:g}"
-        yield Finding(None, held, "one step needs two values: wire a schedule node with at least 1 step")
+        yield Notice(None, held, "one step needs two values: wire a schedule node with at least 1 step")
     for index, sigma in enumerate(sigmas):
         if not math.isfinite(sigma):
-            yield Finding(index, f"is {sigma}", "remove the node that made it: noise levels are finite numbers")
+            yield Notice(index, f"is {sigma}", "remove the node that made it: noise levels are finite numbers")
         elif sigma < 0.0:
-            yield Finding(index, f"is {sigma:g}, below 0", "noise levels run down to 0 and no further")
+            yield Notice(index, f"is {sigma:g}, below 0", "noise levels run down to 0 and no further")
         elif index and (sigma <= sigmas[index - 1] if up else sigma >= sigmas[index - 1]):
             where, goes = ("above", "ascends") if up else ("below", "descends")
             problem, cure = f"is {sigma:g}, not {where} the value before it, {sigmas[index - 1]:g}", ""
             if sigma != sigmas[index - 1]:
                 cure = "; what goes up on the way, with fresh noise, is the sampler Restart"
-            yield Finding(index, problem, f"wire a schedule that {goes} at every step{cure}")
+            yield Notice(index, problem, f"wire a schedule that {goes} at every step{cure}")
         elif sigma > path.sigma_max:
             problem, cure = f"is {sigma:g}, and a flow model begins at 1", FROM_THE_MODEL
             if like_timesteps(sigma) and not up and any(other > path.sigma_max for other in sigmas[1:]):
                 problem, cure = f"{problem}: these look like timesteps", "divide them by 1000"
-            yield Finding(index, problem, cure)
+            yield Notice(index, problem, cure)
 
 
-def remarks(sigmas: Sequence[float], trained: Trained | None = None, rounding: float = ROUNDING) -> Iterator[Finding]:
+def remarks(sigmas: Sequence[float], trained: Trained | None = None, rounding: float = ROUNDING) -> Iterator[Notice]:
     """What a run on sound `sigmas` should know: how they fit the model's range, and where they end. A start above the
     model's range is fatal."""
     if len(sigmas) < 2:
         noised = f", noised to {sigmas[0]:g}" if any(sigmas) else " as it is"
         cure = "this is right for a part of no steps; else wire a schedule node with at least 1 step"
-        yield Finding(None, f"has no step, so no model is called and the latent is left{noised}", cure, fatal=False)
+        yield Notice(None, f"has no step, so no model is called and the latent is left{noised}", cure, fatal=False)
         return
     if ascends(sigmas):
         problem = f"go up, so a run takes a picture from noise level {sigmas[0]:g} back to its noise"
-        yield Finding(None, problem, "this is right for unsampling, with a sampler that adds no noise", fatal=False)
+        yield Notice(None, problem, "this is right for unsampling, with a sampler that adds no noise", fatal=False)
         if trained is not None:
             last = len(sigmas) - 1
             yield from (each for each in beginning(sigmas, trained.sigma_max, last, rounding) if each.fatal)
@@ -90,12 +90,12 @@ def remarks(sigmas: Sequence[float], trained: Trained | None = None, rounding: f
     if sigmas[-1] > 0.0:
         problem = f"is {sigmas[-1]:g}, so the run ends with noise in the picture"
         cure = "this is right for a part of a run; else end with a 0 (last_sigma = zero in a schedule node)"
-        yield Finding(len(sigmas) - 1, problem, cure, fatal=False)
+        yield Notice(len(sigmas) - 1, problem, cure, fatal=False)
 
 
 def beginning(
     sigmas: Sequence[float], sigma_max: float, index: int = 0, rounding: float = ROUNDING
-) -> Iterator[Finding]:
+) -> Iterator[Notice]:
     """How a run that begins at `sigmas[index]` fits the highest noise level of its model.
 
     rounding: by how much, of itself, a level may be off in the number format that it came in.
@@ -106,10 +106,10 @@ def beginning(
         cure = FROM_THE_MODEL if rounding <= ROUNDING else f"leave SIGMAS in float32, and {FROM_THE_MODEL}"
         if like_timesteps(first):
             problem, cure = f"{problem}: these look like timesteps", "take their noise levels from Timestep Schedule"
-        yield Finding(index, problem, cure)
+        yield Notice(index, problem, cure)
     if first < 0.5 * sigma_max:
         problem = f"is {first:g}, far below the model's highest noise level, {sigma_max:g}"
-        yield Finding(index, problem, FOR_A_PICTURE, fatal=False)
+        yield Notice(index, problem, FOR_A_PICTURE, fatal=False)
 
 
 def like_timesteps(first: float) -> bool:
