@@ -5,11 +5,11 @@ import { MARGIN, drawnWidget, follow } from "./shared.js"
 const CURVE = "CURVE"
 const WIDGET = "stepwise_points"
 const HEIGHT = 108
-const HINT = "Points of the curve, one a line: across and up, 0 to 1. In Nodes 2.0 it is drawn with the mouse."
+const HINT = "Points, one a line: across and up, 0 to 1. Drawn with the mouse in Nodes 2.0."
 const STRAIGHT = "linear" // a line of its own: straight lines between the points
 const STYLE = `
 .stepwise-points { box-sizing: border-box; display: flex; flex-direction: column; height: 100%; min-height: ${HEIGHT}px;
-  padding: 6px 8px; gap: 4px; border-radius: 6px; font: 11px/14px sans-serif; color: var(--input-text, #ddd);
+  padding: 5px 8px; gap: 2px; border-radius: 6px; font: 11px/14px sans-serif; color: var(--input-text, #ddd);
   background: var(--comfy-input-bg, #222); }
 .stepwise-points div { color: var(--descrip-text, #999); }
 .stepwise-points div.wrong { color: var(--error-text, #ff4444); }

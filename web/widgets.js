@@ -74,7 +74,7 @@ function tell(node, widget) {
     const answered = isWired(node, spec.stepwise_from)
     widget.disabled = answered
     const name = widget.name.split(".").at(-1)
-    widget.label = answered ? `${name} (from ${spec.stepwise_from})` : name
+    widget.label = answered ? `${name} (${spec.stepwise_from})` : name
 }
 
 function refresh(node) {

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import ConsoleMessage, Page
 from stepwise.tools.environment.client import official_client
@@ -94,6 +95,19 @@ def fetch(server: Server, file: dict[str, str]) -> bytes:
 
 def picture(server: Server, file: dict[str, str]) -> Image.Image:
     return Image.open(BytesIO(fetch(server, file)))
+
+
+def is_drawn(pixels: np.ndarray) -> bool:
+    """Whether something is in a picture `[height, width, 3]` of 8 bits besides grounds and frames.
+
+    Along a shape or a slanted line, many squares of two times two pixels have levels that differ both across and down.
+    Along what stands upright, as the empty places of a grid do, the corners alone do so: one in 65 where the places are
+    64 pixels wide.
+    """
+    across, down = (np.abs(np.diff(pixels.astype(int), axis=axis)).max(axis=-1) > 32 for axis in (1, 0))
+    across, down = across[:-1] | across[1:], down[:, :-1] | down[:, 1:]
+    corners, edges = np.count_nonzero(across & down), np.count_nonzero(across | down)
+    return bool(corners > 50 and corners > 0.04 * edges)
 
 
 def run_with_client(server: Server, workflow: Path, patience: float = 120.0) -> "subprocess.CompletedProcess[str]":

@@ -207,6 +207,16 @@ def test_a_wired_model_gives_the_range_once_it_has_run(open_editor, server, node
     editor.screenshot(SCREENSHOTS / f"plot-{'nodes2' if nodes2 else 'classic'}.png")
 
 
+# How far a text goes beyond the box that cuts it.
+BEYOND = """label => {
+    let box = label
+    while (getComputedStyle(box).overflowX === "visible") box = box.parentElement
+    const text = document.createRange()
+    text.selectNodeContents(label)
+    return text.getBoundingClientRect().right - box.getBoundingClientRect().right
+}"""
+
+
 @CANVASES
 def test_what_the_wired_model_answers_is_no_error_and_marked(open_editor, nodes2):
     """The run does not look at sigma_min and sigma_max, so neither does the curve, and the node says why."""
@@ -218,7 +228,11 @@ def test_what_the_wired_model_answers_is_no_error_and_marked(open_editor, nodes2
     editor.page.evaluate(WIRE, [digits, 0, karras, "model"])
     (one,) = shown(editor, lambda one: one["sigmas"] and not one["error"])
     assert one["note"].startswith("model not run yet")
-    assert {"sigma_min (from model)", "sigma_max (from model)"} <= set(drawn(editor, karras, nodes2))
+    marked = {"sigma_min (model)", "sigma_max (model)"}
+    assert marked <= set(drawn(editor, karras, nodes2))
+    for label in marked if nodes2 else ():
+        (words,) = editor.page.locator(f"[data-node-id='{karras}']").get_by_text(label, exact=True).all()
+        assert words.evaluate(BEYOND) <= 1, f"{label} is cut short"
     editor.page.evaluate(WIRE, [karras, 0, plot, "sigmas.sigmas_1"])
     editor.queue().check()
     (one,) = shown(editor, lambda one: one["sigmas"] and not one["note"])
@@ -233,6 +247,12 @@ def test_what_the_wired_model_answers_is_no_error_and_marked(open_editor, nodes2
     shown(editor, lambda one: one["error"].startswith("sigma_min is 20, not between"))
     assert {"sigma_min", "sigma_max"} <= set(drawn(editor, karras, nodes2))
     assert editor.errors_of_pack() == []
+
+
+LAST_POINTS = """() => {
+    const text = [...document.querySelectorAll(".stepwise-points textarea")].at(-1)
+    return [text.value, text.scrollHeight - text.clientHeight]
+}"""
 
 
 def test_a_curve_is_text_on_the_classic_canvas(open_editor, server):
@@ -258,6 +278,11 @@ def test_a_curve_is_text_on_the_classic_canvas(open_editor, server):
     editor.page.evaluate(RELOAD)
     assert editor.page.locator(".stepwise-points textarea").input_value() == "linear\n0 1\n0.5 0.2\n1 0"
     assert shown(editor)[0]["inputs"]["curve"] == points
+    add(editor, "StepwiseDrawnCurveGuidance")
+    editor.settle()
+    written, hidden = editor.page.evaluate(LAST_POINTS)
+    assert len(written.splitlines()) == 4
+    assert hidden <= 0, "not every point is in sight as the node comes"
     assert editor.errors_of_pack() == []
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from stepwise.tests.e2e.harness import fetch, picture, run_prompt, run_with_client
+from PIL import Image, ImageDraw
+from stepwise.tests.e2e.harness import fetch, is_drawn, picture, run_prompt, run_with_client
 from stepwise.tools.generate.examples import WORKFLOWS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +46,32 @@ def test_every_example_has_its_api_twin_and_its_thumbnail():
     assert names == set(TWINS)
     assert {path.stem for path in EXAMPLES.glob("*.jpg")} == names
     assert {path.stem for path in (EXAMPLES / "api").glob("*.json")} == set(TWINS.values())
+
+
+@pytest.mark.parametrize("name", sorted(TWINS))
+def test_a_thumbnail_shows_something(name):
+    assert is_drawn(np.asarray(Image.open(EXAMPLES / f"{name}.jpg").convert("RGB")))
+
+
+def sheet(*, ground=255, places=(), line=()):
+    """A picture of 200 times 272 pixels with places of one colour in it, and perhaps a line of 2 pixels."""
+    drawing = Image.new("RGB", (272, 200), (ground,) * 3)
+    pencil = ImageDraw.Draw(drawing)
+    for x, y in places:
+        pencil.rectangle((x, y, x + 63, y + 63), fill="white")
+    if line:
+        pencil.line(line, fill=(31, 119, 180), width=2)
+    return np.asarray(drawing)
+
+
+def test_a_blank_picture_shows_nothing():
+    """Nor does a grid of blank pictures, or a ramp; one thin line is something."""
+    grid = [(x, y) for x in range(0, 272, 72) for y in range(0, 200, 72)]
+    assert not any(is_drawn(sheet(ground=level)) for level in (0, 127, 255))
+    assert not is_drawn(sheet(ground=0, places=grid))
+    assert not is_drawn(np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None, None], (200, 272, 3)))
+    assert is_drawn(sheet(line=(10, 190, 100, 60, 260, 20)))
+    assert is_drawn(sheet(ground=0, places=grid, line=(4, 4, 190, 140)))
 
 
 def test_headless_run_with_the_official_client_makes_the_picture(server):
