@@ -26,7 +26,7 @@ def of_node(prompt: Mapping[str, Any], node: Mapping[str, Any]) -> int:
     if last <= first:
         return 0
     before = "solver." if kind == "StepwiseKSampler" else ""
-    given = {each: inputs[before + each] for each in solver.parameters if before + each in inputs}
+    given = {each: inputs[before + each] for each in solver.parameters if written(inputs.get(before + each))}
     return of_plan(str(name), steps, first, last, tuple(sorted(given.items())))
 
 
@@ -38,7 +38,7 @@ def of_plan(name: str, steps: int, first: int, last: int, given: tuple[tuple[str
     sigmas = tuple(14.6 * (1 - place / steps) ** 3 for place in range(steps + 1))
     try:
         plan = solvers()[name].plan(VE, sigmas, **dict(given))
-    except ValueError:
+    except (TypeError, ValueError):
         return last - first
     return sum(first <= stage.step < last for stage in plan.stages)
 
@@ -63,6 +63,11 @@ def steps_of(prompt: Mapping[str, Any], wire: Any) -> int:
             return number(inputs["steps"])
         wire = next((inputs[name] for name in ("sigmas", "first", "model") if name in inputs), None)
     return 0
+
+
+def written(value: Any) -> bool:
+    """Whether a node has a value; not a wire, which says nothing of it."""
+    return isinstance(value, str | int | float)
 
 
 def number(value: Any) -> int:

@@ -197,6 +197,10 @@ class Cells:
         if wired:
             self.problems.append(f"split: {wired[0]} comes by a wire; write it into the node.")
             return ()
+        for name in (SEED, SEED_STEP, VARIATION):
+            if type(value := given.get(name, 0)) is not int:
+                self.problems.append(f"split: {noise}.{name} is {value!r}, and no whole number.")
+                return ()
         for axis, places in self.places.items():
             if (node, wanted) in places:
                 self.problems.append(f"split: axes.{axis} sets {split.batch}, the number of pictures that is split.")

@@ -19,11 +19,13 @@ from .file import read
 from .host import Host, HostLost
 from .lock import Busy
 from .servers import started
-from .store import Store
+from .store import DATABASE, Store
 from .trust import check_addresses, check_trust, security_of
 from .values import BadSweep
 
 DONE, SOME_FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+# A week: sockets count no further than some.
+LONGEST = 7 * 24 * 3600.0
 HOST = "http://127.0.0.1:8188"
 EPILOG = """exit status: 0 every cell is finished, 1 some have failed or the run could not go on, 2 bad input (nothing
 was run), 130 stopped; what is finished is kept in each case, and the same command goes on"""
@@ -37,8 +39,13 @@ def main(argv: list[str] | None = None) -> int:
         for problem in error.problems:
             print(f"stepwise-sweep: {problem}", file=sys.stderr)
         return BAD_INPUT
-    except (Busy, OSError, sqlite3.Error) as error:
+    except (Busy, OSError) as error:
         print(f"stepwise-sweep: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except sqlite3.Error as error:
+        # Of the commands that read and write one, `run` alone may have its folder from the sweep's name.
+        folder = getattr(known, "folder", None) or known.output or known.sweep.with_suffix(".results")
+        print(f"stepwise-sweep: {folder / DATABASE} cannot be used: {error}.", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("stepwise-sweep: stopped; what is finished is kept.", file=sys.stderr)
@@ -68,15 +75,15 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     for name in ("ca", "cert", "key"):
         one.add_argument(f"--tls-{name}", metavar="FILE", help=f"of that cluster: the {name} file")
     one.add_argument("--insecure", action="store_true", help="let a cluster on other machines be without TLS")
-    one.add_argument("--patience", type=float, default=60.0, help="seconds that a server may take to answer (60)")
-    one.add_argument("--limit", type=float, default=0.0, help="seconds that a cell may take, 0 for any time (0)")
-    one.add_argument("--retries", type=int, default=1, help="how often a cell with an error is tried again (1)")
-    one.add_argument("--look-every", type=float, default=1.0, help="seconds between two looks for an autosave (1)")
+    one.add_argument("--patience", type=seconds, default=60.0, help="seconds that a server may take to answer (60)")
+    one.add_argument("--limit", type=seconds, default=0.0, help="seconds that a cell may take, 0 for any time (0)")
+    one.add_argument("--retries", type=times, default=1, help="how often a cell with an error is tried again (1)")
+    one.add_argument("--look-every", type=seconds, default=1.0, help="seconds between two looks for an autosave (1)")
     one.add_argument("--quiet", action="store_true", help="print no progress")
     for name, act, about in (
         ("status", status, "what is in a result folder"),
         ("export", exported, "a result folder as CSV"),
-        ("page", paged, "a result folder as an HTML page over two axes"),
+        ("page", paged, "a result folder as an HTML page over one axis or two"),
         ("prompt", prompted, "the prompt of one cell, from its row"),
     ):
         one = add(name, act, about)
@@ -85,11 +92,25 @@ def arguments(argv: list[str]) -> argparse.Namespace:
             one.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
         if name == "page":
             one.add_argument("--down", required=True, metavar="AXIS", help="the axis of the rows")
-            one.add_argument("--across", required=True, metavar="AXIS", help="the axis of the columns")
+            one.add_argument("--across", metavar="AXIS", help="the axis of the columns (one column)")
             one.add_argument("--at", action="append", default=[], metavar="AXIS=VALUE", help="where another axis is")
         if name == "prompt":
             one.add_argument("cell", type=int, metavar="CELL", help="its number, as in the CSV")
     return parser.parse_args(argv)
+
+
+def seconds(text: str) -> float:
+    made = float(text)
+    if not 0 <= made < LONGEST:
+        raise ValueError
+    return made
+
+
+def times(text: str) -> int:
+    made = int(text)
+    if made < 0:
+        raise ValueError
+    return made
 
 
 def cells_on(known: argparse.Namespace) -> tuple[Cells, list[str]]:
@@ -124,11 +145,17 @@ def plan(known: argparse.Namespace) -> int:
 
 def run(known: argparse.Namespace) -> int:
     check_trust(known.scheduler, known.insecure)
-    if not known.start:
+    if known.patience <= 0:
+        raise BadSweep("--patience is 0, and a server takes some time to answer anything.")
+    if known.start is None:
         return run_on(known)
     # ComfyUI's path for the time of a run: what is given, or what the environment names.
     folder = known.comfyui or Path(os.environ.get("COMFYUI_PATH", "."))
-    with started(known.start.split(","), folder.absolute(), known.python, shlex.split(known.with_options)) as urls:
+    try:
+        options = shlex.split(known.with_options)
+    except ValueError as error:
+        raise BadSweep(f"--with-options is {known.with_options!r}: {str(error).lower()}.") from None
+    with started(known.start.split(","), folder.absolute(), known.python, options) as urls:
         known.host = [*(known.host or []), *urls]
         return run_on(known)
 
@@ -136,6 +163,9 @@ def run(known: argparse.Namespace) -> int:
 def run_on(known: argparse.Namespace) -> int:
     cells, hosts = cells_on(known)
     with Store(known.output or known.sweep.with_suffix(".results"), write=True) as store:
+        if lost := store.look_for_lost():
+            told = "1 finished cell is" if lost == 1 else f"{lost} finished cells are"
+            print(f"stepwise-sweep: files of {told} gone from {store.folder}; made again.", file=sys.stderr)
         store.take(with_calls(cells), {"sweep": cells.sweep.text, "workflow": written(cells.sweep.workflow)})
         return asyncio_run(store, hosts, known)
 

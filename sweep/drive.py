@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any
 
 import dask.config
+from dask.utils import key_split
 from distributed import Client, Nanny, Queue, Scheduler, Security, Variable, as_completed
 
 from . import task
@@ -27,6 +28,8 @@ from .store import Store
 # How many cells are on their way for each worker: one that runs and one for the moment when that ends, or, where cells
 # are over in less than `SHORT` seconds, enough to hand them out by the dozen.
 AHEAD, MANY_AHEAD, SHORT = 2, 16, 0.25
+# Dask remembers a hundred thousand names of tasks, 200 bytes each, and asks for none of them again.
+NAMES = 1024
 # After so many workers have ended under a cell, it is given up: it may be what ends them.
 MOST_DEATHS = 10
 SILENT = logging.CRITICAL + 1
@@ -168,6 +171,8 @@ class Driver:
     def submitted(self, cells: Sequence[Any]) -> list[Any]:
         names = {f"cell-{cell['number']}-{self.run}": cell["key"] for cell in cells}
         self.keys |= names
+        if key_split.cache_info().currsize > NAMES:
+            key_split.cache_clear()
         messages = [json.dumps(self.message(cell["key"], cell["prompt"])) for cell in cells]
         given = {"resources": {task.GPU: 1}, "retries": self.options.retries, "pure": False}
         return self.client.map(task.run, messages, key=list(names), **given) if names else []
@@ -257,6 +262,10 @@ class Driver:
         states[node] = {"node": node, "step": message["step"], "state": message["state"]}
         last: Engine = Variable(task.last_state(key), client=self.client)
         await last.set(json.dumps(list(states.values())))
+        if key not in self.carried:
+            # The cell has ended in the meantime, and nobody takes it over any more.
+            last.delete()
+            return
         with self.writing():
             self.store.carry(key, node, message["step"], message["host"], base64.b64decode(message["state"]))
 

@@ -13,7 +13,7 @@ Prompt = dict[str, Any]
 def prompt_of(workflow: dict[str, Any], info: Mapping[str, Any]) -> Prompt:
     """Raises BadSweep for what cannot be read as it is meant."""
     if not is_editor(workflow):
-        return workflow
+        return whole(workflow)
     from comfy_cli.workflow_to_api import WorkflowConversionError, convert_ui_to_api
 
     try:
@@ -23,6 +23,18 @@ def prompt_of(workflow: dict[str, Any], info: Mapping[str, Any]) -> Prompt:
     if not is_prompt(made):
         raise BadSweep("workflow: it has no node that could run.")
     return {number: drawn(number, node, workflow, Nodes(info)) for number, node in made.items()}
+
+
+def whole(workflow: Mapping[str, Any]) -> Prompt:
+    """A prompt whose nodes all have inputs, as a server makes it."""
+    bad = [number for number, node in workflow.items() if not isinstance(node.get("inputs", {}), dict)]
+    if bad:
+        raise BadSweep(*(f"workflow: the inputs of node {number} are no names with values." for number in bad))
+    made = {number: {**node, "inputs": node.get("inputs", {})} for number, node in workflow.items()}
+    for node in made.values():
+        if not isinstance(node.get("_meta", {}), dict):
+            del node["_meta"]
+    return made
 
 
 def drawn(number: str, node: Prompt, workflow: Mapping[str, Any], nodes: Nodes) -> Prompt:

@@ -126,6 +126,16 @@ class Store:
             )
             self.base.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about.items())
 
+    def look_for_lost(self) -> int:
+        """Makes cells missing again whose outputs are no longer all on the disk; how many."""
+        found = self.base.execute("SELECT key, file FROM outputs")
+        lost = {key for key, file in found if not self.path(file).is_file()}
+        with self.base:
+            for key in lost:
+                self.base.execute("UPDATE cells SET finished = NULL WHERE key = ?", (key,))
+                self.base.execute("DELETE FROM outputs WHERE key = ?", (key,))
+        return len(lost)
+
     def missing(self, page: int = 256) -> Iterator[sqlite3.Row]:
         """The cells that are wanted and not finished, in their order, as they were when each page was read."""
         last = -1

@@ -61,7 +61,8 @@ class Job:
 
 
 class Stub(ThreadingHTTPServer):
-    """`jobs` has the newest prompts that were asked for, each over `seconds` after the one before it."""
+    """`jobs` has the newest prompts that were asked for, each over `seconds` after the one before it, and none before
+    each of the `others` has had one."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -69,21 +70,27 @@ class Stub(ThreadingHTTPServer):
     def __init__(self, port=0, seconds=0.0):
         super().__init__(("127.0.0.1", port), Answers)
         self.seconds, self.mutex = seconds, threading.Lock()
+        self.others: list[Stub] = []
+        self.taken = 0
         self.jobs: OrderedDict[str, Job] = OrderedDict()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def take(self, prompt, client):
         number = str(uuid.uuid4())
         with self.mutex:
+            self.taken += 1
             begin = max([time.monotonic(), *(job.end for job in self.jobs.values())])
             self.jobs[number] = Job(prompt, client, begin + self.seconds)
             while len(self.jobs) > KEPT:
                 self.jobs.popitem(last=False)
         return number
 
+    def runs(self, job):
+        return job.under_way() or not all(other.taken for other in self.others)
+
     def under_way(self):
         with self.mutex:
-            return {number: job for number, job in self.jobs.items() if job.under_way()}
+            return {number: job for number, job in self.jobs.items() if self.runs(job)}
 
     def drop(self, number):
         with self.mutex:
@@ -115,7 +122,7 @@ class Answers(BaseHTTPRequestHandler):
             file = {"filename": f"{rest[0]}.png", "subfolder": "", "type": "output"}
             messages = [FAILURE] if job and job.cfg == FAILS else []
             done = {"status": {"messages": messages}, "outputs": {"1": {"images": [file]}}}
-            self.say({} if job is None or job.under_way() else {rest[0]: done})
+            self.say({} if job is None or self.server.runs(job) else {rest[0]: done})
         elif first == "view":
             number = parse_qs(parts.query)["filename"][0].removesuffix(".png")
             self.say(json.dumps(self.server.jobs[number].prompt).encode())
