@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+# Beyond it a number is not told.
+LARGEST = 1e300
 FILE = Path(__file__).with_name("table.json")
 
 
@@ -33,7 +35,7 @@ class Input:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return f"{value!r} is no number"
             if (self.min is not None and value < self.min) or (self.max is not None and value > self.max):
-                return f"{value:g} is out of its range"
+                return f"{'it' if abs(value) > LARGEST else f'{value:g}'} is out of its range"
         return ""
 
 
