@@ -181,6 +181,13 @@ def test_the_pack_may_have_any_name(given):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_an_older_python_is_told_so(given):
+    ast.parse((CONVERT / "__main__.py").read_text(), feature_version=(3, 6))
+    script = f"import runpy, sys; sys.version_info = (3, 8, 1); runpy.run_path({str(CONVERT)!r})"
+    done = run(given, "in.json", "-o", "out.json", command=("-c", script))
+    assert (done.returncode, done.stderr) == (2, "convert: Python 3.11 or newer is needed, and this is 3.8.\n")
+
+
 def test_it_is_a_module_of_the_pack_too(given):
     command = [sys.executable, "-m", "stepwise.convert", "in.json", "--dry-run"]
     done = subprocess.run(command, cwd=given, capture_output=True, text=True)
