@@ -19,7 +19,7 @@ Box = list[float]
 
 def numbers(value: Any, count: int) -> list[float] | None:
     """A position, size or frame, which old versions save as an object; None for what is none."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = [value.get(str(i), value.get(i)) for i in range(count)]
     try:
         found = [float(each) for each in value][:count]
@@ -44,7 +44,7 @@ def box(node: Mapping[str, Any]) -> Box:
     """Left, top, right, bottom, with the title."""
     x, y = numbers(node.get("pos"), 2) or (0.0, 0.0)
     width, height = numbers(node.get("size"), 2) or (0.0, 0.0)
-    if isinstance(node.get("flags"), Mapping) and node["flags"].get("collapsed"):
+    if isinstance(node.get("flags"), dict) and node["flags"].get("collapsed"):
         return [x, y - TITLE, x + min(width, COLLAPSED), y]
     return [x, y - TITLE, x + width, y + height]
 
@@ -75,13 +75,14 @@ def placed_beside(near: Mapping[str, Any], raw: Mapping[str, Any], nodes: Sequen
     def below(y: float) -> float:
         return max(top - y - height, y - bottom, 0.0) + 0.01 * abs(y - top)
 
-    # To the right of all others is always room.
-    columns = [*sorted(columns, key=aside)[:NEAREST], max(columns)]
-    places = [(aside(x) + below(y), x, y) for x in columns for y in sorted(rows, key=below)[:NEAREST]]
-    for _, x, y in sorted(places):
-        if not any(meet([x, y, x + width, y + height], other) for other in others):
+    xs, ys = sorted(columns, key=aside)[:NEAREST], sorted(rows, key=below)[:NEAREST]
+    reach = [min(xs), min(ys), max(xs) + width, max(ys) + height]
+    within = [each for each in others if meet(each, reach)]
+    for _, x, y in sorted((aside(x) + below(y), x, y) for x in xs for y in ys):
+        if not any(meet([x, y, x + width, y + height], each) for each in within):
             return [x, y + TITLE]
-    return [left, top]
+    # To the right of all others is always room.
+    return [max(columns), top + TITLE]
 
 
 class Item:
