@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def choices_of(kind: str) -> tuple[str, ...]:
     return tuple(one["name"] for one in table()["nodes"][kind]["inputs"] if "choices" in one)
 
 
-@cache
+# A workflow can have any text for a choice.
+@lru_cache(4096)
 def inputs_with(kind: str, chosen: tuple[tuple[str, str], ...]) -> tuple[Input, ...]:
     return tuple(read(table()["nodes"][kind]["inputs"], dict(chosen), ""))
 
