@@ -4,6 +4,7 @@ tables of docs/convert.md.
     python benchmarks/convert.py               the templates by class, and the grid: some minutes
     python benchmarks/convert.py --templates   the templates alone: seconds
     python benchmarks/convert.py --sampler deis   the grid of one sampler alone, printed and not written
+    python benchmarks/convert.py --keep FILE   what is measured is kept, and a run that was stopped goes on from it
 
 The grid: every sampler of ComfyUI with a deterministic twin, on every scheduler, on four families of models with and
 without guidance; denoise, parts of a schedule, leftover noise, no noise, masks; the schedule nodes; Sampler Custom and
@@ -14,9 +15,10 @@ import argparse
 import asyncio
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -147,15 +149,27 @@ def class_table() -> str:
     return f"{table(head, by_class)}\n{table(('Left since', 'Nodes'), why.most_common())}"
 
 
-def grid_table(sampler: str = "") -> str:
+def differences(sampler: str, keep: Path | None) -> Iterator[tuple[Case, float]]:
+    """Of each graph of the grid, or of one sampler in it; what `keep` has is not measured again."""
+    lines = keep.read_text(encoding="utf-8").splitlines() if keep and keep.exists() else []
+    kept = {name: off for line in lines for name, off in [json.loads(line)]}
+    for case in grid():
+        if sampler not in ("", case.sampler) or refused(case):
+            continue
+        if case.name not in kept:
+            kept[case.name] = difference(case)
+            if keep:
+                with keep.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([case.name, kept[case.name]]) + "\n")
+        yield case, kept[case.name]
+
+
+def grid_table(sampler: str = "", keep: Path | None = None) -> str:
     """The largest differences of the grid, or of one sampler in it, for docs/convert.md; fails where one is above its
     bound."""
     worst: dict[str, tuple[float, str]] = defaultdict(lambda: (0.0, ""))
     counts, above = Counter[str](), list[str]()
-    for case in grid():
-        if sampler not in ("", case.sampler) or refused(case):
-            continue
-        off = difference(case)
+    for case, off in differences(sampler, keep):
         if not off <= case.bound:
             above.append(f"{case.name}: {off:.2e}, above its bound of {case.bound:g}")
         key = f"{'with' if case.cfg > 1 else 'without'} guidance, to {case.bound:g}"
@@ -176,15 +190,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="convert", description=__doc__)
     parser.add_argument("--templates", action="store_true", help="the templates alone")
     parser.add_argument("--sampler", help="the grid of this sampler alone, printed and not written")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="keeps what is measured, and goes on from it")
     known_arguments = parser.parse_args()
     if known_arguments.sampler:
         load_host()
-        print(grid_table(known_arguments.sampler))
+        print(grid_table(known_arguments.sampler, known_arguments.keep))
         return
     write("classes", class_table())
     if not known_arguments.templates:
         load_host()
-        write("grid", grid_table())
+        write("grid", grid_table(keep=known_arguments.keep))
 
 
 if __name__ == "__main__":

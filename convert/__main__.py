@@ -4,6 +4,10 @@ import importlib.util
 import sys
 from pathlib import Path
 
+if sys.version_info < (3, 11):  # noqa: UP036 - an older Python gets a sentence instead of a syntax error
+    sys.stderr.write("convert: Python 3.11 or newer is needed, and this is {}.{}.\n".format(*sys.version_info[:2]))
+    sys.exit(2)
+
 if __package__:
     from .command import main
 else:

@@ -73,7 +73,8 @@ def ksampler_inputs(graph: Graph, node: Node) -> tuple[Solver, dict[str, Any]]:
     check_alone(values)
     check_outputs(graph, node, (0,))
     chosen = {name.removeprefix("solver."): value for name, value in values.items() if name.startswith("solver.")}
-    row = next((each for each in table()["samplers"].values() if each.get("name") == values["solver"]), None)
+    named = [each for each in table()["samplers"].values() if "id" in each]
+    row = next((each for each in named if each["name"] == values["solver"]), None)
     if row is None or any(isinstance(value, Wire) for value in chosen.values()):
         raise Left("no sampler of ComfyUI's has this solver, or its settings are wired")
     solver = sampler_with(row["id"], chosen)

@@ -1,10 +1,11 @@
 """The command: one workflow in, one out, and a report."""
 
 import argparse
+import io
 import json
 import os
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from .files import BadWorkflow, load, written
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         print(f"convert: {known.output} cannot be written: {error.strerror}.", file=sys.stderr)
         return BAD_INPUT
-    told(report, known.json)
+    tell(report, known.json)
     return SOME_LEFT if report.left else CONVERTED
 
 
@@ -53,16 +54,32 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def write(path: Path, text: str) -> None:
-    """All of it or nothing."""
-    number, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}-")
+    """All of it or nothing; straight into what is no file, such as a pipe.
+
+    Half a surrogate pair, which UTF-8 has not, is written as JSON's escape of it.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        return
+    path = Path(os.path.realpath(path))
+    made = path.with_name(f".{path.name[:200]}-{os.getpid()}")
     try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
+        with made.open("x", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        if path.exists():
+            shutil.copymode(path, made)
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
 
 
-def told(report: Report, as_json: bool) -> None:
-    print(json.dumps(report.data(), indent=1) if as_json else report.text())
+def tell(report: Report, as_json: bool) -> None:
+    """Prints the report, whatever a terminal can show, and as far as somebody reads it."""
+    text = json.dumps(report.data(), indent=1) if as_json else report.text()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Nobody reads any more, as after `| head`; Python would say so again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

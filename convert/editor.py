@@ -1,5 +1,6 @@
 """A graph in the editor's form: the root of a workflow, or what is in a subgraph."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,7 +23,8 @@ class Numbers:
 
     def __init__(self, root: dict[str, Any]) -> None:
         self.root = root
-        self.last = {name: root.get(name, 0) for name in ("last_node_id", "last_link_id")}
+        given = {name: root.get(name) for name in ("last_node_id", "last_link_id")}
+        self.last = {name: number if isinstance(number, int) else 0 for name, number in given.items()}
 
     def take(self, graph: "EditorGraph") -> None:
         self.last["last_node_id"] = max(self.last["last_node_id"], *map(whole, graph.raw), 0)
@@ -48,10 +50,16 @@ class EditorGraph(Graph):
 
     def __init__(self, data: dict[str, Any], name: str, counter: Numbers) -> None:
         self.data, self.name, self.counter = data, name, counter
+        # What a person calls it.
+        self.label = str(data.get("name") or name) if name else ""
         self.instances: list[tuple[EditorGraph, str]] = []
         self.raw = {str(each["id"]): each for each in data["nodes"]}
         found = [Link(each) for each in data.get("links") or []]
         self.links = {each["id"]: each for each in found if each.sound}
+        # The same by the node that they come from, which never changes.
+        self.leaving: dict[str, dict[Any, Link]] = defaultdict(dict)
+        for number, link in self.links.items():
+            self.leaving[str(link["origin_id"])][number] = link
         self.nodes = {number: self.read(raw) for number, raw in self.raw.items()}
         # Those that may have another size now, and the boxes of new ones.
         self.grown: list[str] = []
@@ -61,7 +69,8 @@ class EditorGraph(Graph):
         inputs, controls = widgets.read(raw)
         under = dict(inputs)
         for socket in raw.get("inputs") or []:
-            link = self.links.get(socket.get("link"))
+            number = socket.get("link")
+            link = self.links.get(number) if isinstance(number, int | str) else None
             if link is not None:
                 inputs[socket["name"]] = Wire(str(link["origin_id"]), link["origin_slot"], link["id"])
         title = raw.get("title") or raw["type"]
@@ -69,8 +78,8 @@ class EditorGraph(Graph):
         return Node(str(raw["id"]), raw["type"], title, inputs, active, controls, under)
 
     def users(self, node: Node, slot: int | None = None) -> Iterator[tuple[str, str]]:
-        for link in self.links.values():
-            if str(link["origin_id"]) != node.id or slot not in (None, link["origin_slot"]):
+        for link in list(self.leaving[node.id].values()):
+            if slot not in (None, link["origin_slot"]):
                 continue
             target = str(link["target_id"])
             if target in self.raw:
@@ -126,7 +135,7 @@ class EditorGraph(Graph):
         for value in node.inputs.values():
             if isinstance(value, Wire) and value.link in self.links:
                 self.cut(self.links[value.link])
-        for link in [each for each in self.links.values() if str(each["origin_id"]) == node.id]:
+        for link in list(self.leaving[node.id].values()):
             self.cut(link)
         self.data["nodes"].remove(self.raw.pop(node.id))
         del self.nodes[node.id]
@@ -138,7 +147,8 @@ class EditorGraph(Graph):
             if not isinstance(entries, list):
                 continue
             for entry in entries:
-                if isinstance(entry, list) and len(entry) >= 2 and str(entry[0]) == node.id and entry[1] in renamed:
+                names = isinstance(entry, list) and len(entry) >= 2 and isinstance(entry[1], str)
+                if names and str(entry[0]) == node.id and entry[1] in renamed:
                     entry[0], was, entry[1] = to.id, entry[1], renamed[entry[1]]
                     graph.promoted(graph.nodes[number], graph.nodes[number], {was: entry[1]})
 
@@ -152,7 +162,9 @@ class EditorGraph(Graph):
         wired = [each for each in declared if each.widget and isinstance(inputs.get(each.name), Wire)]
         raw["inputs"] = [self.socket(raw, place, one, inputs) for place, one in enumerate([*sockets, *wired])]
         raw["type"] = kind
-        properties = {name: value for name, value in (raw.get("properties") or {}).items() if name not in OF_THE_OLD}
+        had = raw.get("properties")
+        had = had if isinstance(had, dict) else {}
+        properties = {name: value for name, value in had.items() if name not in OF_THE_OLD}
         under = {each.name: old.under[each.name] for each in wired if each.name in old.under}
         values, names = widgets.written(declared, {**typed, **under}, old.controls)
         raw["properties"] = {**properties, "Node name for S&R": kind}
@@ -186,7 +198,7 @@ class EditorGraph(Graph):
             number = self.counter.next("last_link_id", self)
             link = made(number, self.raw[wire.node]["id"], wire.slot, raw["id"], place, kind, self.links_are_objects)
             self.data.setdefault("links", []).append(link.raw)
-            self.links[number] = link
+            self.links[number] = self.leaving[wire.node][number] = link
             origin = self.raw[wire.node]["outputs"][wire.slot]
             origin["links"] = [*(origin.get("links") or []), number]
         link["target_id"], link["target_slot"] = raw["id"], place
@@ -204,9 +216,7 @@ class EditorGraph(Graph):
                 if old.get("label"):
                     outputs[slots[slot]]["label"] = old["label"]
         raw["outputs"] = outputs
-        for link in list(self.links.values()):
-            if str(link["origin_id"]) != str(raw["id"]):
-                continue
+        for link in list(self.leaving[str(raw["id"])].values()):
             if link["origin_slot"] in slots:
                 link["origin_slot"] = slots[link["origin_slot"]]
             else:
@@ -225,4 +235,4 @@ class EditorGraph(Graph):
                 if socket.get("link") == number:
                     socket["link"] = None
         self.data["links"] = [each for each in self.data["links"] if each is not link.raw]
-        del self.links[number]
+        del self.links[number], self.leaving[origin][number]

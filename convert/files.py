@@ -1,6 +1,7 @@
 """Workflows on disk: JSON in the editor's form or the API's, and PNG files that carry either."""
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,11 +21,12 @@ class BadWorkflow(ValueError):
 def load(path: Path) -> dict[str, Any]:
     """The workflow in a file. Raises BadWorkflow for a file that has none."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise BadWorkflow(f"{path} is larger than {LARGEST // 2**20} MiB.")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
     except OSError as error:
         raise BadWorkflow(f"{path} cannot be read: {error.strerror}.") from None
+    if len(content) > LARGEST:
+        raise BadWorkflow(f"{path} is larger than {LARGEST // 2**20} MiB.")
     if not content.startswith(PNG):
         return parsed(content, str(path))
     texts = dict(carried(content, str(path)))
@@ -38,12 +40,18 @@ def parsed(content: bytes, name: str) -> dict[str, Any]:
     """Raises BadWorkflow for what is no JSON object of a workflow's form."""
     try:
         # What ComfyUI writes into pictures can hold NaN, which is no JSON: nothing stands in its place.
-        data = json.loads(content, parse_constant=lambda _: None)
+        data = json.loads(content, parse_constant=lambda _: None, parse_float=finite)
     except (ValueError, RecursionError) as error:
         raise BadWorkflow(f"{name} is no JSON: {error}.") from None
     if not isinstance(data, dict) or not (is_editor(data) or is_prompt(data)):
         raise BadWorkflow(f"{name} {NO_WORKFLOW}.")
     return data
+
+
+def finite(digits: str) -> float | None:
+    """A number of JSON; None for one beyond what floating point has, such as 1e400."""
+    number = float(digits)
+    return number if math.isfinite(number) else None
 
 
 def is_editor(data: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from .join import joined
 from .levels import schedule_of
 from .makers import check_use, makers_of_samplers, sampler
 from .report import LAW, LEFT, PICTURE, Entry, Report
-from .solvers import OUTSIDE, Left, Solver, checked, solver_named, solver_of
+from .solvers import OUTSIDE, Left, Solver, check_numbers, checked, name_in, solver_named, solver_of
 from .table import outputs_of, table, title_of
 
 SAMPLER_SLOTS = {0: 0, 1: 1}
@@ -40,14 +40,17 @@ def convert(graph: Graph, report: Report, join: bool, only: Collection[str] | No
 
 def attempt(graph: Graph, report: Report, node: Node, rule: Callable[[Node], Any], sampling: bool) -> None:
     """One node by one rule; a node that is left stays as it is."""
+    was = title_of(node.kind) if node.kind.startswith("Stepwise") else node.kind
+    title = was if node.title == node.kind else node.title
     try:
+        check_numbers(node)
         kind, notes = rule(node)
     except Left as left:
-        report.add(Entry(node.id, graph.name, node.title, node.kind, "", sampling, LEFT, str(left)))
+        report.add(Entry(node.id, graph.name, title, was, "", sampling, LEFT, str(left)))
         return
     if kind is not None:
         now = title_of(graph.nodes[node.id].kind)
-        report.add(Entry(node.id, graph.name, node.title, node.kind, now, sampling, kind, "", tuple(notes)))
+        report.add(Entry(node.id, graph.name, title, was, now, sampling, kind, "", tuple(notes)))
 
 
 def class_of(graph: Graph, solver: Solver, latent: Wire | None) -> tuple[str, list[str]]:
@@ -61,10 +64,7 @@ def class_of(graph: Graph, solver: Solver, latent: Wire | None) -> tuple[str, li
 
 def compact(graph: Graph, node: Node, _: dict[str, Node]) -> tuple[str, list[str]]:
     """KSampler and KSampler (Advanced) as KSampler (Stepwise)."""
-    name = graph.constant(node.inputs.get("sampler_name"))
-    if name is None:
-        raise Left(f"its sampler_name {OUTSIDE}")
-    solver = solver_named(name)
+    solver = solver_named(name_in(graph, node, "sampler_name", "its sampler_name"))
     inputs: dict[str, Any] = {
         each: node.inputs[each]
         for each in ("model", "positive", "negative", "latent_image", "steps", "cfg", "denoise")
@@ -176,7 +176,7 @@ def twin(graph: Graph, node: Node) -> tuple[str | None, list[str]]:
         if graph.constant(node.inputs.get(name, value)) != value:
             raise Left(f"{name} is not {value!r}, and its twin takes the end of a schedule otherwise")
     for name, value in row.get("least", {}).items():
-        found = graph.constant(node.inputs.get(name))
+        found = graph.number(node.inputs.get(name))
         if found is None or found < value:
             raise Left(f"{name} is below {value}, or known only in a run")
     if "below" in row:
@@ -199,7 +199,7 @@ def ours(graph: Graph, number: str) -> bool:
 def check_below(graph: Graph, node: Node, name: str, of: str) -> None:
     """Raises Left unless a cut is known to leave steps on both sides."""
     found = graph.source(node.wire(of))
-    steps = graph.constant(found[0].inputs.get("steps")) if found else None
-    cut = graph.constant(node.inputs.get(name))
+    steps = graph.number(found[0].inputs.get("steps")) if found else None
+    cut = graph.number(node.inputs.get(name))
     if cut is None or steps is None or cut >= steps:
         raise Left(f"{name} may be behind the last step, which its twin refuses")

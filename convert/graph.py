@@ -111,3 +111,12 @@ class Graph(ABC):
         if found is None or found[0].kind not in HOLDING or not found[0].active:
             return None
         return found[0].typed("value")
+
+    def number(self, value: Any) -> int | float | None:
+        """The same where it is a number; else None."""
+        found = self.constant(value)
+        return found if is_number(found) else None
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -4,25 +4,28 @@ Heights are those of the classic canvas, as the page draws its nodes: 20 pixels 
 widget in sight, 14 around them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from .table import Input
 
 ROW, WIDGET, AROUND, TITLE, GAP = 20, 24, 14, 30, 20
 USUAL_WIDTH, COLLAPSED = 315.0, 120.0
+# How many edges of others are tried in each direction, and beyond how many nodes or groups all stay where they are.
+NEAREST, MOST = 16, 2000
 Box = list[float]
 
 
 def numbers(value: Any, count: int) -> list[float] | None:
     """A position, size or frame, which old versions save as an object; None for what is none."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = [value.get(str(i), value.get(i)) for i in range(count)]
     try:
         found = [float(each) for each in value][:count]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return found if len(found) == count else None
+    return found if len(found) == count and all(map(isfinite, found)) else None
 
 
 def size_of(inputs: Sequence[Input], outputs: int, before: Any, unfolded: bool) -> list[float]:
@@ -41,31 +44,45 @@ def box(node: Mapping[str, Any]) -> Box:
     """Left, top, right, bottom, with the title."""
     x, y = numbers(node.get("pos"), 2) or (0.0, 0.0)
     width, height = numbers(node.get("size"), 2) or (0.0, 0.0)
-    if isinstance(node.get("flags"), Mapping) and node["flags"].get("collapsed"):
+    if isinstance(node.get("flags"), dict) and node["flags"].get("collapsed"):
         return [x, y - TITLE, x + min(width, COLLAPSED), y]
     return [x, y - TITLE, x + width, y + height]
 
 
+def over(one: Box, other: Box) -> bool:
+    """Whether one stands above or below the other, or they meet."""
+    return one[0] < other[2] and other[0] < one[2]
+
+
 def meet(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+    return over(one, other) and one[1] < other[3] and other[1] < one[3]
 
 
-def placed_beside(near: Mapping[str, Any], raw: Mapping[str, Any], nodes: Iterable[Mapping[str, Any]]) -> list[float]:
+def placed_beside(near: Mapping[str, Any], raw: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> list[float]:
     """The place nearest to a node where no other one stands: beside it, or at the edges of others."""
     width, height = numbers(raw["size"], 2) or (0.0, 0.0)
     height += TITLE + GAP
     left, top, right, bottom = box(near)
+    if len(nodes) > MOST:
+        return [left - width - GAP, top + TITLE]
     others = [box(each) for each in nodes if each is not raw]
     columns = {left, left - width - GAP, right + GAP, *(each[2] + GAP for each in others)}
     rows = {top, bottom + GAP, top - height - GAP, *(each[3] + GAP for each in others)}
 
-    def distance(place: Box) -> float:
-        aside = max(left - place[2], place[0] - right, 0.0)
-        return aside + max(top - place[3], place[1] - bottom, 0.0) + 0.01 * (abs(place[0] - left) + abs(place[1] - top))
+    def aside(x: float) -> float:
+        return max(left - x - width, x - right, 0.0) + 0.01 * abs(x - left)
 
-    places = [[x, y, x + width, y + height] for x in columns for y in rows]
-    x, y, *_ = min((each for each in places if not any(meet(each, other) for other in others)), key=distance)
-    return [x, y + TITLE]
+    def below(y: float) -> float:
+        return max(top - y - height, y - bottom, 0.0) + 0.01 * abs(y - top)
+
+    xs, ys = sorted(columns, key=aside)[:NEAREST], sorted(rows, key=below)[:NEAREST]
+    reach = [min(xs), min(ys), max(xs) + width, max(ys) + height]
+    within = [each for each in others if meet(each, reach)]
+    for _, x, y in sorted((aside(x) + below(y), x, y) for x in xs for y in ys):
+        if not any(meet([x, y, x + width, y + height], each) for each in within):
+            return [x, y + TITLE]
+    # To the right of all others is always room.
+    return [max(columns), top + TITLE]
 
 
 class Item:
@@ -81,20 +98,17 @@ class Item:
 
 
 def lowered(items: Sequence[Item], grown: Sequence[tuple[Item, Box]]) -> None:
-    """Moves items down until none that stood clear of a grown one meets it."""
+    """Moves items down, the upper ones first, until each stands below those that have grown or moved and that it stood
+    below."""
     before = {id(each): list(each.frame) for each in items} | {id(item): was for item, was in grown}
-    todo = [item for item, _ in grown]
-    for _ in range(len(items) ** 2):
-        if not todo:
-            return
-        one = todo.pop(0)
-        for other in items:
-            if other is one or meet(before[id(one)], before[id(other)]) or not meet(one.frame, other.frame):
-                continue
-            if before[id(other)][1] < before[id(one)][1]:
-                continue
-            other.lower(one.frame[3] + GAP - other.frame[1])
-            todo.append(other)
+    larger, moved = {id(item) for item, _ in grown}, list[Item]()
+    for one in sorted(items, key=lambda each: before[id(each)][1]):
+        above = [each for each in moved if before[id(each)][3] <= before[id(one)][1] and over(each.frame, one.frame)]
+        lowest = max((each.frame[3] for each in above), default=one.frame[1])
+        if moves := lowest > one.frame[1]:
+            one.lower(lowest + GAP - one.frame[1])
+        if moves or id(one) in larger:
+            moved.append(one)
 
 
 def shift(raw: dict[str, Any], by: float) -> None:
@@ -105,10 +119,14 @@ def shift(raw: dict[str, Any], by: float) -> None:
 def make_room(data: dict[str, Any], before: Mapping[int, Box]) -> None:
     """Room for the nodes that are larger than in `before`, which has the boxes of all nodes as they were, by id().
 
-    Groups keep around them what stood in them, and what stood below a group stays below it.
+    Groups keep around them what stood in them, and what stood below a group stays below it. In a graph of more than
+    MOST nodes or groups all stay where they are.
     """
     nodes = [each for each in data["nodes"] if id(each) in before]
-    groups = [each for each in data.get("groups") or [] if numbers(each.get("bounding"), 4)]
+    given = data.get("groups")
+    groups = [each for each in given if is_group(each)] if isinstance(given, list) else []
+    if max(len(nodes), len(groups)) > MOST:
+        return
     frames = {id(each): framed(each) for each in groups}
     homes = {id(node): [g for g in groups if inside(before[id(node)], frames[id(g)])] for node in nodes}
     outer = {id(node): max(homes[id(node)], key=lambda g: area(frames[id(g)]), default=None) for node in nodes}
@@ -126,6 +144,10 @@ def make_room(data: dict[str, Any], before: Mapping[int, Box]) -> None:
             lowest = max(max(each[3] for each in moved) + GAP, bottom)
             group["bounding"] = bounding([left, top, max(right, *(each[2] for each in moved)), lowest])
     apart(nodes, groups, outer, frames, before)
+
+
+def is_group(each: Any) -> bool:
+    return isinstance(each, dict) and numbers(each.get("bounding"), 4) is not None
 
 
 def apart(nodes: Any, groups: Any, outer: Any, frames: Any, before: Any) -> None:

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from .graph import Graph, Node, Wire
-from .solvers import OUTSIDE, UNKNOWN, Left
+from .graph import Graph, Node, Wire, is_number
+from .solvers import UNKNOWN, Left, name_in
 from .table import table
 
 TO_ZERO = ("BasicScheduler", "KarrasScheduler", "ExponentialScheduler", "PolyexponentialScheduler", "VPScheduler")
@@ -15,12 +15,10 @@ TO_ZERO += ("LTXVScheduler", "LaplaceScheduler", "SDTurboScheduler")
 def schedule_of(graph: Graph, node: Node, sampler: str) -> dict[str, Any]:
     """The inputs `schedule` and its settings: the schedule of that name where one row has it on every family and takes
     denoise as ComfyUI does, else By Name."""
-    name = graph.constant(node.inputs.get("scheduler"))
-    if name is None:
-        raise Left(f"its scheduler {OUTSIDE}")
+    name = name_in(graph, node, "scheduler", "its scheduler")
     check_amplified(sampler, name)
     dropped = sampler in table()["without_penultimate"]
-    row = table()["schedulers"].get(name)
+    row = table()["schedulers"].get(name) if isinstance(name, str) else None
     if row is not None and not dropped and same_tail(graph, node):
         return {"schedule": row["name"], **{f"schedule.{key}": value for key, value in row["params"].items()}}
     if name not in table()["names"]:
@@ -34,7 +32,7 @@ def same_tail(graph: Graph, node: Node) -> bool:
     denoise, steps = (graph.shown(node, name) for name in ("denoise", "steps"))
     if "denoise" not in node.inputs or denoise == 1.0:
         return True
-    if denoise is None or steps is None or not denoise or denoise > 0.9999:
+    if not is_number(denoise) or not is_number(steps) or not denoise or denoise > 0.9999:
         return False
     return int(steps / denoise) == math.floor(steps / denoise * (1.0 + 1e-12))
 
@@ -43,7 +41,7 @@ def check_to_zero(graph: Graph, wire: Wire | None, sampler: str) -> None:
     """For a solver whose end is ComfyUI's only on schedules of two steps or more that end at 0."""
     found = graph.source(wire)
     if found is not None and found[0].kind in TO_ZERO:
-        steps = graph.constant(found[0].inputs.get("steps"))
+        steps = graph.number(found[0].inputs.get("steps"))
         if steps is None or steps >= 2:
             return
     elif found is not None and found[0].kind == "ManualSigmas":

@@ -20,9 +20,14 @@ class Link:
 
     @property
     def sound(self) -> bool:
-        if isinstance(self.raw, list):
-            return len(self.raw) >= len(FIELDS)
-        return isinstance(self.raw, dict) and all(name in self.raw for name in FIELDS[:-1])
+        """It has a number, two ends, and a place at each."""
+        whole = isinstance(self.raw, dict) and all(name in self.raw for name in FIELDS[:-1])
+        if not whole and not (isinstance(self.raw, list) and len(self.raw) >= len(FIELDS)):
+            return False
+        ends, places = ("id", "origin_id", "target_id"), ("origin_slot", "target_slot")
+        return all(isinstance(self[name], int | str) for name in ends) and all(
+            isinstance(self[name], int) for name in places
+        )
 
 
 def made(number: int, origin: Any, slot: int, target: Any, place: int, kind: str, as_object: bool) -> Link:

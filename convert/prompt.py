@@ -1,5 +1,6 @@
 """A graph in the API's form: nodes by their ids, the subgraphs laid flat."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,8 +13,27 @@ class PromptGraph(Graph):
 
     def __init__(self, data: dict[str, Any]) -> None:
         self.data = data
-        self.nodes = {number: self.read(number, raw) for number, raw in data.items()}
+        self.nodes: dict[str, Node] = {}
+        # Who each node goes to: nodes and their inputs.
+        self.uses: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
+        for number in data:
+            self.take(number)
         self.grown: list[str] = []
+        self.last: int | None = None
+
+    def take(self, number: str) -> Node:
+        """Reads a node as it is now."""
+        self.forget(number)
+        now = self.nodes[number] = self.read(number, self.data[number])
+        for name, value in now.inputs.items():
+            if isinstance(value, Wire):
+                self.uses[value.node][number, name] = None
+        return now
+
+    def forget(self, number: str) -> None:
+        for name, value in self.nodes[number].inputs.items() if number in self.nodes else ():
+            if isinstance(value, Wire):
+                self.uses[value.node].pop((number, name), None)
 
     def read(self, number: str, raw: dict[str, Any]) -> Node:
         inputs = {name: self.value(each) for name, each in (raw.get("inputs") or {}).items()}
@@ -27,10 +47,10 @@ class PromptGraph(Graph):
         return value
 
     def users(self, node: Node, slot: int | None = None) -> Iterator[tuple[str, str]]:
-        for other in self.nodes.values():
-            for name, value in other.inputs.items():
-                if isinstance(value, Wire) and value.node == node.id and slot in (None, value.slot):
-                    yield other.id, name
+        for other, name in list(self.uses[node.id]):
+            wire = self.nodes[other].wire(name)
+            if wire is not None and slot in (None, wire.slot):
+                yield other, name
 
     def become(
         self, node: Node, kind: str, inputs: Mapping[str, Any], slots: Mapping[int, int], renamed: Mapping[str, str]
@@ -47,9 +67,9 @@ class PromptGraph(Graph):
                 self.data[other]["inputs"][name] = [node.id, slots[wire.slot]]
             else:
                 del self.data[other]["inputs"][name]
-            self.nodes[other] = self.read(other, self.data[other])
+            self.take(other)
         self.write(raw, kind, inputs)
-        self.nodes[node.id] = self.read(node.id, raw)
+        self.take(node.id)
 
     def write(self, raw: dict[str, Any], kind: str, inputs: Mapping[str, Any]) -> None:
         typed = {name: value for name, value in inputs.items() if not isinstance(value, Wire)}
@@ -63,15 +83,22 @@ class PromptGraph(Graph):
 
     def add(self, kind: str, inputs: Mapping[str, Any], beside: Node, like: Node | None = None) -> Node:
         place, _, _ = beside.id.rpartition(":")
-        numbers = [int(last) for each in self.data if (last := each.rpartition(":")[2]).isdecimal()]
-        number = f"{place}:{max(numbers, default=0) + 1}" if place else str(max(numbers, default=0) + 1)
+        number = f"{place}:{self.next()}" if place else str(self.next())
         raw: dict[str, Any] = {"inputs": {}, "class_type": kind, "_meta": {"title": title_of(kind)}}
         self.write(raw, kind, inputs)
         self.data[number] = raw
-        self.nodes[number] = self.read(number, raw)
-        return self.nodes[number]
+        return self.take(number)
+
+    def next(self) -> int:
+        """A number above all of the nodes."""
+        if self.last is None:
+            found = [int(last) for each in self.data if (last := each.rpartition(":")[2]).isdecimal()]
+            self.last = max(found, default=0)
+        self.last += 1
+        return self.last
 
     def drop(self, node: Node) -> None:
+        self.forget(node.id)
         del self.data[node.id], self.nodes[node.id]
 
     def promoted(self, node: Node, to: Node, renamed: Mapping[str, str]) -> None:

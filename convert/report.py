@@ -30,8 +30,8 @@ class Entry:
     why: str = ""
     notes: tuple[str, ...] = ()
 
-    def line(self) -> str:
-        place = f" in {self.where}" if self.where else ""
+    def line(self, place: str = "") -> str:
+        place = f" in {place}" if place else ""
         made = f"{self.was} -> {self.now}" if self.now else self.was
         said = [self.kind if not self.why else f"{self.kind}: {self.why}"] if self.sampling or self.why else []
         return f"{self.id}{place}  {made}" + "".join(f"\n    {text}" for text in (*said, *self.notes))
@@ -42,6 +42,8 @@ class Report:
     entries: list[Entry] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     back: bool = False
+    # What a person calls each graph, by the names in `where`.
+    places: dict[str, str] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:
         self.entries.append(entry)
@@ -69,18 +71,22 @@ class Report:
         counts = self.classes
         parts = [f"{counts[kind]} {kind}" for kind in (PICTURE, LAW, LEFT) if counts[kind]]
         others = sum(not each.sampling for each in self.changed)
-        parts += [f"{others} beside them"] if others else []
-        return f"{len(self.changed)} of {len(self.entries)} nodes converted: {', '.join(parts)}."
+        parts += [f"{others} beside them"] if others and parts else []
+        said = f"{len(self.changed)} of {len(self.entries)} nodes converted"
+        return f"{said}: {', '.join(parts)}." if parts else f"{said}."
+
+    def place(self, entry: Entry) -> str:
+        return self.places.get(entry.where, entry.where)
 
     def text(self) -> str:
-        lines = [self.summary(), *(each.line() for each in self.entries), *self.advice]
+        lines = [self.summary(), *(each.line(self.place(each)) for each in self.entries), *self.advice]
         return "\n".join(lines)
 
     def data(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "summary": self.summary(),
-            "entries": [{**vars(each), "notes": list(each.notes)} for each in self.entries],
+            "entries": [{**vars(each), "place": self.place(each), "notes": list(each.notes)} for each in self.entries],
             "advice": list(self.advice),
             "classes": dict(self.classes),
         }

@@ -67,13 +67,28 @@ def checked(kind: str, inputs: Mapping[str, Any]) -> None:
             raise Left(f"{one.name}: {refusal}")
 
 
+def check_numbers(node: Node) -> None:
+    """Raises Left for a typed value of a node that is not the number it has to be."""
+    for one in inputs_of(node.kind, node.inputs):
+        value = node.typed(one.name)
+        if value is not None and not one.options and (refusal := one.refusal(value)):
+            raise Left(f"{one.name}: {refusal}")
+
+
+def name_in(graph: Graph, node: Node, name: str, of: str) -> Any:
+    """What is chosen in an input, here or in a node that holds it. Raises Left where that is not known; `of` says whose
+    it is."""
+    if node.inputs.get(name) is None:
+        raise Left(f"{of} is missing")
+    if (found := graph.constant(node.inputs[name])) is None:
+        raise Left(f"{of} {OUTSIDE}")
+    return found
+
+
 def solver_of(graph: Graph, maker: Node) -> Solver:
     """What a node that makes a SAMPLER stands for. Raises Left for one without a twin."""
     if maker.kind == "KSamplerSelect":
-        name = graph.constant(maker.inputs.get("sampler_name"))
-        if name is None:
-            raise Left(f"the sampler_name of {maker.title} {OUTSIDE}")
-        return solver_named(name)
+        return solver_named(name_in(graph, maker, "sampler_name", f"the sampler_name of {maker.title}"))
     if maker.kind in sampler_nodes():
         return solver_of_ours(maker)
     twin = table()["sampler_twins"].get(maker.kind)

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+# Beyond it a number is not told.
+LARGEST = 1e300
 FILE = Path(__file__).with_name("table.json")
 
 
@@ -33,7 +35,7 @@ class Input:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return f"{value!r} is no number"
             if (self.min is not None and value < self.min) or (self.max is not None and value > self.max):
-                return f"{value:g} is out of its range"
+                return f"{'it' if abs(value) > LARGEST else f'{value:g}'} is out of its range"
         return ""
 
 
@@ -65,7 +67,8 @@ def choices_of(kind: str) -> tuple[str, ...]:
     return tuple(one["name"] for one in table()["nodes"][kind]["inputs"] if "choices" in one)
 
 
-@cache
+# A workflow can have any text for a choice.
+@lru_cache(4096)
 def inputs_with(kind: str, chosen: tuple[tuple[str, str], ...]) -> tuple[Input, ...]:
     return tuple(read(table()["nodes"][kind]["inputs"], dict(chosen), ""))
 

@@ -1,5 +1,6 @@
 """A workflow as a whole: its graphs, each converted, and the report of all."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from copy import deepcopy
 from typing import Any
@@ -14,7 +15,6 @@ from .report import Report
 
 # The nodes to convert: the graph, "" for the root or the id of a subgraph, and the node.
 Only = Collection[tuple[str, str]]
-DEEPEST = 64
 
 
 def converted(
@@ -32,7 +32,9 @@ def converted(
         return of_copy(deepcopy(data), back, join, only)
     except BadWorkflow:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+    except RecursionError:
+        raise BadWorkflow("The workflow cannot be read: a value in it is nested too deeply.") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         # Any value may be of any type in a file of somebody else's.
         raise BadWorkflow(f"The workflow cannot be read: {type(error).__name__}: {error}.") from error
 
@@ -42,6 +44,7 @@ def of_copy(made: dict[str, Any], back: bool, join: bool, only: Only | None) -> 
     rules = backwards if back else forwards
     if is_editor(made):
         graphs = editor_graphs(made)
+        report.places = {graph.name: graph.label for graph in graphs}
         before = [{id(node): box(node) for node in graph.data["nodes"]} for graph in graphs]
         for graph in graphs:
             rules.convert(graph, report, join, chosen(graph, only))
@@ -66,7 +69,10 @@ def editor_graphs(data: dict[str, Any]) -> list[EditorGraph]:
     definitions = data.get("definitions")
     inner = definitions.get("subgraphs") if isinstance(definitions, dict) else None
     inner = inner if isinstance(inner, list) else []
-    for name, one in [("", data), *((each.get("id"), each) for each in inner if isinstance(each, dict))]:
+    for index, each in enumerate(inner):
+        if not isinstance(each, dict):
+            raise BadWorkflow(f"The workflow: definitions.subgraphs[{index}] is no subgraph.")
+    for name, one in [("", data), *((each.get("id"), each) for each in inner)]:
         check_editor(one, name)
     numbers = Numbers(data)
     graphs = [EditorGraph(data, "", numbers), *(EditorGraph(each, each["id"], numbers) for each in inner)]
@@ -77,7 +83,29 @@ def editor_graphs(data: dict[str, Any]) -> list[EditorGraph]:
         for number, raw in graph.raw.items():
             if raw["type"] in named:
                 named[raw["type"]].instances.append((graph, number))
+    check_nesting(graphs)
     return graphs
+
+
+def check_nesting(graphs: Collection[EditorGraph]) -> None:
+    """Raises BadWorkflow where a subgraph is inside itself."""
+    outside = {id(graph): {id(each): each for each, _ in graph.instances} for graph in graphs}
+    clear = [graph for graph in graphs if not graph.instances]
+    inner = defaultdict[int, list[EditorGraph]](list)
+    for graph in graphs:
+        for each in outside[id(graph)].values():
+            inner[id(each)].append(graph)
+    for graph in clear:
+        for each in inner[id(graph)]:
+            del outside[id(each)][id(graph)]
+            clear += [] if outside[id(each)] else [each]
+    # What is left is in a circle, or inside of one.
+    seen, stuck = set[int](), next((graph for graph in graphs if outside[id(graph)]), None)
+    while stuck is not None:
+        if id(stuck) in seen:
+            raise BadWorkflow(f"The subgraph {stuck.label!r} is inside itself.")
+        seen.add(id(stuck))
+        stuck = next(iter(outside[id(stuck)].values()))
 
 
 def check_editor(data: dict[str, Any], name: Any) -> None:
@@ -87,7 +115,10 @@ def check_editor(data: dict[str, Any], name: Any) -> None:
         raise BadWorkflow(f"{where} has no id, or no list of nodes.")
     for index, fault in faults(data):
         raise BadWorkflow(f"{where}: nodes[{index}] {fault}.")
-    for index, link in enumerate(data.get("links") or []):
+    links = data.get("links") or []
+    if not isinstance(links, list):
+        raise BadWorkflow(f"{where} has links that are no list.")
+    for index, link in enumerate(links):
         if not isinstance(link, list | dict):
             raise BadWorkflow(f"{where}: links[{index}] is no link.")
     numbers = [str(each["id"]) for each in data["nodes"]]

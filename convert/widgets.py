@@ -21,7 +21,7 @@ def read(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         return dict(values), {}
     values = values if isinstance(values, list) else []
     names = node.get("properties", {}).get(NAMES) if isinstance(node.get("properties"), dict) else None
-    if isinstance(names, list) and len(names) == len(values):
+    if isinstance(names, list) and len(names) == len(values) and all(isinstance(each, str) for each in names):
         found = dict(zip(names, values, strict=True))
         control = found.pop(CONTROL, None)
         return found, {"seed": control} if control is not None else {}

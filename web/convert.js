@@ -12,6 +12,7 @@ const ONE_BACK = "Convert to ComfyUI's node"
 // Nodes that sample, and nodes that make a SAMPLER.
 const SAMPLING = /^(KSampler(Advanced|Select)?|Sampler(Custom(Advanced)?|EulerAncestral|LMS|DPMPP_\w+|SEEDS2|ER_SDE|SASolver))$/
 const OURS = /^Stepwise/
+const MAKES = /\wSampler$/
 const PANEL = "stepwise-report"
 const STYLE = `
 .${PANEL} { position: fixed; right: 24px; bottom: 64px; z-index: 1200; display: flex; flex-direction: column; gap: 8px;
@@ -107,6 +108,7 @@ function lineOf(entry) {
     const line = element("li", "", entry.kind.replaceAll(" ", "-"))
     const title = entry.title === entry.was ? entry.was : `${entry.title} (${entry.was})`
     line.append(element("div", entry.now ? `${title} → ${entry.now}` : title))
+    line.append(element("small", entry.place ? `node ${entry.id} in ${entry.place}` : `node ${entry.id}`))
     const said = entry.why ? `${entry.kind}: ${entry.why}` : entry.kind
     for (const text of [...(entry.sampling || entry.why ? [said] : []), ...entry.notes]) line.append(element("small", text))
     return line
@@ -154,7 +156,8 @@ app.registerExtension({
     getNodeMenuItems(node) {
         const only = [[nameOf(node.graph), String(node.id)]]
         if (SAMPLING.test(node.comfyClass)) return [{ content: ONE, callback: () => void convert({ only }) }]
-        const samples = OURS.test(node.comfyClass) && "end_step" in (node.constructor.nodeData?.inputs ?? {})
+        const inputs = node.constructor.nodeData?.inputs ?? {}
+        const samples = OURS.test(node.comfyClass) && ("end_step" in inputs || MAKES.test(node.comfyClass))
         return samples ? [{ content: ONE_BACK, callback: () => void convert({ only, back: true }) }] : []
     },
 })

@@ -128,6 +128,54 @@ def test_one_node_from_its_context_menu_and_back(open_editor, nodes2, tmp_path):
     assert editor.errors_of_pack() == []
 
 
+def with_sampler(tmp_path, kind, **inputs):
+    """The example with Sampler Custom Advanced, whose SAMPLER another node has too; in the API's form."""
+    graph = json.loads(core_workflow(tmp_path).read_text())
+    (number,) = (key for key, node in graph.items() if node["class_type"] == "KSampler")
+    had = graph[number]["inputs"]
+    wires = {name: [node, 0] for name, node in (("noise", "21"), ("guider", "22"), ("sampler", "23"), ("sigmas", "24"))}
+    for key, made, given in (
+        ("21", "RandomNoise", {"noise_seed": 3}),
+        ("22", "BasicGuider", {"model": had["model"], "conditioning": had["positive"]}),
+        ("23", kind, inputs),
+        ("24", "BasicScheduler", {"model": had["model"], "scheduler": "simple", "steps": 4, "denoise": 1.0}),
+        (number, "SamplerCustomAdvanced", {**wires, "latent_image": had["latent_image"]}),
+    ):
+        graph[key] = {"class_type": made, "inputs": given}
+    file = tmp_path / "sampler.json"
+    file.write_text(json.dumps(graph))
+    return file
+
+
+@CANVASES
+@pytest.mark.parametrize(
+    ("kind", "inputs", "ours"),
+    [
+        ("KSamplerSelect", {"sampler_name": "heun"}, "StepwiseHeunSampler"),
+        ("SamplerEulerAncestral", {"eta": 0.5, "s_noise": 1.0}, "StepwiseEulerAncestralSampler"),
+    ],
+)
+def test_a_node_that_makes_a_sampler_from_its_context_menu_and_back(open_editor, nodes2, tmp_path, kind, inputs, ours):
+    editor = open_editor(nodes2=nodes2)
+    editor.drop(with_sampler(tmp_path, kind, **inputs))
+    editor.settle()
+    prompt = editor.page.evaluate(PROMPT)
+    for content, made in (("Convert to Stepwise", ours), ("Convert to ComfyUI's node", kind)):
+        editor.page.evaluate("id => app.canvas.centerOnNode(app.graph.getNodeById(id))", "23")
+        editor.settle()
+        editor.page.mouse.click(*editor.page.evaluate(TITLE, "23"), button="right")
+        entry = editor.page.get_by_text(content, exact=True)
+        entry.wait_for(state="visible", timeout=10_000)
+        shot(editor, f"sampler-menu-{kind}" if made == ours else f"sampler-menu-{kind}-back", nodes2)
+        entry.click()
+        assert "node 23" in report_of(editor)
+        shot(editor, f"sampler-{kind}" if made == ours else f"sampler-{kind}-back", nodes2)
+        editor.page.locator(PANEL).get_by_role("button", name="Close").click()
+        assert editor.page.evaluate(TYPES)[made] == "23"
+    assert differing(editor.page.evaluate(PROMPT), prompt) == []
+    assert editor.errors_of_pack() == []
+
+
 def test_what_cannot_be_converted_is_told_and_nothing_changes(open_editor, tmp_path):
     editor = open_editor()
     file = core_workflow(tmp_path)

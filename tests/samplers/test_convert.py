@@ -3,11 +3,13 @@
 import copy
 import json
 from collections import Counter
+from time import process_time
 
 import pytest
 from stepwise.convert import BadWorkflow, converted
 from stepwise.convert.editor import EditorGraph, Numbers
 from stepwise.convert.graph import Wire
+from stepwise.convert.layout import box, meet, placed_beside
 from stepwise.convert.table import defaults, inputs_of, known, outputs_of
 from workflows import faults, graphs_of, overlaps, templates
 
@@ -201,7 +203,13 @@ def test_the_parts_of_ksampler_advanced_have_their_place():
         ("KSampler", {"scheduler": "of_a_pack"}, "the scheduler 'of_a_pack' is of another pack"),
         ("KSampler", {"sampler_name": ["9", 0]}, "its sampler_name is chosen on the subgraph's face, or known only"),
         ("KSampler", {"denoise": 0.0}, "denoise is 0: it takes no step"),
+        ("KSampler", {"sampler_name": None}, "its sampler_name is missing"),
+        ("KSampler", {"scheduler": None}, "its scheduler is missing"),
+        ("KSampler", {"scheduler": ["karras"]}, "the scheduler ['karras'] is of another pack"),
         ("KSampler", {"cfg": 200.0}, "cfg: 200 is out of its range"),
+        ("KSampler", {"steps": 10**400}, "steps: it is out of its range"),
+        ("KSampler", {"steps": "9", "denoise": 0.5}, "steps: '9' is no number"),
+        ("KSamplerAdvanced", {"start_at_step": []}, "start_at_step: [] is no number"),
         ("KSampler", {"sampler_name": "uni_pc", "steps": 1}, "uni_pc of one step is not that of ComfyUI"),
         ("KSamplerAdvanced", {"start_at_step": 20}, "it takes no step: start_at_step is 20"),
         ("KSamplerAdvanced", {"end_at_step": 0}, "it takes no step: start_at_step is 0, and the run ends at step 0"),
@@ -511,7 +519,9 @@ def test_sampler_custom_becomes_a_guider_a_noise_and_a_step_node():
         {"nodes": [{"id": 1, "type": "a"}, {"id": 1, "type": "b"}]},
         {"nodes": [{"id": 1, "type": "a", "inputs": [3]}]},
         {"nodes": [], "links": [7]},
+        {"nodes": [], "links": True},
         {"nodes": [], "definitions": {"subgraphs": [{"nodes": []}]}},
+        {"nodes": [], "definitions": {"subgraphs": ["A"]}},
         {"a": {"class_type": "KSampler", "inputs": []}},
         {"a": 3},
         {},
@@ -519,8 +529,90 @@ def test_sampler_custom_becomes_a_guider_a_noise_and_a_step_node():
     ids=json.dumps,
 )
 def test_what_is_no_workflow_is_refused(given):
-    with pytest.raises(BadWorkflow, match=r"\.$"):
+    with pytest.raises(BadWorkflow, match=r"\.$") as told:
         converted(given)
+    assert "Error" not in str(told.value)
+
+
+def of_subgraphs(**inner):
+    """A workflow with subgraphs, each of these nodes: a type, a number."""
+    subgraphs = [{"id": name, "name": f"of {name}", "nodes": nodes, "links": []} for name, nodes in inner.items()]
+    return {"nodes": [{"id": 1, "type": next(iter(inner))}], "links": [], "definitions": {"subgraphs": subgraphs}}
+
+
+@pytest.mark.parametrize(
+    ("inner", "named"),
+    [
+        ({"A": [{"id": 2, "type": "A"}]}, "A"),
+        ({"A": [{"id": 2, "type": "B"}], "B": [{"id": 2, "type": "C"}], "C": [{"id": 2, "type": "B"}]}, "[BC]"),
+        ({"A": [{"id": 2, "type": "A"}, {"id": 3, "type": "B"}], "B": []}, "A"),
+    ],
+)
+def test_a_subgraph_inside_itself_is_refused(inner, named):
+    with pytest.raises(BadWorkflow, match=f"^The subgraph 'of {named}' is inside itself.$"):
+        converted(of_subgraphs(**inner))
+
+
+def test_the_same_subgraph_in_two_others_is_converted_once_and_called_by_its_name():
+    node = {"id": 4, "type": "KSampler", "widgets_values": [1, "fixed", 20, 7.0, "euler", "karras", 1.0]}
+    inner = {"A": [{"id": 2, "type": "B"}, {"id": 3, "type": "C"}], "B": [{"id": 2, "type": "C"}], "C": [node]}
+    made, report = converted(of_subgraphs(**inner))
+    assert made["definitions"]["subgraphs"][2]["nodes"][0]["type"] == "StepwiseKSampler"
+    assert "4 in of C  KSampler -> KSampler (Stepwise)" in report.text()
+    assert [(each["where"], each["place"]) for each in report.data()["entries"]] == [("C", "of C")]
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [3], {"stepwise_widgets": [3, {}, [], None, 1.5, True, "a", 2]}])
+def test_what_a_node_says_of_its_widgets_may_be_anything(value):
+    node = {"id": 1, "type": "StepwiseKSampler", "properties": value, "widgets_values": [1, 2, 3, 4, 5, 6, 7, 8]}
+    core = {"id": 2, "type": "KSampler", "properties": value}
+    values = {"sampler_name": "euler", "scheduler": "karras"}
+    _, report = converted({"nodes": [node, {**core, "widgets_values": values}], "links": []})
+    assert [each.id for each in report.changed] == ["2"]
+    converted({"nodes": [node], "links": []}, back=True)
+
+
+def test_the_report_calls_our_nodes_by_their_titles_and_counts_what_samples():
+    maker = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "heun"}}
+    given = {"1": maker, "2": {"class_type": "OfAnotherPack", "inputs": {"sampler": ["1", 0]}}}
+    made, report = converted(given)
+    assert report.text() == "1 of 1 nodes converted.\n1  KSamplerSelect -> Heun Sampler"
+    back, report = converted(made, back=True)
+    assert report.text() == "1 of 1 nodes converted.\n1  Heun Sampler -> KSamplerSelect"
+    assert back == given
+
+
+@pytest.mark.parametrize("name", ["groups", "last_node_id", "extra"])
+@pytest.mark.parametrize("value", [None, 3, "x", [3, None], {"bounding": 1}, [{"bounding": "x"}], [{}]])
+def test_what_the_conversion_does_not_need_may_be_anything(name, value):
+    nodes = [{"id": i, "type": "SamplerCustom"} for i in (1, 2)]
+    nodes += [{"id": i, "type": "KSampler", "widgets_values": [1, 20, 7.0, "euler", "karras", 1.0]} for i in (3, 4)]
+    _, report = converted({"nodes": nodes, "links": [], name: value})
+    assert len(report.changed) == 2
+
+
+def test_many_nodes_in_one_place_take_seconds():
+    """Each of them could move each other one."""
+    values = [1, "fixed", 20, 7.0, "euler", "karras", 1.0]
+    nodes = [
+        {"id": i, "type": "KSampler", "pos": [0, 9 * i], "size": [300, 200], "widgets_values": values}
+        for i in range(900)
+    ]
+    start = process_time()
+    made, report = converted({"nodes": nodes, "links": [], "groups": []})
+    assert len(report.changed) == len(nodes)
+    tops = [each["pos"][1] for each in made["nodes"]]
+    assert tops == sorted(tops)
+    assert process_time() - start < 20
+
+
+def test_a_new_node_finds_room_among_many():
+    """Where all around is taken, to the right of all."""
+    nodes = [
+        {"id": 1 + i, "type": "Note", "pos": [200 * (i % 30), 200 * (i // 30)], "size": [195, 165]} for i in range(900)
+    ]
+    place = placed_beside(nodes[465], {"size": [210, 100]}, nodes)
+    assert not any(meet(box({"pos": place, "size": [210, 100]}), box(each)) for each in nodes)
 
 
 def test_the_table_agrees_with_itself():

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -10,6 +11,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from stepwise.convert import BadWorkflow, files
 
 ROOT = Path(__file__).resolve().parents[2]
 CONVERT = ROOT / "convert"
@@ -86,11 +88,8 @@ def test_some_left_is_status_1_and_the_file_is_written(given):
         (b"{}", "is neither a workflow of the editor"),
         (b"[" * 100_000, "is no JSON"),
         (b'{"nodes": [{"id": 1}]}', "The workflow: nodes[0] has no type."),
-        (
-            b'{"1": {"class_type": "KSampler", "inputs": '
-            b'{"sampler_name": "euler", "scheduler": "karras", "steps": "9", "denoise": "x"}}}',
-            "The workflow cannot be read: TypeError",
-        ),
+        (b'{"nodes": [], "x": ' + b"[" * 900 + b"]" * 900 + b"}", "a value in it is nested too deeply"),
+        (b'{"nodes": [], "links": 3}', "The workflow has links that are no list."),
         (b"\x89PNG\r\n\x1a\n", "is a picture that carries no workflow"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\x10\x00tEXtworkflow\0{}", "is cut short"),
     ],
@@ -112,6 +111,62 @@ def test_a_file_that_is_not_there_and_a_place_that_is_none(given):
     assert [path.name for path in given.iterdir()] == ["in.json"]
 
 
+def test_a_result_takes_the_place_of_a_file_as_that_was_and_of_the_input(given):
+    before = given / "in.json"
+    before.chmod(0o640)
+    assert run(given, "in.json", "-o", "in.json").returncode == 0
+    assert before.stat().st_mode & 0o777 == 0o640
+    assert json.loads(before.read_text())["4"]["class_type"] == "StepwiseKSampler"
+    assert run(given, "in.json", "-o", "out.json", "--back").returncode == 0
+    (given / "new").touch()
+    assert (given / "out.json").stat().st_mode == (given / "new").stat().st_mode
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and devices of Unix")
+def test_a_link_stays_one_and_a_device_stays_there(given):
+    (given / "link.json").symlink_to("out.json")
+    assert run(given, "in.json", "-o", "link.json").returncode == 0
+    assert (given / "link.json").is_symlink()
+    assert json.loads((given / "out.json").read_text())["4"]["class_type"] == "StepwiseKSampler"
+    os.mkfifo(given / "pipe")
+    script = f"cat pipe > read.json & {sys.executable} -I -S {CONVERT} in.json -o pipe && wait"
+    assert subprocess.run(["sh", "-c", script], cwd=given).returncode == 0
+    assert (given / "pipe").is_fifo()
+    assert (given / "read.json").read_text() == (given / "out.json").read_text()
+
+
+def test_what_has_no_end_is_refused(given, monkeypatch):
+    monkeypatch.setattr(files, "LARGEST", 1000)
+    (given / "in.json").write_bytes(b" " * 1001)
+    with pytest.raises(BadWorkflow, match="is larger than"):
+        files.load(given / "in.json")
+
+
+@pytest.mark.parametrize("title", ["サンプラー 🎨", "half of \\ud83c a pair"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_any_title_is_kept_and_told_on_any_terminal(given, title, encoding):
+    text = json.dumps({**PROMPT, "5": {"class_type": "RescaleCFG", "_meta": {"title": "@"}, "inputs": {}}})
+    (given / "in.json").write_text(text.replace("@", title), encoding="utf-8")
+    words = [sys.executable, str(CONVERT), "in.json", "-o", "out.json"]
+    done = subprocess.run(
+        words, cwd=given, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    made, before = (json.loads((given / name).read_bytes())["5"] for name in ("out.json", "in.json"))
+    assert made == before
+    assert b" acts as before" in done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pipe of Unix")
+def test_it_may_be_read_no_further(given):
+    many = {str(number): PROMPT["4"] for number in range(3000)}
+    (given / "in.json").write_text(json.dumps(many))
+    script = f"{sys.executable} -I -S {CONVERT} in.json --dry-run | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], cwd=given, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "3000 of 3000 nodes converted: 3000 same picture.\n"
+
+
 def test_a_dry_run_writes_nothing_and_reports(given):
     done = run(given, "in.json", "-o", "out.json", "--dry-run", "--json")
     assert done.returncode == 0
@@ -124,6 +179,13 @@ def test_the_pack_may_have_any_name(given):
     shutil.copytree(CONVERT, given / "a pack of nodes" / "convert", ignore=shutil.ignore_patterns("__pycache__"))
     done = run(given, "in.json", "--dry-run", command=(given / "a pack of nodes" / "convert",))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_older_python_is_told_so(given):
+    ast.parse((CONVERT / "__main__.py").read_text(), feature_version=(3, 6))
+    script = f"import runpy, sys; sys.version_info = (3, 8, 1); runpy.run_path({str(CONVERT)!r})"
+    done = run(given, "in.json", "-o", "out.json", command=("-c", script))
+    assert (done.returncode, done.stderr) == (2, "convert: Python 3.11 or newer is needed, and this is 3.8.\n")
 
 
 def test_it_is_a_module_of_the_pack_too(given):
@@ -166,6 +228,13 @@ def test_a_prompt_with_nan_is_read_as_comfyui_writes_it(given):
     (given / "in.json").write_text(json.dumps(prompt))
     assert run(given, "in.json", "-o", "out.json").returncode == 0
     assert json.loads((given / "out.json").read_text())["4"]["is_changed"] == [None]
+
+
+def test_a_number_beyond_floating_point_is_none_in_the_file(given):
+    text = json.dumps({**PROMPT, "5": {"class_type": "a", "inputs": {"b": 0.5}}}).replace("0.5", "-1e400")
+    (given / "in.json").write_text(text)
+    assert run(given, "in.json", "-o", "out.json").returncode == 0
+    assert json.loads((given / "out.json").read_text(), parse_constant=pytest.fail)["5"]["inputs"] == {"b": None}
 
 
 def test_a_text_that_unpacks_to_too_much_is_refused(tmp_path):
