@@ -43,8 +43,9 @@ def load_a_recipe() -> Workflow:
         "Load a recipe",
         "load_a_recipe",
         "## How to sample, as a file\nSave Plan keeps a list of levels, a sampler and a guidance in one small file, as "
-        "turbo models come with them. A fitted plan is saved in the same way: run the example *Fit a plan*, select the "
-        "group below on the right, press Ctrl+M to switch it on, choose the file in Load Plan, and run.",
+        "turbo models come with them. A fitted plan is saved in the same way: run the example *Fit a plan*, click "
+        "with Ctrl on the titles of both grey groups, press Ctrl+M to switch them on, choose the file in Load "
+        "Plan, and run.",
         ((PROMPTS,), (written,), (shown, loaded), (again,)),
         demo=DIGITS,
     )
