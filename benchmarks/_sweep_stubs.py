@@ -19,7 +19,7 @@ from stepwise.tools.generate.markdown import table
 
 SERVERS, MIB, MS = 2, 2**20, 1e3
 # For the use of servers' time: how long a cell takes there, how many cells, and on how many servers.
-SECONDS, CELLS, COUNTS = 2.0, 32, (1, 2, 4, 8)
+SECONDS, CELLS, COUNTS = 2.0, 32, (1, 2, 4)
 
 
 @contextlib.contextmanager

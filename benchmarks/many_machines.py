@@ -3,8 +3,8 @@
     python3 dev.py bench many_machines              all of it; some twenty minutes
     .dev/env/bin/python -m benchmarks.many_machines PART [NUMBER]
 
-scale: NUMBER cells (10,000) on two servers that compute nothing. use: what part of their time one, two, four and eight
-servers have something to do, where a cell takes two seconds of a processor that this machine need not have. hosts:
+scale: NUMBER cells (10,000) on two servers that compute nothing. use: what part of their time one, two and four servers
+have something to do, where a cell takes two seconds of a processor that this machine need not have. hosts:
 NUMBER cells (24) on one, two and four real servers, all on the processor of this machine. kills: four real servers,
 while workers, servers and the command are killed NUMBER times (20) and servers hang and go on.
 """

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..compare.axes import counted
 from . import export
 from .calls import calls_of
 from .cells import Cell, Cells, written
@@ -40,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"stepwise-sweep: {problem}", file=sys.stderr)
         return BAD_INPUT
     except (Busy, OSError) as error:
-        print(f"stepwise-sweep: {error}", file=sys.stderr)
+        named = isinstance(error, OSError) and error.filename is not None
+        told = f"{error.filename} cannot be opened: {error.strerror}." if named else error
+        print(f"stepwise-sweep: {told}", file=sys.stderr)
         return BAD_INPUT
     except sqlite3.Error as error:
         # Of the commands that read and write one, `run` alone may have its folder from the sweep's name.
@@ -100,24 +103,31 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def seconds(text: str) -> float:
-    made = float(text)
-    if not 0 <= made < LONGEST:
-        raise ValueError
-    return made
+    try:
+        if 0 <= (made := float(text)) < LONGEST:
+            return made
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, from 0 to {LONGEST:.0f}")
 
 
 def times(text: str) -> int:
-    made = int(text)
-    if made < 0:
-        raise ValueError
-    return made
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of times, from 0 on")
+    return int(text)
 
 
 def cells_on(known: argparse.Namespace) -> tuple[Cells, list[str]]:
     """The cells of a sweep file, checked against the servers. Raises BadSweep, also where none of these answers."""
     hosts = list(dict.fromkeys(each.rstrip("/") for each in known.host or [HOST]))
     check_addresses(hosts)
-    sweep = read(known.sweep)
+    said: list[str] = []
+    try:
+        sweep = read(known.sweep)
+    except BadSweep as error:
+        if (sweep := error.rest) is None:
+            raise
+        said += error.problems
     infos, silent = {}, []
     for url in hosts:
         try:
@@ -125,10 +135,16 @@ def cells_on(known: argparse.Namespace) -> tuple[Cells, list[str]]:
         except HostLost as error:
             silent.append(str(error))
     if not infos:
-        raise BadSweep("none of the servers answers, and a sweep is checked against their nodes.", *silent)
+        raise BadSweep(*said, "none of the servers answers, and a sweep is checked against their nodes.", *silent)
     for each in silent:
         print(f"stepwise-sweep: {each}; it is waited for.", file=sys.stderr)
-    return Cells(sweep, infos), hosts
+    try:
+        cells = Cells(sweep, infos)
+    except BadSweep as error:
+        raise BadSweep(*said, *error.problems) from None
+    if said:
+        raise BadSweep(*said)
+    return cells, hosts
 
 
 def plan(known: argparse.Namespace) -> int:
@@ -139,7 +155,8 @@ def plan(known: argparse.Namespace) -> int:
         print(f"{axis.name:16} {len(axis.values):6}  {shown}  -> {', '.join(axis.inputs)}")
     if cells.sweep.split is not None:
         print(f"{'part':16} {len(cells.parts):6}  of {cells.parts[-1][1]} pictures, {cells.sweep.split.by} in each")
-    print(f"{len(cells)} cells, {calls} model calls, on {len(hosts)} {'host' if len(hosts) == 1 else 'hosts'}")
+    on = counted(len(hosts), "host")
+    print(f"{counted(len(cells), 'cell')}, {counted(calls, 'model call')}, on {on}")
     return DONE
 
 
@@ -199,7 +216,8 @@ def asyncio_run(store: Store, hosts: Sequence[str], known: argparse.Namespace) -
     print(hosts_table(store))
     counts = store.counts()
     if counts["failed"]:
-        told = f"{counts['failed']} cells have failed; `stepwise-sweep status {store.folder}` says why"
+        have = "cell has" if counts["failed"] == 1 else "cells have"
+        told = f"{counts['failed']} {have} failed; `stepwise-sweep status {store.folder}` says why"
         print(f"{told}.", file=sys.stderr)
     return DONE if counts["finished"] == counts["cells"] else SOME_FAILED
 

@@ -107,7 +107,7 @@ def read(path: Path) -> Sweep:
     if not axes and split is None and not problems:
         problems.append("there are no axes, and no split: nothing to sweep over.")
     if problems:
-        raise BadSweep(*problems)
+        raise BadSweep(*problems, rest=Sweep(text, workflow, axes) if workflow else None)
     return Sweep(text, workflow, axes, zipped, split, every)
 
 

@@ -73,7 +73,10 @@ class Store:
         self.folder = folder
         self.lock: Lock | None = None
         if write:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OSError(f"{folder} cannot be the result folder: {error.strerror}.") from None
             self.lock = Lock(folder / ".lock")
         elif not (folder / DATABASE).is_file():
             raise FileNotFoundError(f"{folder} is no result folder of a sweep: it has no {DATABASE}.")

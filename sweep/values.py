@@ -12,11 +12,12 @@ FORMS = ("values", "range", "seeds")
 
 
 class BadSweep(ValueError):
-    """What is wrong with a sweep: every fault that was found, a line for each."""
+    """What is wrong with a sweep: every fault that was found, a line for each; `rest` is what of it can be looked at
+    further."""
 
-    def __init__(self, *problems: str) -> None:
+    def __init__(self, *problems: str, rest: Any = None) -> None:
         super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems, self.rest = problems, rest
 
 
 def values_of(axis: Mapping[str, Any]) -> tuple[Any, ...]:

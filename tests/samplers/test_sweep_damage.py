@@ -1,8 +1,10 @@
 """What is damaged or odd: it is answered with what is wrong, where and what to do, and never with a traceback."""
 
 import json
+import threading
 
 import pytest
+import yaml
 from stepwise.sweep import export
 from stepwise.sweep.calls import calls_of
 from stepwise.sweep.cells import Cell
@@ -10,6 +12,7 @@ from stepwise.sweep.command import BAD_INPUT, main
 from stepwise.sweep.editor import prompt_of
 from stepwise.sweep.store import DATABASE, Store
 from stepwise.sweep.values import BadSweep
+from stub_comfyui import PROMPT, Stub
 
 HOST = "http://127.0.0.1:8188"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -97,7 +100,7 @@ def test_calls_are_counted_where_a_parameter_comes_by_a_wire_or_is_none(eta):
 def test_numbers_that_are_none_are_refused_by_their_option(capsys, options):
     with pytest.raises(SystemExit, match="2"):
         main(["run", "none.yaml", *options])
-    assert f"argument {options[0]}: invalid" in capsys.readouterr().err
+    assert f"argument {options[0]}: {options[1]!r} is no number of " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -127,3 +130,23 @@ def test_a_page_over_axes_that_go_together_shows_each_of_their_cells(tmp_path):
         assert "denoise goes with steps" in both
         assert export.html(store, "steps", "c", {"denoise": "0.5"}, "title").count("<figure") == 3
         assert export.html(store, "c", None, {"steps": "4"}, "title").count("<figure") == 3
+
+
+def test_what_is_wrong_with_the_file_and_what_with_its_workflow_is_said_at_once(tmp_path, capsys):
+    (tmp_path / "workflow.json").write_text(json.dumps(PROMPT))
+    axes = {
+        "a": {"input": "1.seed", "range": [1, 2]},
+        "b": {"input": "1.sed", "values": [1]},
+        "c": {"input": "Stub.cfg", "values": [1, 1000]},
+    }
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"workflow": "workflow.json", "axes": axes, "axis": {}}))
+    with Stub() as stub:
+        threading.Thread(target=stub.serve_forever, daemon=True).start()
+        assert main(["plan", str(tmp_path / "sweep.yaml"), "--host", stub.url]) == BAD_INPUT
+        stub.shutdown()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 4
+    for each, known in zip(
+        said, ("'axis' is none of", "axes.a: range", "axes.b: 1 has no input", "axes.c: 1000"), strict=True
+    ):
+        assert known in each
