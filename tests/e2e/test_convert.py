@@ -148,16 +148,10 @@ def with_sampler(tmp_path, kind, **inputs):
 
 
 @CANVASES
-@pytest.mark.parametrize(
-    ("kind", "inputs", "ours"),
-    [
-        ("KSamplerSelect", {"sampler_name": "heun"}, "StepwiseHeunSampler"),
-        ("SamplerEulerAncestral", {"eta": 0.5, "s_noise": 1.0}, "StepwiseEulerAncestralSampler"),
-    ],
-)
-def test_a_node_that_makes_a_sampler_from_its_context_menu_and_back(open_editor, nodes2, tmp_path, kind, inputs, ours):
+def test_a_node_that_makes_a_sampler_from_its_context_menu_and_back(open_editor, nodes2, tmp_path):
+    kind, ours = "KSamplerSelect", "StepwiseHeunSampler"
     editor = open_editor(nodes2=nodes2)
-    editor.drop(with_sampler(tmp_path, kind, **inputs))
+    editor.drop(with_sampler(tmp_path, kind, sampler_name="heun"))
     editor.settle()
     prompt = editor.page.evaluate(PROMPT)
     for content, made in (("Convert to Stepwise", ours), ("Convert to ComfyUI's node", kind)):
@@ -166,10 +160,10 @@ def test_a_node_that_makes_a_sampler_from_its_context_menu_and_back(open_editor,
         editor.page.mouse.click(*editor.page.evaluate(TITLE, "23"), button="right")
         entry = editor.page.get_by_text(content, exact=True)
         entry.wait_for(state="visible", timeout=10_000)
-        shot(editor, f"sampler-menu-{kind}" if made == ours else f"sampler-menu-{kind}-back", nodes2)
+        shot(editor, "sampler-menu" if made == ours else "sampler-menu-back", nodes2)
         entry.click()
         assert "node 23" in report_of(editor)
-        shot(editor, f"sampler-{kind}" if made == ours else f"sampler-{kind}-back", nodes2)
+        shot(editor, "sampler" if made == ours else "sampler-back", nodes2)
         editor.page.locator(PANEL).get_by_role("button", name="Close").click()
         assert editor.page.evaluate(TYPES)[made] == "23"
     assert differing(editor.page.evaluate(PROMPT), prompt) == []
