@@ -40,9 +40,11 @@ def main(argv: list[str] | None = None) -> int:
         for problem in error.problems:
             print(f"stepwise-sweep: {problem}", file=sys.stderr)
         return BAD_INPUT
-    except (Busy, OSError) as error:
-        named = isinstance(error, OSError) and error.filename is not None
-        told = f"{error.filename} cannot be opened: {error.strerror}." if named else error
+    except Busy as error:
+        print(f"stepwise-sweep: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        told = error if error.filename is None else f"{error.filename} cannot be opened: {error.strerror}."
         print(f"stepwise-sweep: {told}", file=sys.stderr)
         return BAD_INPUT
     except sqlite3.Error as error:
