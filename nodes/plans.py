@@ -109,7 +109,9 @@ class StepwisePlanSampler(io.ComfyNode):
             search_aliases=["stepwise", "recipe", "fitted", "custom sampler"],
             inputs=[PlanType.Input("plan", tooltip="From Fit Plan or Load Plan.")],
             outputs=[
-                io.Sampler.Output("sampler", tooltip="The plan, which takes the levels beside it and no others."),
+                io.Sampler.Output(
+                    "sampler", tooltip="The plan; a fitted one takes the levels beside it and no others."
+                ),
                 io.Sigmas.Output("sigmas", tooltip=SINGLE_SIGMAS),
             ],
         )

@@ -26,7 +26,6 @@ from .path import Path
 from .plan import Pace, Plan, Row, State
 
 FORMAT = "stepwise state"
-DAMAGED = "load another copy, or make the state again"
 # A header holds the graph and the schedule, not the pictures. None that is longer is read, or written.
 HEADER_LIMIT = 16 * 2**20
 
@@ -40,12 +39,18 @@ class Form:
     known: tuple[str, ...]
     called: str
 
+    @property
+    def damaged(self) -> str:
+        """What helps where a file of it is not as it was written."""
+        return f"load another copy, or make the {self.called} again"
+
 
 # Version 2 may hold a fitted plan, which is no solver of version 1. What version 1 can hold is written as that, so that
 # older Stepwise goes on reading it.
 STATE = Form(FORMAT, "1", ("1", "2"), "state")
 STATE_WITH_PLAN = Form(FORMAT, "2", STATE.known, "state")
 RECIPE = Form("stepwise recipe", "1", ("1",), "recipe")
+DAMAGED = STATE.damaged
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,10 @@ def loads(data: bytes, kinds: Mapping[str, Kind] = KINDS, name: str = "file", fo
     try:
         tensors = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(name, f"is damaged or cut short ({error})", DAMAGED) from None
+        raise InputError(name, f"is damaged or cut short ({error})", form.damaged) from None
     text = marks["state"]
     if digest(text, tensors) != marks["digest"]:
-        raise InputError(name, "is damaged: its content is not what was written", DAMAGED)
+        raise InputError(name, "is damaged: its content is not what was written", form.damaged)
     try:
         return _value(json.loads(text), tensors, kinds)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -141,22 +146,22 @@ def marks_of(data: bytes, name: str = "file", size: int | None = None, form: For
         problem = f"has the format version {marks.get('version')}, and this Stepwise reads {read}"
         raise InputError(name, problem, "update Stepwise, or load it with the version that made it")
     if not all(isinstance(marks.get(mark), str) for mark in ("state", "digest")):
-        raise InputError(name, "is damaged: its header says nothing of its content", DAMAGED)
+        raise InputError(name, "is damaged: its header says nothing of its content", form.damaged)
     if size != 8 + _length(data) + _content(header):
-        raise InputError(name, "is damaged or cut short: its header tells of another size", DAMAGED)
+        raise InputError(name, "is damaged or cut short: its header tells of another size", form.damaged)
     return marks
 
 
 def peek(file: FilePath, name: str = "file", form: Form = STATE) -> dict[str, str]:
     """`marks_of` without reading the tensors. Raises OSError too."""
-    with _opened(file, name) as opened:
+    with _opened(file, name, form) as opened:
         return _looked_at(opened, name, form)
 
 
 def read(file: FilePath, name: str = "file", form: Form = STATE) -> bytes:
     """The bytes of a file that looks like a state. Raises InputError before it reads more than the header of any other,
     and OSError."""
-    with _opened(file, name) as opened:
+    with _opened(file, name, form) as opened:
         _looked_at(opened, name, form)
         opened.seek(0)
         return opened.read()
@@ -182,10 +187,10 @@ def _hollow(told: Mapping[str, Any]) -> Tensor:
     return empty([int(size) for size in told["shape"]], device="meta")
 
 
-def _opened(file: FilePath, name: str) -> BinaryIO:
+def _opened(file: FilePath, name: str, form: Form = STATE) -> BinaryIO:
     """A regular file: to open another thing, such as a pipe, may take for ever."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise InputError(name, "is no regular file", "choose a file that was saved as a state")
+        raise InputError(name, "is no regular file", f"choose a file that was saved as a {form.called}")
     return file.open("rb")
 
 

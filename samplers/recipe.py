@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from . import checkpoint
-from .checkpoint import DAMAGED, RECIPE, Kind, kind_of
+from .checkpoint import RECIPE, Kind, kind_of
 from .parameters import InputError, Value, checked, quoted
 from .path import Path
 from .plan import Plan
@@ -13,6 +13,7 @@ from .registry import FITTED, SOLVERS, Solver
 from .schedules.checks import check_sigmas
 
 MOST_STEPS, MOST_TEXT = 1000, 10_000
+DAMAGED, NEWER = RECIPE.damaged, "update Stepwise"
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,7 @@ class Recipe:
         """The solver in the registry. Raises InputError where there is none of the name."""
         found = next((each for each in (*SOLVERS, FITTED) if each.name == self.solver), None)
         if found is None:
-            raise InputError(
-                "solver", f"is {quoted(self.solver)}, which this Stepwise does not have", "update Stepwise"
-            )
+            raise InputError("solver", f"is {quoted(self.solver)}, which this Stepwise does not have", NEWER)
         return found
 
     @property
@@ -53,8 +52,10 @@ class Recipe:
         """Raises InputError unless every part is of its kind and a plan comes of them."""
         texts = {"solver": self.solver, "note": self.note}
         for name, text in texts.items():
-            if type(text) is not str or len(text) > MOST_TEXT:
+            if type(text) is not str:
                 raise InputError(name, f"is {quoted(text)}", DAMAGED)
+            if len(text) > MOST_TEXT:
+                raise InputError(name, f"has {len(text)} characters", f"give at most {MOST_TEXT}")
         parts: Mapping[str, Any] = vars(self)
         if not isinstance(parts["path"], Path) or type(self.cfg) not in (int, float) or not 0.0 <= self.cfg <= 1000.0:
             raise InputError("cfg", f"is {quoted(self.cfg)}, or the path is {quoted(self.path)}", DAMAGED)
@@ -111,5 +112,6 @@ def from_bytes(data: bytes, name: str = "file") -> Recipe:
     try:
         found.check()
     except InputError as error:
-        raise InputError(name, f"is inconsistent: {error.name} {error.problem}", DAMAGED) from None
+        cure = NEWER if error.cure == NEWER else DAMAGED
+        raise InputError(name, f"is inconsistent: {error.name} {error.problem}", cure) from None
     return found

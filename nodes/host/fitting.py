@@ -41,7 +41,9 @@ class Part(comfy.samplers.Sampler):
 
         def note(state: State) -> None:
             if self.watch is not None:
-                self.watch(state_on(state, torch.device("cpu")))
+                # Not what the solver remembers: all steps are kept until the last batch is done.
+                seen = State({"x": state.x}, state.index, state.denoised)
+                self.watch(state_on(seen, torch.device("cpu")))
 
         state = run(self.plan, denoiser, state_on(self.state, noise.device), stop=self.stop, watch=note)
         self.state = state_on(state, torch.device("cpu"))

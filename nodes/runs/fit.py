@@ -12,6 +12,7 @@ from ...samplers.fitting import FULL, QUICK, Budget, Fitted, Split, Stopped, Sub
 from ...samplers.fitting.errors import distances
 from ...samplers.fitting.linear_form import single
 from ...samplers.fitting.reference import fine_levels, reference
+from ...samplers.guidance.informed import counts_steps
 from ...samplers.parameters import InputError, Value
 from ...samplers.recipe import Recipe
 from ...samplers.registry import FITTED
@@ -21,9 +22,10 @@ from ...samplers.schedules.published import align_your_steps
 from ...samplers.solvers.exponential_multistep import dpmpp_2m
 from ...samplers.solvers.unipc import unipc
 from ..host.fitting import GuiderSubject
+from ..host.guider import PredictionGuider
 from ..host.latents import packed, read_latent
 from ..host.levels import read_sigmas, snapped
-from ..host.models import family_of_all, path_of, sampling_of
+from ..host.models import family_of, family_of_all, path_of, sampling_of
 from ..host.schedulers import named_sigmas
 from ..host.seeds import ImageSeeds, components_of, nested, starting_noise
 
@@ -44,6 +46,9 @@ def fitted(
     for number, each in enumerate(guiders, 1):
         if not hasattr(each, "model_patcher") or not hasattr(each, "sample"):
             raise InputError(f"guider_{number}", "is not a GUIDER", "wire CFG Guider (Stepwise) into it")
+        if isinstance(each, PredictionGuider) and counts_steps(each.expression):
+            problem = "is guided by the number of the step, and the reference has other steps than the plan"
+            raise InputError(f"guider_{number}", problem, "leave Guidance by Steps out, or take Guidance Interval")
     if not guiders:
         raise InputError("guider_1", "is not wired", "wire CFG Guider (Stepwise) into it")
     guider = guiders[0]
@@ -52,6 +57,10 @@ def fitted(
     for number, other in enumerate(guiders[1:], 2):
         if path_of(sampling_of(other.model_patcher)) is not path:
             raise InputError(f"guider_{number}", "has a model on another path", "give all guiders the same model")
+        ours, theirs = (family_of(each.model_patcher) for each in (guider, other))
+        if any(ours[name] != theirs[name] for name in ("latent", "channels")):
+            problem = f"has a model for other latents ({theirs['latent']}) than guider_1 ({ours['latent']})"
+            raise InputError(f"guider_{number}", problem, "give all guiders the same model")
     latent = read_latent(guider.model_patcher, latent_image)
     if latent.get("noise_mask") is not None:
         raise InputError("latent_image", "has a noise_mask, and a plan is fitted to whole pictures", "leave it out")

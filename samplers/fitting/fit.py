@@ -67,8 +67,9 @@ def fit(
     """
     split.check(len(subject.starts))
     meter = Meter(budget, report, doing="reference")
-    targets, calls = reference(subject, begin.sigmas, split.seen, budget.reference)
-    meter.spend(calls, split.fitted)
+    targets, _ = reference(
+        subject, begin.sigmas, split.seen, budget.reference, lambda calls: meter.spend(calls, split.fitted)
+    )
     fitted = [each[: split.fit] for each in targets]
     choice = Choice(subject, split, targets[-1][split.fit :], meter)
     found = Fitted(begin, began := choice.score(begin), began)

@@ -1,12 +1,12 @@
 """The reference: the model's own ODE on many levels, seen at those of the plan."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import Tensor
 
 from ..path import Path
-from ..plan import State, start
+from ..plan import start
 from ..solvers.exponential_multistep import dpmpp_2m
 from .subject import Subject
 
@@ -36,17 +36,20 @@ def fine_levels(path: Path, sigmas: Sequence[float], calls: int, sigma_min: floa
     return fine, places
 
 
-def reference(subject: Subject, sigmas: Sequence[float], images: slice, calls: int) -> tuple[list[Tensor], int]:
-    """x at each of `sigmas`, by DPM++ 2M on about `calls` levels, and how many calls that were."""
+def reference(
+    subject: Subject, sigmas: Sequence[float], images: slice, calls: int, spent: Callable[[int], None] | None = None
+) -> tuple[list[Tensor], int]:
+    """x at each of `sigmas`, by DPM++ 2M on about `calls` levels, and how many calls that were.
+
+    It is run from one of `sigmas` to the next, so that no more is kept than what is returned; `spent` is told the calls
+    of each part.
+    """
     fine, places = fine_levels(subject.path, sigmas, calls, subject.sigma_min)
-    plan = dpmpp_2m(subject.path, fine)
-    begin = start(subject.starts[images])
-    found: dict[int, Tensor] = {0: begin.x}
-
-    def note(state: State) -> None:
-        if state.index in wanted:
-            found[state.index] = state.x
-
-    wanted = set(places)
-    subject.run(plan, begin, images, watch=note)
-    return [found[place] for place in places], len(plan.stages)
+    plan, state = dpmpp_2m(subject.path, fine), start(subject.starts[images])
+    found = [state.x]
+    for before, place in pairwise(places):
+        state = subject.run(plan, state, images, stop=place)
+        found.append(state.x)
+        if spent is not None:
+            spent(place - before)
+    return found, len(plan.stages)

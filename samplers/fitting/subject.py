@@ -35,7 +35,7 @@ class Subject(Protocol):
     ) -> State:
         """Runs `plan` on from `state`, that of the starts `images`, until `stop` calls are done (all by default);
         states lie on the CPU. A state may hold several copies of the images, one after another, on each of which the
-        same is done. Raises Stopped to end the fit."""
+        same is done. `watch` is told x and the prediction after every call. Raises Stopped to end the fit."""
         ...
 
 

@@ -11,6 +11,11 @@ def asks(p: Prediction) -> bool:
     return any(rule.knows for part in subexpressions(p) for rules in chains(part) for rule in rules)
 
 
+def counts_steps(p: Prediction) -> bool:
+    """Whether a rule in the expression goes by the number of the step."""
+    return any("step" in rule.knows for part in subexpressions(p) for rules in chains(part) for rule in rules)
+
+
 def chains(p: Prediction) -> tuple[Chain, ...]:
     match p:
         case Guided():

@@ -1,5 +1,6 @@
 """Fitted plans and recipes in ComfyUI: fitted, sampled, cut, saved, refused."""
 
+import gc
 from dataclasses import replace
 
 import comfy.model_management
@@ -15,7 +16,7 @@ from stepwise.samplers import FLOW, VE, State, checkpoint
 from stepwise.samplers.fitting import begin_from
 from stepwise.samplers.fitting.freedom import Number, made
 from stepwise.samplers.parameters import InputError
-from stepwise.samplers.recipe import Recipe
+from stepwise.samplers.recipe import KINDS, Recipe
 from stepwise.samplers.recipe import from_bytes as recipe_from_bytes
 from stepwise.samplers.recipe import to_bytes as recipe_to_bytes
 from stepwise.samplers.schedules import karras
@@ -238,6 +239,40 @@ def test_what_cannot_be_fitted_to_is_refused_by_name(change, message):
     assert refused("StepwiseFitPlan", **given).startswith(f"Fit Plan: {message}")
 
 
+def test_a_fit_keeps_the_levels_of_the_plan_and_not_all_of_the_reference(monkeypatch):
+    """The reference has 160 steps: what of them lies in memory grows with `calls`, not with them."""
+    size, held = (4, 11, 13), []
+
+    def look():
+        if len(held) % 60 == 0:
+            latents = [each for each in gc.get_objects() if type(each) is torch.Tensor and each.shape[1:] == size]
+            held.append(sum({each.data_ptr(): len(each) for each in latents}.values()))
+        else:
+            held.append(held[-1])
+
+    monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", look)
+    latent = {"samples": torch.zeros(8, *size)}
+    call("StepwiseFitPlan", guiders={"guider_1": guider_of()}, latent_image=latent, calls=4, starts=8, budget="quick")
+    # All of the reference, of the 16 starts that are fitted on and select, would be 16 * 160.
+    assert 8 * 3 <= max(held) < 8 * 100
+
+
+def test_guidance_by_the_number_of_the_step_is_refused_by_name():
+    """The reference has other steps: the third of 160 is not the third of 3."""
+    (rule,) = call("StepwiseStepsGuidance", first_steps=2)
+    model, words = toy_model("EPS"), {"positive": prompt(0.4), "negative": prompt(-0.3), "cfg": 3.0}
+    (guider,) = call("StepwiseCFGGuider", model=model, **words, rule=rule)
+    given = {"guider_1": guider_of(), "guider_2": guider}
+    said = refused("StepwiseFitPlan", guiders=given, latent_image=SIZE, calls=3, starts=4)
+    assert said.startswith("Fit Plan: guider_2 is guided by the number of the step")
+
+
+def test_a_guider_for_other_latents_than_the_first_is_refused_by_name():
+    given = {"guider_1": guider_of(), "guider_2": guider_of(latent_format=Latent5D())}
+    said = refused("StepwiseFitPlan", guiders=given, latent_image=SIZE, calls=3, starts=4)
+    assert said.startswith("Fit Plan: guider_2 has a model for other latents (Latent5D) than guider_1 (Latent4)")
+
+
 def test_guidance_with_a_memory_is_refused_by_name():
     (rule,) = call("StepwiseMomentumGuidance")
     model = toy_model("EPS")
@@ -299,11 +334,29 @@ def test_what_is_missing_for_a_recipe_is_named():
     assert said.startswith("Save Plan: model is not wired")
 
 
+def test_a_note_that_is_too_long_says_how_long_it_may_be():
+    said = refused("StepwiseSavePlan", plan=recipe_of(), note="x" * 10_001)
+    assert said == "Save Plan: note has 10001 characters. Give at most 10000."
+
+
+def test_a_recipe_of_a_solver_that_is_not_here_asks_for_a_newer_stepwise():
+    data = checkpoint.dumps(replace(recipe_of(), solver="Next Year's"), KINDS, form=checkpoint.RECIPE)
+    with pytest.raises(InputError, match=r"which this Stepwise does not have\. Update Stepwise\."):
+        recipe_from_bytes(data)
+
+
+def test_what_helps_with_a_damaged_recipe_speaks_of_recipes(folders):
+    (name,) = call("StepwiseSavePlan", plan=recipe_of())
+    file = folders / "output" / "stepwise" / "recipe_00001_.safetensors"
+    file.write_bytes(file.read_bytes().replace(b"14.6", b"14.7"))
+    assert refused("StepwiseLoadPlan", file=name).endswith("Load another copy, or make the recipe again.")
+
+
 def damaged(text):
     """A recipe whose rows are another text, with a right digest."""
     return checkpoint.dumps(
         replace(recipe_of(), params={"rows": text}),
-        {**checkpoint.KINDS, "Recipe": checkpoint.kind_of(Recipe)},
+        KINDS,
         form=checkpoint.RECIPE,
     )
 

@@ -159,6 +159,19 @@ def test_the_levels_of_the_plan_are_among_those_of_the_reference(path, calls):
     assert len(fine) == pytest.approx(50 * calls, rel=0.1)
 
 
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_the_reference_is_one_run_and_tells_its_calls(path):
+    """Cut at the levels of the plan, it is DPM++ 2M in one piece, bit for bit."""
+    of, images, told, seen = subject(path), slice(0, 8), list[int](), dict[int, torch.Tensor]()
+    found, calls = reference(of, LEVELS[path], images, 60, told.append)
+    fine, places = fine_levels(path, LEVELS[path], 60, LOWEST[path])
+    plan = SOLVER["DPMpp2M"].plan(path, fine)
+    of.run(plan, start(of.starts[images]), images, watch=lambda state: seen.setdefault(state.index, state.x))
+    assert torch.equal(found[0], of.starts[images])
+    assert all(torch.equal(x, seen[place]) for x, place in zip(found[1:], places[1:], strict=True))
+    assert (sum(told), calls, len(told)) == (len(plan.stages), len(plan.stages), 5)
+
+
 def test_on_one_gaussian_two_predictions_are_enough_for_no_error():
     """There the denoiser is linear, so one free number of the last row moves every image onto the ODE."""
     of = subject(VE, gaussian(0.0, 1.0, 16))
