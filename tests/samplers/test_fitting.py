@@ -217,22 +217,24 @@ class Stopping(Alone):
         return super().run(*given, **named)
 
 
-@pytest.mark.parametrize("most", [2, 4, 9, 30])
-def test_what_is_stopped_keeps_the_best_so_far(most):
+@pytest.mark.parametrize("more", [1, 3, 8, 29])
+def test_what_is_stopped_keeps_the_best_so_far(more):
+    """So many runs after those of the reference, from each level to the next."""
     of = subject(VE)
     stopping = Stopping(of.path, of.denoiser, of.starts, of.sigma_min)
-    stopping.__dict__.update(count=count(), most=most)
     begin = begin_from(VE, KARRAS)
+    stopping.__dict__.update(count=count(), most=begin.calls + more)
     found = fit(stopping, begin, SPLIT, Budget(1500, 12))
     assert found.stopped == "by hand"
     assert found.selected == min([found.began, *(selected for *_, selected in found.rounds)])
     assert (found.form == begin) == (found.selected == found.began)
 
 
-def test_what_is_stopped_before_the_reference_is_there_says_so():
+@pytest.mark.parametrize("most", [0, 1, len(KARRAS) - 2])
+def test_what_is_stopped_before_the_reference_is_there_says_so(most):
     of = subject(VE)
     stopping = Stopping(of.path, of.denoiser, of.starts, of.sigma_min)
-    stopping.__dict__.update(count=count(), most=0)
+    stopping.__dict__.update(count=count(), most=most)
     with pytest.raises(Stopped):
         fit(stopping, begin_from(VE, KARRAS), SPLIT, QUICK)
 
