@@ -89,7 +89,8 @@ def recorded() -> Covered:
     FOLDER.mkdir(parents=True, exist_ok=True)
     kept = FOLDER / f"{digest.hexdigest()[:16]}.json"
     if not kept.exists():
-        parts = [record(suite) for suite in SUITES]
+        with ThreadPoolExecutor(len(SUITES)) as pool:
+            parts = list(pool.map(record, SUITES))
         lines: dict[str, dict[str, list[str]]] = defaultdict(dict)
         for part in parts:
             for file, found in part["lines"].items():
