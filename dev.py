@@ -19,8 +19,7 @@ from pathlib import Path
 from tools.environment.browser import ensure_browser
 from tools.environment.client import official_client
 from tools.environment.folders import DEV, ROOT, program
-from tools.environment.inprocess import COMFYUI_MODULES
-from tools.environment.process import Command, Failure, Interrupted, call, output, raise_on_signals, running, say
+from tools.environment.process import Command, Failure, Interrupted, call, output, raise_on_signals, say
 from tools.environment.server import Server
 from tools.environment.setup import lock, prepare
 
@@ -38,14 +37,9 @@ environment variables:
                  else one is installed (apt-get for root, Playwright's download for others).
 """
 
-Stage = tuple[str, Command, dict[str, str]]
-
-PYTEST_ALONE = f"""
-import sys
-sys.modules.update(dict.fromkeys({COMFYUI_MODULES}))
-import pytest
-sys.exit(pytest.main(sys.argv[1:]))
-"""
+# A process for each core takes file after file of tests, those with the most tests first.
+SPREAD = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--durations", "20"]
+ALONE = ["-p", "stepwise.tools.environment.alone"]
 
 
 def demo(cpu: bool) -> int:
@@ -89,41 +83,30 @@ def test(arguments: list[str]) -> int:
     """Lint, type-check and test everything, or, with arguments, run only pytest with those."""
     comfyui = prepare(client=True)
     browser = ensure_browser(program("env", "python"))
-    python, pytest = [program("env", "python"), "-P"], [program("env", "pytest")]
+    pytest = [program("env", "pytest")]
     alone = quiet_environment()
     full = alone | {"COMFYUI_PATH": str(comfyui), "CHROMIUM_PATH": str(browser)}
     if arguments:
         return stage(" ".join(["pytest", *arguments]), [*pytest, *arguments], full)
-    slowest = "--durations=20"
-    return (
+    checks = (
         stage("ruff check .", [program("env", "ruff"), "check", "."], alone)
         or stage("ruff format --check .", [program("env", "ruff"), "format", "--check", "."], alone)
         or stage("pyright", [program("env", "pyright")], alone)
-        or side_by_side(
-            ("pytest tests/nodes", [*pytest, slowest, "tests/nodes"], full),
-            ("pytest tests/samplers, without ComfyUI", [*python, "-c", PYTEST_ALONE, slowest, "tests/samplers"], alone),
-        )
-        or stage("pytest tests/e2e", [*pytest, slowest, "tests/e2e"], full)
     )
+    if checks:
+        return checks
+    statuses = [
+        stage("pytest tests/samplers, without ComfyUI", [*pytest, *SPREAD, *ALONE, "tests/samplers"], alone),
+        stage("pytest tests/nodes", [*pytest, *SPREAD, "tests/nodes"], full),
+        stage("pytest tests/e2e", [*pytest, *SPREAD, "tests/e2e"], full),
+    ]
+    return next((status for status in statuses if status), 0)
 
 
 def stage(name: str, command: Command, environment: dict[str, str]) -> int:
     """One part of the tests, by its exit status."""
     say(f"--- {name}")
     return call(command, cwd=ROOT, env=environment)
-
-
-def side_by_side(first: Stage, second: Stage) -> int:
-    """Two parts that share nothing but the machine. What the second prints follows when both are done."""
-    name, command, environment = second
-    with tempfile.TemporaryFile() as printed:
-        options = {"stdout": printed, "stderr": subprocess.STDOUT}
-        with running(command, cwd=ROOT, env=environment, **options) as beside:
-            statuses = [stage(*first), beside.wait()]
-        say(f"--- {name}")
-        printed.seek(0)
-        say(printed.read().decode(errors="replace"))
-    return next((status for status in statuses if status), 0)
 
 
 def bench(names: list[str]) -> int:

@@ -11,13 +11,13 @@ import argparse
 import json
 import sys
 from collections import defaultdict
+from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
 import pytest
 from stepwise.tools.environment.folders import ROOT
-from stepwise.tools.environment.inprocess import COMFYUI_MODULES
 
 # What is mutated: the samplers, and where they meet the host.
 ROOMS = ("samplers", "nodes/host", "nodes/runs")
@@ -72,7 +72,7 @@ def main() -> int:
     parser.add_argument("--with", type=Path, dest="changed")
     given, arguments = parser.parse_known_args()
     if given.alone:
-        sys.modules.update(dict.fromkeys(COMFYUI_MODULES))
+        import_module("stepwise.tools.environment.alone")
     if given.changed:
         change(given.file.resolve(), given.changed)
     return pytest.main(arguments, plugins=[Recorder(given.record)] if given.record else [])
