@@ -32,6 +32,7 @@ from ..host.seeds import ImageSeeds, components_of, nested, starting_noise
 BUDGETS = {"quick": QUICK, "full": FULL}
 # Align Your Steps was published for the levels of Stable Diffusion.
 SD_RANGE = (12.0, 16.0)
+UNTESTED = "It was stopped, and not measured on starts that the fit has not seen."
 
 
 def fitted(
@@ -93,7 +94,8 @@ def fitted(
     twice = plain_levels(sampling, 2 * calls)
     if begin is not None:
         twice = tuple(fine_levels(path, levels, 2 * calls, subject.sigma_min)[0])
-    tested = figures(subject, found, (levels, twice), test)
+    # Who has pressed Cancel does not wait for as many calls again.
+    tested = {} if found.stopped else figures(subject, found, (levels, twice), test)
     bar.update_absolute(1000, 1000)
     recipe = Recipe(
         FITTED.name,
@@ -172,6 +174,6 @@ def report(recipe: Recipe, found: Fitted, test: slice) -> str:
         name.removeprefix("test, "): value for name, value in recipe.figures.items() if name.startswith("test, ")
     }
     others = [f"{name}: {value}" for name, value in recipe.figures.items() if not name.startswith("test, ")]
-    tested = [f"  {name}: {value}" for name, value in measured.items()]
+    tested = [head, *(f"  {name}: {value}" for name, value in measured.items())] if measured else [UNTESTED]
     better = "" if found.selected < found.began else "Nothing better was found than what it began from.\n"
-    return better + "\n".join([head, *tested, *others, *recipe.lines()[:2]])
+    return better + "\n".join([*tested, *others, *recipe.lines()[:2]])

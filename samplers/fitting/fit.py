@@ -112,7 +112,8 @@ def newton(
         if failures == 2 or not meter.allows(search.cost):
             break
         meter.doing = f"Gauss-Newton, round {number}"
-        search.round()
+        if not search.round():
+            break
         failures = 0 if choice.note(found, f"round {number}", search.track.form, search.score) else failures + 1
     return search.values
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..linear_combination import combine
 from .errors import distances, importance, lengths, score
 from .freedom import Number, Values, made
 from .least_squares import TINY, normal, solved
@@ -15,8 +16,8 @@ from .tails import Track, ends_of, tracked
 
 # No level moves further in one round, in half log-SNR, and no share, in parts of the step.
 FARTHEST = {"level": 0.4, "told": 0.4, "opening": 0.4, "carry": 0.3, "sum": 1.0, "taken": 3.0}
-# Damped steps that a round tries at most.
-TRIALS = 4
+# Steps that a round tries at most; what one that fails makes of the damping, and one that does not.
+STEPS, RISE, FALL = 8, 10.0, 0.3
 # Of a picture with more numbers than this, sums with random signs stand for it: they keep lengths on the average.
 SKETCH = 4096
 # Bytes of memory, on the CPU, for runs that go side by side.
@@ -71,8 +72,8 @@ class GaussNewton:
 
     @property
     def cost(self) -> int:
-        """Model calls of a round."""
-        return cost_of(self.numbers, self.begin.calls) + TRIALS * self.begin.calls
+        """Model calls of a Jacobian and one step."""
+        return cost_of(self.numbers, self.begin.calls) + self.begin.calls
 
     def columns(self) -> list[Tensor]:
         """The derivative of the final picture by each number, sketched."""
@@ -106,42 +107,59 @@ class GaussNewton:
         return (end - far) / (step - other)
 
     def round(self) -> bool:
-        """One Jacobian and a few damped steps along it; whether the score fell."""
-        columns = self.columns()
-        off = self.sketch(self.target - self.track.end)
-        size = lengths(self.target).clamp_min(1e-12)
-        weights = importance(self.errors(self.track.end)) / size.square()
-        matrix, right = normal(columns, off, weights)
-        best: tuple[Values, Track] | None = None
-        damping, factor = self.damping, 0.1
-        for _ in range(TRIALS):
-            tried = self.step(matrix, right, damping)
+        """One Jacobian and damped steps along it, until two fail after one that did not; whether the score fell.
+
+        A step costs one run, a Jacobian some fifteen: so what a step has seen of the model, good or not, is put into
+        the Jacobian (`broyden`), which leads the next one.
+        """
+        columns, before, failures = self.columns(), self.score, 0
+        for _ in range(STEPS):
+            if (failures == 2 and self.score < before) or not self.meter.allows(self.begin.calls):
+                break
+            matrix, right = normal(columns, self.sketch(self.target - self.track.end), self.weights())
+            scales = matrix.diagonal() + 1e-4 * matrix.diagonal().mean() + TINY
+            tried = self.step(matrix, right, scales)
             track = self.tracked(tried)
             found = float("inf") if track is None else score(self.errors(track.end))
+            if track is not None and found < float("inf"):
+                change = [tried[each] - self.values[each] for each in self.numbers]
+                columns = broyden(columns, change, scales, self.sketch(track.end - self.track.end))
             if track is not None and found < self.score:
-                self.score, self.damping, best = found, max(damping, 1e-7), (tried, track)
-            elif best is not None:
-                break
+                self.values, self.track, self.score = tried, track, found
+                failures, self.damping = 0, max(FALL * self.damping, 1e-7)
             else:
-                factor = 10.0
-            damping *= factor
-        if best is None:
-            self.damping = damping
-            return False
-        self.values, self.track = best
-        return True
+                failures, self.damping = failures + 1, RISE * self.damping
+        return self.score < before
+
+    def weights(self) -> Tensor:
+        """How much each image counts, for differences of x."""
+        return importance(self.errors(self.track.end)) / lengths(self.target).clamp_min(1e-12).square()
 
     def tracked(self, values: Values) -> Track | None:
         """A run with these values; None where they make no plan."""
         form = made(self.begin, values)
         return None if form is None else tracked(self.subject, form, self.images, self.meter)
 
-    def step(self, matrix: Tensor, right: Tensor, damping: float) -> Values:
+    def step(self, matrix: Tensor, right: Tensor, scales: Tensor) -> Values:
         """The values after a step of least squares, damped in the scale of each number (Levenberg, Marquardt)."""
-        diagonal = matrix.diagonal() + 1e-4 * matrix.diagonal().mean() + TINY
-        change = solved(matrix + damping * torch.diag(diagonal), right)
+        change = solved(matrix + self.damping * torch.diag(scales), right)
         changes = dict(zip(self.numbers, change, strict=True))
         shorter = min([1.0, *(FARTHEST[each.kind] / max(abs(by), 1e-12) for each, by in changes.items())])
         reached = {each: self.values[each] + shorter * by for each, by in changes.items()}
         # A run does not begin above its first level.
         return {each: min(value, 0.0) if each.kind == "opening" else value for each, value in reached.items()}
+
+
+def broyden(columns: Sequence[Tensor], change: Sequence[float], scales: Tensor, moved: Tensor) -> list[Tensor]:
+    """The columns J that are nearest to the given ones and tell what has been seen, J change = moved:
+
+        J + (moved - J change) (S change)^T / (change^T S change),  S = diag(scales)
+
+    Source: Broyden, Math. Comp. 19 (1965), in the scale of each number.
+    """
+    scaled = [float(scale) * by for scale, by in zip(scales, change, strict=True)]
+    size = sum(one * by for one, by in zip(scaled, change, strict=True))
+    if size == 0.0:
+        return list(columns)
+    missed = combine([(moved, 1.0), *((column, -by) for column, by in zip(columns, change, strict=True))])
+    return [combine([(column, 1.0), (missed, one / size)]) for column, one in zip(columns, scaled, strict=True)]

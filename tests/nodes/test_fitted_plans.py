@@ -223,6 +223,8 @@ def test_cancel_keeps_the_best_so_far_and_before_there_is_one_stops(monkeypatch)
     after(530)
     plan, report, _ = call("StepwiseFitPlan", **given)
     assert "stopped by: Cancel" in report
+    assert "not measured" in report
+    assert len(seen) < 600  # no reference again, of 161 calls on each batch
     assert len(plan.plan.stages) == 3
 
 

@@ -24,6 +24,7 @@ from stepwise.samplers.fitting import (
 )
 from stepwise.samplers.fitting.errors import distances, score
 from stepwise.samplers.fitting.freedom import Number, made
+from stepwise.samplers.fitting.gauss_newton import broyden
 from stepwise.samplers.fitting.gradient import Descent, derivatives, gradient, valued
 from stepwise.samplers.fitting.meter import Meter
 from stepwise.samplers.fitting.reference import fine_levels, reference
@@ -191,6 +192,23 @@ def test_five_fitted_calls_come_nearer_than_ten_of_dpmpp_2m(path, freedom):
     assert len(found.plan.stages) == 5
     assert errors.median() < 0.5 * others.median()
     assert found.form.keeps_marginals == (not freedom.free)
+
+
+def test_what_a_step_has_seen_changes_the_jacobian_there_and_nowhere_else():
+    generator = torch.Generator().manual_seed(0)
+    columns = list(torch.randn(5, 3, 40, generator=generator, dtype=torch.float64))
+    moved = torch.randn(3, 40, generator=generator, dtype=torch.float64)
+    change = torch.randn(5, generator=generator, dtype=torch.float64)
+    scales = torch.rand(5, generator=generator, dtype=torch.float64) + 0.1
+    updated = torch.stack(broyden(columns, change.tolist(), scales, moved))
+
+    def along(jacobian, by):
+        return torch.tensordot(by, jacobian, dims=1)
+
+    torch.testing.assert_close(along(updated, change), moved)
+    other = torch.randn(5, generator=generator, dtype=torch.float64)
+    other -= change * (other * scales * change).sum() / (scales * change.square()).sum()
+    torch.testing.assert_close(along(updated, other), along(torch.stack(columns), other))
 
 
 def test_a_fit_is_the_same_every_time():
