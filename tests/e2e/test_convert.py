@@ -148,10 +148,17 @@ def with_sampler(tmp_path, kind, **inputs):
 
 
 @CANVASES
-def test_a_node_that_makes_a_sampler_from_its_context_menu_and_back(open_editor, nodes2, tmp_path):
-    kind, ours = "KSamplerSelect", "StepwiseHeunSampler"
+@pytest.mark.parametrize(
+    ("kind", "given", "ours"),
+    [
+        ("KSamplerSelect", {"sampler_name": "heun"}, "StepwiseHeunSampler"),
+        ("SamplerLMS", {"order": 3}, "StepwiseLMSSampler"),
+    ],
+    ids=["by name", "with settings"],
+)
+def test_a_node_that_makes_a_sampler_from_its_context_menu_and_back(open_editor, nodes2, kind, given, ours, tmp_path):
     editor = open_editor(nodes2=nodes2)
-    editor.drop(with_sampler(tmp_path, kind, sampler_name="heun"))
+    editor.drop(with_sampler(tmp_path, kind, **given))
     editor.settle()
     prompt = editor.page.evaluate(PROMPT)
     for content, made in (("Convert to Stepwise", ours), ("Convert to ComfyUI's node", kind)):
@@ -160,10 +167,10 @@ def test_a_node_that_makes_a_sampler_from_its_context_menu_and_back(open_editor,
         editor.page.mouse.click(*editor.page.evaluate(TITLE, "23"), button="right")
         entry = editor.page.get_by_text(content, exact=True)
         entry.wait_for(state="visible", timeout=10_000)
-        shot(editor, "sampler-menu" if made == ours else "sampler-menu-back", nodes2)
+        shot(editor, f"{kind}-menu" if made == ours else f"{kind}-menu-back", nodes2)
         entry.click()
         assert "node 23" in report_of(editor)
-        shot(editor, "sampler" if made == ours else "sampler-back", nodes2)
+        shot(editor, kind if made == ours else f"{kind}-back", nodes2)
         editor.page.locator(PANEL).get_by_role("button", name="Close").click()
         assert editor.page.evaluate(TYPES)[made] == "23"
     assert differing(editor.page.evaluate(PROMPT), prompt) == []
