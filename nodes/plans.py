@@ -5,6 +5,7 @@ from comfy_api.latest import io, ui
 
 from ..samplers import VE
 from ..samplers.checkpoint import RECIPE, peek
+from ..samplers.fitting import FULL, QUICK
 from ..samplers.parameters import InputError
 from ..samplers.recipe import Recipe, to_bytes
 from .host.fitted import RecipeSampler
@@ -66,8 +67,8 @@ class StepwiseFitPlan(io.ComfyNode):
                 io.Combo.Input(
                     "budget",
                     options=list(fit.BUDGETS),
-                    tooltip="quick: at most 200 model calls a start, the rows alone, by least squares. full: at most "
-                    "1200, rows and levels together.",
+                    tooltip=f"quick: at most {QUICK.calls} model calls a start, the rows alone, by least squares. "
+                    f"full: at most {FULL.calls}, rows and levels together.",
                 ),
                 io.Sigmas.Input(
                     "begin",

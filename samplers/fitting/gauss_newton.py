@@ -17,7 +17,7 @@ from .tails import Track, ends_of, tracked
 # No level moves further in one round, in half log-SNR, and no share, in parts of the step.
 FARTHEST = {"level": 0.4, "told": 0.4, "opening": 0.4, "carry": 0.3, "sum": 1.0, "taken": 3.0}
 # Steps that a round tries at most; what one that fails makes of the damping, and one that does not.
-STEPS, RISE, FALL = 8, 10.0, 0.3
+STEPS, RISE, FALL = 5, 10.0, 0.3
 # Of a picture with more numbers than this, sums with random signs stand for it: they keep lengths on the average.
 SKETCH = 4096
 # Bytes of memory, on the CPU, for runs that go side by side.
