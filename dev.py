@@ -129,13 +129,14 @@ def benchmarks() -> list[str]:
 
 
 def quiet_environment() -> dict[str, str]:
-    """The same sums on every machine: a fixed hash seed and number of threads, no path from outside."""
-    foreign = ("PYTHONPATH", "PYTHONSAFEPATH", "COMFYUI_PATH")
+    """The same sums on every machine: a fixed hash seed and number of threads, no path from outside. Compiled files are
+    kept, apart from the sources: every one of the many processes of a test run would make them anew."""
+    foreign = ("PYTHONPATH", "PYTHONSAFEPATH", "COMFYUI_PATH", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
     # Threads that wait in a loop would take the core of what runs beside them.
     threads = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
     settings = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "TQDM_DISABLE": "1", "MPLBACKEND": "Agg", "DO_NOT_TRACK": "1"}
-    return kept | threads | settings
+    return kept | threads | settings | {"PYTHONPYCACHEPREFIX": str(DEV / "pycache")}
 
 
 def has_accelerator() -> bool:

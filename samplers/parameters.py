@@ -8,6 +8,7 @@ Node inputs, tooltips, help tables, translations and tests all read it from ther
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from inspect import signature
 from operator import index
 from typing import Any, Literal, SupportsFloat, SupportsIndex, cast, get_args, get_origin, get_type_hints
@@ -112,6 +113,12 @@ def number(value: object) -> float | None:
 
 def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     """The keyword parameters of `function` that are annotated with a Param, in order."""
+    return dict(declared(function))
+
+
+@cache
+def declared(function: Callable[..., Any]) -> Mapping[str, Parameter]:
+    """`parameters`, read from the function once."""
     hints = get_type_hints(function, include_extras=True)
     found: dict[str, Parameter] = {}
     for name, declared in signature(function).parameters.items():
