@@ -22,7 +22,7 @@ class Budget:
 
 
 QUICK = Budget(200, 0)
-FULL = Budget(860, 12)
+FULL = Budget(800, 12)
 
 
 @dataclass
