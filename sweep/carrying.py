@@ -10,11 +10,12 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .apart import own
 from .host import Host
 
-# The title by which all cells of all sweeps save, so that a server keeps the newest few files and not one for each
-# cell; and the mark that tells whose a file is.
-TITLE, MARK = "stepwise sweep", "stepwise_cell"
+# The title by which all cells of all sweeps save on a server, so that it keeps the newest few files and not one for
+# each cell; and the mark that tells whose a file is.
+TITLE, MARK = "stepwise sweep {server}", "stepwise_cell"
 AUTOSAVE = "autosave_every"
 LOADER, LOADER_ID = "StepwiseLoadState", "stepwise-sweep-state-{node}"
 FOLDER = "stepwise"
@@ -27,19 +28,20 @@ class Carrier:
         self, host: Host, prompt: Mapping[str, Any], key: str, every: float, tell: Callable[[dict[str, Any]], None]
     ) -> None:
         self.host, self.key, self.every, self.tell = host, key, every, tell
+        self.title = TITLE.format(server=own(host.url))
         self.nodes = [number for number, node in prompt.items() if saves(node)]
         self.marked = {number: self.mark(node) if number in self.nodes else node for number, node in prompt.items()}
         self.tags: dict[str, str] = {}
         self.next = time.monotonic() + every
 
     def mark(self, node: Mapping[str, Any]) -> dict[str, Any]:
-        return {**node, "_meta": {**(node.get("_meta") or {}), "title": TITLE, MARK: self.key}}
+        return {**node, "_meta": {**(node.get("_meta") or {}), "title": self.title, MARK: self.key}}
 
     def look(self) -> None:
         if not self.nodes or time.monotonic() < self.next:
             return
         for node in self.nodes:
-            query = urllib.parse.urlencode({"title": TITLE, "node": node})
+            query = urllib.parse.urlencode({"title": self.title, "node": node})
             name = self.host.asked(lambda query=query: json.loads(self.host.get(f"/stepwise/autosave?{query}")))["file"]
             content = self.fresh(name) if name else None
             step = step_of(content, node, self.key) if content else None
@@ -93,7 +95,7 @@ def going_on(host: Host, prompt: Mapping[str, Any], states: Sequence[Mapping[str
     for state in states:
         node = state["node"]
         # The number of a node may have anything in it that a workflow's author has written.
-        file = f"{client}-{hashlib.sha256(node.encode()).hexdigest()[:16]}.safetensors"
+        file = f"{client}-{own(host.url)}-{hashlib.sha256(node.encode()).hexdigest()[:16]}.safetensors"
         name = host.put(base64.b64decode(state["state"]), file, FOLDER)
         loader = LOADER_ID.format(node=node)
         made[loader] = {"class_type": LOADER, "inputs": {"file": name, "warm_up": True}}

@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import shlex
+import signal
 import sqlite3
 import sys
 import time
@@ -33,6 +34,9 @@ was run), 130 stopped; what is finished is kept in each case, and the same comma
 
 
 def main(argv: list[str] | None = None) -> int:
+    if argv is None:
+        # What ends a service ends a sweep as Ctrl-C does.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     known = arguments(sys.argv[1:] if argv is None else argv)
     try:
         return known.act(known)
@@ -174,7 +178,12 @@ def run(known: argparse.Namespace) -> int:
         options = shlex.split(known.with_options)
     except ValueError as error:
         raise BadSweep(f"--with-options is {known.with_options!r}: {str(error).lower()}.") from None
-    with started(known.start.split(","), folder.absolute(), known.python, options) as urls:
+    # What is wrong with the file is said before anything is started.
+    read(known.sweep)
+    devices = [each.strip() for each in known.start.split(",")]
+    if not known.quiet:
+        print(f"starting ComfyUI on {', '.join(devices)}", file=sys.stderr)
+    with started(devices, folder.absolute(), known.python, options) as urls:
         known.host = [*(known.host or []), *urls]
         return run_on(known)
 

@@ -90,7 +90,9 @@ async def embedded(hosts: Sequence[str]) -> AsyncIterator[Engine]:
     # Dask says at length what the fault log says in a line.
     logging.getLogger("distributed").setLevel(SILENT)
     with dask.config.set(QUIET):
-        scheduler = Scheduler(host="127.0.0.1", port=0, dashboard=False, allowed_failures=MOST_DEATHS)
+        # Its page is not there, and the address of one would be the same for two sweeps on one computer.
+        page: dict[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+        scheduler = Scheduler(host="127.0.0.1", port=0, allowed_failures=MOST_DEATHS, **page)
         async with scheduler:
             given: dict[str, Any] = {"nthreads": 1, "resources": {task.GPU: 1}, "preload": [f"{__package__}.worker"]}
             given |= {"host": "127.0.0.1", "dashboard": False, "memory_limit": 0, "silence_logs": SILENT}

@@ -46,6 +46,7 @@ def html(store: Store, down: str, across: str | None, fixed: dict[str, str], tit
     shown = (down,) if across is None else (down, across)
     unknown = [name for name in (*shown, *fixed) if name not in names]
     problems = [f"there is no axis {name!r}; there are {', '.join(names)}" for name in unknown]
+    problems += [f"{name} has a place on the page, and --at says one value of it" for name in fixed if name in shown]
     if down == across:
         problems.append("a page has two axes, and both are the same")
     if problems:

@@ -138,6 +138,8 @@ def axes_of(given: Any, problems: list[str]) -> tuple[Axis, ...]:
         if not isinstance(inputs, list) or not inputs or not all(isinstance(each, str) for each in inputs):
             problems.append(f"axes.{name}: says no input; write it as NODE.INPUT, such as 3.cfg or KSampler.cfg.")
             continue
+        if "input" in axis and "inputs" in axis:
+            problems.append(f"axes.{name}: has input and inputs; say one of them, inputs for a list.")
         if name == PART:
             problems.append(f"axes.{PART}: the name is taken by the parts of a split batch.")
         try:

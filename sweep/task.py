@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed import Queue, Variable, get_client, get_worker
 
+from .apart import apart
 from .carrying import Carrier, going_on
 from .host import CellFailed, Host, HostLost, Refused
 
@@ -74,7 +75,7 @@ def made(task: Mapping[str, Any], host: Host) -> dict[str, Any]:
     carrier = Carrier(host, json.loads(task["prompt"]), key, task["look_every"], lambda message: told(task, message))
     states = known(task) if carrier.nodes else []
     prompt = going_on(host, carrier.marked, states, task["client"])
-    number = host.submit(prompt, task["client"], key)
+    number = host.submit(apart(prompt, host.url), task["client"], key)
     outputs = host.wait(number, task["limit"], carrier.look)
     found = [one for node, output in outputs.items() for one in kept(host, node, output)]
     step = max((state["step"] for state in states), default=0)

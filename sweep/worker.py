@@ -4,6 +4,7 @@ It joins when its ComfyUI answers. A worker that has lost it ends, is started an
 """
 
 import asyncio
+import signal
 from typing import Any
 
 from .host import Host
@@ -13,6 +14,8 @@ BETWEEN = 0.5
 
 
 async def dask_setup(worker: Any) -> None:
+    # A terminal's Ctrl-C comes to all; the command ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     host = Host(url_of(worker.name))
     while not await asyncio.to_thread(host.answers):
         await asyncio.sleep(BETWEEN)

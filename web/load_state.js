@@ -27,7 +27,11 @@ const STYLE = `
 .stepwise-summary button:hover { background: rgba(128, 128, 128, 0.3); }
 `
 
+// A run that ends may have put another state in the place of the one that a node names.
+const ENDS = ["execution_success", "execution_error", "execution_interrupted"]
+
 const summaries = new WeakMap()
+const onPage = new Set()
 
 /** Chooses a file in a Load State, whether its list has it yet or not. */
 export function choose(node, file) {
@@ -167,6 +171,8 @@ function hasFiles(event) {
 function addSummary(node) {
     const summary = new Summary(node)
     summaries.set(node, summary)
+    onPage.add(summary)
+    follow(node, "onRemoved", () => onPage.delete(summary))
     drawnWidget(node, WIDGET, "stepwise_summary", summary.element, () => HEIGHT + 2 * MARGIN)
     follow(summary.widget, "callback", () => {
         summary.chosen = true
@@ -195,6 +201,7 @@ app.registerExtension({
         const style = document.createElement("style")
         style.textContent = STYLE
         document.head.append(style)
+        for (const end of ENDS) api.addEventListener(end, () => onPage.forEach((summary) => summary.show()))
     },
     nodeCreated(node) {
         if (node.comfyClass === LOADER) addSummary(node)

@@ -223,6 +223,10 @@ def test_cancel_and_go_on_with_one_click(open_editor, nodes2, server, no_states)
     assert lines(found[ids["one"]], "did") == [f"went on from step {step} to {STEPS}, seed 7"]
     assert lines(found[ids["one"]], "anew") == []
     assert editor.errors_of_pack() == []
+    # Another state in the place of the one that it names, as a run with autosaves leaves it there.
+    (server.output / name).write_bytes((FIXTURES / "digits.safetensors").read_bytes())
+    editor.queue()
+    assert shown(editor, loader, lambda one: "step 3 of 6" in one["text"])["file"] == f"{name} [output]"
 
 
 WIRED = """id => {

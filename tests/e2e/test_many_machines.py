@@ -30,9 +30,10 @@ API = EXAMPLES / "api"
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """Two servers of their own, since they are killed."""
+    """Two servers of their own, since they are killed; with one output folder, as two in one computer have."""
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(2) as pool:
-        made = [Server(COMFYUI, Path(sys.executable), tmp_path_factory.mktemp(f"host{n}")) for n in range(2)]
+        output, folders = tmp_path_factory.mktemp("output"), [tmp_path_factory.mktemp(f"host{n}") for n in range(2)]
+        made = [Server(COMFYUI, Path(sys.executable), folder, output=output) for folder in folders]
         for server in made:
             stack.callback(server.stop)
         list(pool.map(lambda server: server.start(), made))

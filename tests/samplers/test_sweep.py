@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stepwise.sweep.apart import apart
 from stepwise.sweep.calls import calls_of
 from stepwise.sweep.cells import Cells
 from stepwise.sweep.file import read
@@ -27,6 +28,17 @@ def made(tmp_path):
         return Cells(read(tmp_path / "sweep.yaml"), hosts or {HOST: INFO})
 
     return made
+
+
+def test_servers_that_share_a_folder_save_apart():
+    """ComfyUI takes the next free number of a prefix when a node begins to save: two would take the same."""
+    saving = {**PROMPT, "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a/b"}}}
+    one, other = (apart(saving, url) for url in (HOST, OTHER))
+    prefixes = [each["2"]["inputs"].pop("filename_prefix") for each in (one, other)]
+    assert one == other == {**PROMPT, "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}}
+    assert len({prefix.removesuffix("/a/b") for prefix in prefixes}) == 2
+    assert all(prefix.endswith("/a/b") for prefix in prefixes)
+    assert saving["2"]["inputs"]["filename_prefix"] == "a/b"
 
 
 def refused(made, *arguments):
@@ -155,6 +167,7 @@ def test_what_only_some_servers_lack_is_said_of_them(made):
         ({}, "there are no axes"),
         ({"axes": {}, "axis": 1}, "'axis' is none of"),
         ({"axes": {"a": {"values": [1]}}}, "axes.a: says no input"),
+        ({"axes": {"a": {"input": "1.seed", "inputs": ["1.cfg"], "values": [1]}}}, "axes.a: has input and inputs"),
         ({"axes": {"a": {"input": "1.seed", "values": [1, 1]}}}, "axes.a: 1 is there twice"),
         ({"axes": {"a": {"input": "1.seed", "values": [1]}}, "zip": [["a", "b"]]}, "zip: there is no axis 'b'"),
         ({"axes": {"a": {"input": "1.seed", "values": [1]}}, "autosave_every": 5}, "no node of the workflow can save"),

@@ -107,12 +107,13 @@ def test_numbers_that_are_none_are_refused_by_their_option(capsys, options):
     ("options", "told"),
     [
         (["--patience", "0"], "--patience is 0"),
-        (["--start", ""], "--comfyui: there is no ComfyUI"),
+        (["--start", "0, 1"], "--comfyui: there is no ComfyUI"),
         (["--start", "cpu", "--with-options", '"'], "no closing quotation"),
     ],
 )
 def test_options_that_cannot_be_are_said(tmp_path, capsys, options, told):
     (tmp_path / "workflow.json").write_text(json.dumps({"1": NODE}))
+    (tmp_path / "none.yaml").write_text("workflow: workflow.json\naxes: {cfg: {input: 1.cfg, values: [1]}}\n")
     assert main(["run", str(tmp_path / "none.yaml"), "--comfyui", str(tmp_path), *options]) == BAD_INPUT
     assert told in capsys.readouterr().err
 

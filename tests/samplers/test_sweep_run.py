@@ -181,18 +181,21 @@ def test_a_cell_that_takes_longer_than_it_may_is_given_up_in_the_end(stubs, swee
         assert [row["error"] for row in store.rows()] == [None, f"{stubs[0].url}: not finished in 0.5 s"]
 
 
-def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(stubs, sweep):
-    file = sweep(seeds(2000))
-    with subprocess.Popen(command(file, *stubs), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda end: end.name)
+def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(stubs, sweep, end):
+    """A terminal sends it to all processes; what ends a service, to the one."""
+    file, streams = sweep(seeds(2000)), {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command(file, *stubs), start_new_session=True, **streams) as run:
         done = 0
         while done < 20:
             with open_or_none(file.with_suffix(".results")) as store:
                 done = store.counts()["finished"] if store else 0
         children = psutil.Process(run.pid).children(recursive=True)
-        run.send_signal(signal.SIGINT)
+        (os.killpg if end is signal.SIGINT else os.kill)(run.pid, end)
         _, said = run.communicate(timeout=60)
     assert run.returncode == 130
     assert "what is finished is kept" in said
+    assert "Traceback" not in said
     gone, alive = psutil.wait_procs(children, timeout=20)
     assert gone
     assert not alive
