@@ -11,10 +11,13 @@ from comfy_api.latest import io, ui
 from ..samplers import FLOW, VE
 from ..samplers.exact.findings import LARGEST, SMALLEST
 from ..samplers.exact.report import Report, measured
+from ..samplers.parameters import InputError
+from ..samplers.registry import FITTED
 from .host.exact import HostSampler
 from .host.sampler import PlanSampler
 from .shared.drawing import Look
 from .shared.error_plot import error_plot
+from .shared.messages import named
 
 FAMILIES = {"both": (VE, FLOW), "VE": (VE,), "FLOW": (FLOW,)}
 
@@ -63,6 +66,10 @@ class StepwiseSamplerReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler, families, name, theme, width, height) -> io.NodeOutput:
+        with named("Sampler Report"):
+            if isinstance(sampler, PlanSampler) and sampler.solver is FITTED:
+                problem = "is a fitted plan: it has noise levels of its own, and the report needs others"
+                raise InputError("sampler", problem, "read the report of Fit Plan, or wire it into Compare Samplers")
         bar = comfy.utils.ProgressBar(1)
         found = measured(
             name.strip() or name_of(sampler),

@@ -71,6 +71,19 @@ def test_a_run_cut_saved_and_loaded_ends_as_the_run_in_one_piece(path):
         assert torch.equal(rest["samples"], whole), step
 
 
+def test_the_report_on_samplers_refuses_a_plan_which_has_levels_of_its_own():
+    sampler, _ = call("StepwisePlanSampler", plan=recipe_of())
+    assert refused("StepwiseSamplerReport", sampler=sampler).startswith("Sampler Report: sampler is a fitted plan")
+
+
+def test_the_steps_of_a_plan_are_kept_as_those_of_any_sampler():
+    inputs = inputs_of()
+    whole = call("StepwiseSample", **inputs)[0]["samples"]
+    output, _, state, *_ = call("StepwiseTrajectory", **inputs)
+    assert torch.equal(output["samples"], whole)
+    assert state.step == 5
+
+
 def test_under_the_hosts_own_node_it_is_the_same_picture():
     inputs = inputs_of()
     ours = call("StepwiseSample", **inputs)[0]["samples"]
