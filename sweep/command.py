@@ -35,8 +35,7 @@ was run), 130 stopped; what is finished is kept in each case, and the same comma
 
 def main(argv: list[str] | None = None) -> int:
     if argv is None:
-        # What ends a service ends a sweep as Ctrl-C does.
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, as_ctrl_c)
     known = arguments(sys.argv[1:] if argv is None else argv)
     try:
         return known.act(known)
@@ -59,6 +58,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stepwise-sweep: stopped; what is finished is kept.", file=sys.stderr)
         return STOPPED
+
+
+def as_ctrl_c(*_: object) -> None:
+    """What ends a service ends a sweep as Ctrl-C does, also where a shell has started it to ignore that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:

@@ -183,9 +183,12 @@ def test_a_cell_that_takes_longer_than_it_may_is_given_up_in_the_end(stubs, swee
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda end: end.name)
 def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(stubs, sweep, end):
-    """A terminal sends it to all processes; what ends a service, to the one."""
+    """A terminal sends it to all processes; what ends a service, to the one, which a shell may have started to ignore
+    Ctrl-C."""
     file, streams = sweep(seeds(2000)), {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command(file, *stubs), start_new_session=True, **streams) as run:
+    ignored = signal.SIG_IGN if end is signal.SIGTERM else signal.default_int_handler
+    start = partial(signal.signal, signal.SIGINT, ignored)
+    with subprocess.Popen(command(file, *stubs), start_new_session=True, preexec_fn=start, **streams) as run:
         done = 0
         while done < 20:
             with open_or_none(file.with_suffix(".results")) as store:
