@@ -37,8 +37,9 @@ environment variables:
                  else one is installed (apt-get for root, Playwright's download for others).
 """
 
+SLOWEST = ["--durations", "20"]
 # A process for each core takes file after file of tests, those with the most tests first.
-SPREAD = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--durations", "20"]
+SPREAD = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
 ALONE = ["-p", "stepwise.tools.environment.alone"]
 
 
@@ -96,9 +97,10 @@ def test(arguments: list[str]) -> int:
     if checks:
         return checks
     statuses = [
-        stage("pytest tests/samplers, without ComfyUI", [*pytest, *SPREAD, *ALONE, "tests/samplers"], alone),
-        stage("pytest tests/nodes", [*pytest, *SPREAD, "tests/nodes"], full),
-        stage("pytest tests/e2e", [*pytest, *SPREAD, "tests/e2e"], full),
+        stage("pytest tests/samplers, without ComfyUI", [*pytest, *SLOWEST, *SPREAD, *ALONE, "tests/samplers"], alone),
+        stage("pytest tests/nodes", [*pytest, *SLOWEST, *SPREAD, "tests/nodes"], full),
+        # Servers and a browser have all cores already.
+        stage("pytest tests/e2e", [*pytest, *SLOWEST, "tests/e2e"], full),
     ]
     return next((status for status in statuses if status), 0)
 
