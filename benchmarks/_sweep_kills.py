@@ -1,4 +1,4 @@
-"""Sweeps on real servers of this machine: how they share its processor, and what they survive."""
+"""Sweeps on real servers of this machine, and what they survive."""
 
 import contextlib
 import math
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import torch
 from stepwise.sweep.store import Store
 from stepwise.tests.support.sweep_runs import STEPS, Run, axes, faults, latents, written
@@ -22,7 +21,7 @@ from stepwise.tools.environment.server import Server
 from stepwise.tools.generate.markdown import table
 
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or DEV / "ComfyUI")
-HOSTS, COUNTS, SEED = 4, (1, 2, 4), 20
+HOSTS, SEED = 4, 20
 # Twelve cells for each seed of the sweep: three solvers by four guidances.
 TWELVE, AUTOSAVE = 12, 2
 # What is killed in turn; and after how many kills a server hangs, until the sweep has noticed.
@@ -65,10 +64,6 @@ class Rack:
         for server in self.servers:
             server.stop()
 
-    def spent(self) -> float:
-        """Seconds of processor time of all servers."""
-        return sum(sum(psutil.Process(each.process.pid).cpu_times()[:2]) for each in self.servers if each.process)
-
 
 @contextlib.contextmanager
 def rack() -> Iterator[tuple[Rack, Path]]:
@@ -80,49 +75,6 @@ def rack() -> Iterator[tuple[Rack, Path]]:
             yield made, Path(base)
         finally:
             made.stop()
-
-
-def ended(run: Run) -> float:
-    """Waits for the end of a run; the processor time of driver, scheduler and workers."""
-    spent = 0.0
-    while run.process.poll() is None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            every = [psutil.Process(run.process.pid), *run.workers()]
-            spent = max(spent, sum(sum(each.cpu_times()[:2]) for each in every))
-        time.sleep(0.2)
-    run.ended()
-    return spent
-
-
-def hosts(cells: int) -> str:
-    """The same cells on one, two and four servers: the time, whose processor time it was, and what was carried."""
-    lines, all_latents = [], []
-    sweep = {"axes": axes(max(cells // TWELVE, 1)), "autosave_every": AUTOSAVE}
-    with rack() as (made, base):
-        # What a server loads with its first prompt is no part of the comparison.
-        with Run(written(base / "warm", axes=axes(1)), made.urls) as run:
-            run.ended(PATIENT)
-        for number in COUNTS:
-            before = made.spent()
-            with Run(written(base / str(number), **sweep), made.urls[:number]) as run:
-                engine = ended(run)
-            computing = made.spent() - before
-            all_latents.append(latents(run.folder))
-            with Store(run.folder) as store:
-                rows, carried = list(store.rows()), store.carried()
-                again = store.base.execute("SELECT count(*) FROM faults").fetchone()[0]
-            took = max(row["finished"] for row in rows) - min(row["finished"] - row["seconds"] for row in rows)
-            lines.append((number, took, computing / len(rows), engine / len(rows), *carried, again))
-            print(f"{number} servers: {len(rows)} cells in {took:.1f} s", flush=True)
-    for each in all_latents:
-        assert all(torch.equal(each[point], latent) for point, latent in all_latents[0].items())
-    head = ["Real servers on this machine", "s", "of one server's, divided", "processor s a cell, servers"]
-    head += ["engine, with its start", "autosaves carried", "MiB", "cells begun again"]
-    rows = [
-        [n, f"{s:.1f}", f"{lines[0][1] / n / s:.0%}", f"{c:.2f}", f"{e:.2f}", count, f"{size / 2**20:.1f}", again]
-        for n, s, c, e, count, size, again in lines
-    ]
-    return table(head, rows, figures=True)
 
 
 def kills(number: int, within: float = math.inf) -> str:

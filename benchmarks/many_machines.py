@@ -4,9 +4,8 @@
     .dev/env/bin/python -m benchmarks.many_machines PART [NUMBER]
 
 scale: NUMBER cells (10,000) on two servers that compute nothing. use: what part of their time one, two and four servers
-have something to do, where a cell takes two seconds of a processor that this machine need not have. hosts:
-NUMBER cells (24) on one, two and four real servers, all on the processor of this machine. kills: four real servers,
-while workers, servers and the command are killed NUMBER times (20) and servers hang and go on.
+have something to do, where a cell takes two seconds of a processor that this machine need not have. kills: four real
+servers, while workers, servers and the command are killed NUMBER times (20) and servers hang and go on.
 """
 
 import sys
@@ -19,7 +18,6 @@ PAGE = ROOT / "docs" / "many_machines.md"
 PARTS = {
     "scale": (_sweep_stubs.scale, [10_000]),
     "use": (_sweep_stubs.use, []),
-    "hosts": (_sweep_kills.hosts, [24]),
     "kills": (_sweep_kills.kills, [20]),
 }
 

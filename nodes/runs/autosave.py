@@ -14,8 +14,9 @@ import folder_paths
 import torch
 
 from ...samplers import checkpoint
+from ...samplers.parameters import InputError
 from ..shared.messages import tell_page
-from .files import about, to_bytes
+from .files import KINDS, about, to_bytes
 from .folders import NO_ROOM, SUFFIX
 from .held import HeldRun
 from .identity import guidance_of, run_of
@@ -26,6 +27,8 @@ KEPT = 3
 # Of a name in a file's name, in bytes of UTF-8.
 LONGEST = 60
 DIGEST = 12
+# Ends the name of the file of a run that is begun anew, while what it reached before is further.
+AGAIN = "_again"
 # What a killed run was writing when it ended; a file that is being written is younger.
 UNFINISHED, ABANDONED_AFTER = ".autosave_*.tmp", 60.0
 GOES_ON = "Stepwise: the state at step %d could not be saved in %s (%s). The run goes on without it."
@@ -37,8 +40,9 @@ class Autosave:
     """Writes the state every `every` steps to one file for each run of a node, named by workflow, node and run.
 
     A run never fails for it: what cannot be written is said, and tried again at the next turn. The file keeps its last
-    good content until a new one is complete, and the file of another run is never replaced. Of the runs of a node the
-    newest `KEPT` keep theirs.
+    good content until a new one is complete, and the file of another run is never replaced. Neither is one of the same
+    run that is further: begun anew, it has a second file until it is as far. Of the files of a node the newest `KEPT`
+    stay.
     """
 
     every: int
@@ -49,6 +53,8 @@ class Autosave:
     loaded: frozenset[str] = frozenset()
     run: str = ""
     said: set[str] = field(default_factory=set)
+    further: int = 0
+    step: int = 0
 
     def __post_init__(self) -> None:
         self.stem = self.stem or stem_of("", "", self.node)
@@ -64,7 +70,10 @@ class Autosave:
 
     @property
     def file(self) -> Path:
-        return folder() / f"{self.stem}_{self.run[:DIGEST]}{SUFFIX}"
+        return self.file_of(AGAIN if self.step < self.further else "")
+
+    def file_of(self, mark: str) -> Path:
+        return folder() / f"{self.stem}_{self.run[:DIGEST]}{mark}{SUFFIX}"
 
     @property
     def name(self) -> str:
@@ -108,7 +117,11 @@ class Autosave:
         if first:
             self.run = run_of(held, self.guidance())
             sweep(folder())
+            self.further = step_in(self.file_of(""))
+        self.step = held.step
         checkpoint.write(self.file, to_bytes(held, {**self.about, "run": self.run}))
+        if self.step >= self.further:
+            self.drop(self.file_of(AGAIN))
         if first:
             self.drop_oldest()
 
@@ -116,9 +129,12 @@ class Autosave:
         """Removes the files of this node's runs but the newest, and those that the graph goes on from."""
         others = [file for file in autosaves(folder(), self.stem) if file != self.file]
         for file in others[KEPT - 1 :]:
-            if file.name not in self.loaded:
-                with suppress(OSError):
-                    file.unlink()
+            self.drop(file)
+
+    def drop(self, file: Path) -> None:
+        if file.name not in self.loaded:
+            with suppress(OSError):
+                file.unlink()
 
 
 def folder() -> Path:
@@ -132,7 +148,7 @@ def listed_name(file: Path) -> str:
 
 def autosaves(place: Path, stem: str) -> list[Path]:
     """The files of the runs of one node, newest first."""
-    form = re.compile(rf"{re.escape(stem)}_[0-9a-f]{{{DIGEST}}}{re.escape(SUFFIX)}")
+    form = re.compile(rf"{re.escape(stem)}_[0-9a-f]{{{DIGEST}}}({AGAIN})?{re.escape(SUFFIX)}")
     found = [
         (written, file) for file in place.glob("autosave_*") if form.fullmatch(file.name) and (written := age(file))
     ]
@@ -145,6 +161,14 @@ def age(file: Path) -> float:
         if file.is_file() and not file.is_symlink():
             return file.stat().st_mtime
     return 0.0
+
+
+def step_in(file: Path) -> int:
+    """The step at which the state in a file stands; 0 where there is none that can be read."""
+    with suppress(OSError, InputError):
+        held = checkpoint.outline(file, KINDS)
+        return held.step if isinstance(held, HeldRun) and isinstance(held.step, int) else 0
+    return 0
 
 
 def stem_of(workflow: str, title: str, node: str) -> str:

@@ -22,12 +22,19 @@ def run_of(held: HeldRun, guidance: str) -> str:
     return hashlib.blake2b(f"{text} {guidance}".encode(), digest_size=16).hexdigest()
 
 
+# The inputs that guide a run: of a node that is given a guider, and of one that makes its own.
+GUIDING = ("guider", "model", "positive", "negative", "cfg")
+
+
 def guidance_of(guider: Any, hidden: Any) -> str:
-    """What guides a run: the nodes that lead to the `guider` of the node with these hidden inputs, whatever their ids,
+    """What guides a run: the nodes that lead to these inputs of the node with these hidden inputs, whatever their ids,
     or, outside of a graph, the values that the guider holds."""
     prompt, node = (getattr(hidden, name, None) for name in ("prompt", "unique_id"))
-    wired = prompt[node].get("inputs", {}).get("guider") if isinstance(prompt, Mapping) and node in prompt else None
-    return Graph(prompt).digest(wired) if is_link(wired) else digest(described(guider))
+    inputs = prompt[node].get("inputs", {}) if isinstance(prompt, Mapping) and node in prompt else {}
+    if not any(is_link(inputs.get(name)) for name in GUIDING):
+        return digest(described(guider))
+    graph = Graph(prompt)
+    return digest([graph.digest(inputs.get(name)) for name in GUIDING])
 
 
 def is_link(value: Any) -> bool:

@@ -448,6 +448,35 @@ def test_every_run_of_a_node_has_a_file_of_its_own(folders):
     assert len(files(folders / "output")) == 2
 
 
+def test_a_run_begun_anew_leaves_what_it_reached_before_until_it_is_as_far(folders):
+    def begun(end_step):
+        call("StepwiseDPMpp2M", **inputs_of(seed=1), sigmas=sigmas_of(), end_step=end_step, autosave_every=1)
+
+    def steps():
+        return [loaded(place).step for place in range(len(files(folders / "output")))]
+
+    begun(5)
+    (first,) = files(folders / "output")
+    for end_step in (2, 3, 1):
+        begun(end_step)
+        assert steps() == [end_step, 5]
+    assert files(folders / "output") == [first, first.replace(".safetensors", "_again.safetensors")]
+    begun(5)
+    assert (files(folders / "output"), steps()) == ([first], [5])
+    begun(2)
+    call("StepwiseDPMpp2M", guider=inputs_of()["guider"], state=loaded(1), autosave_every=1)
+    assert (files(folders / "output"), steps()) == ([first], [6])
+
+
+def test_a_damaged_file_in_the_place_of_an_autosave_is_replaced(folders):
+    for content in (b"", b"no state"):
+        call("StepwiseDPMpp2M", **inputs_of(), sigmas=sigmas_of(), end_step=2, autosave_every=2)
+        (name,) = files(folders / "output")
+        (folders / "output" / name).write_bytes(content)
+        call("StepwiseDPMpp2M", **inputs_of(), sigmas=sigmas_of(), end_step=1, autosave_every=1)
+        assert (files(folders / "output"), loaded().step) == ([name], 1)
+
+
 def test_the_newest_three_runs_of_a_node_keep_their_files(folders):
     """Others' files and those of other nodes are no concern of it."""
     foreign = [f"autosave_node_{'0' * 11}g.safetensors", "autosave_node_x.safetensors", "autosave_node.safetensors"]

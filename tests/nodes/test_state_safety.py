@@ -230,6 +230,19 @@ def test_a_graph_tells_runs_apart_by_all_that_leads_to_the_guider():
     assert one != guidance_of(None, other)
 
 
+def test_a_node_that_makes_its_guider_is_told_by_what_it_makes_it_of():
+    """KSampler (Stepwise) has a model and prompts where others have a guider. A LoRA changes no prompt."""
+    wired = {"model": ["81", 0], "positive": ["82", 0], "cfg": 7.0}
+    one = guidance_of(None, hidden(guider=None, **wired))
+    assert one == guidance_of(None, hidden(guider=None, **wired, steps=30))
+    assert one != guidance_of(None, hidden(guider=None, **wired | {"cfg": 8.0}))
+    assert one != guidance_of(None, hidden(guider=None, **wired, negative=["82", 0]))
+    other = hidden(guider=None, **wired)
+    other.prompt["84"] = {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["81", 0], "strength_model": 0.5}}
+    other.prompt["8"]["inputs"]["model"] = ["84", 0]
+    assert one != guidance_of(None, other)
+
+
 def test_a_graph_that_goes_round_ends():
     around = hidden()
     around.prompt["81"]["inputs"]["again"] = ["83", 0]

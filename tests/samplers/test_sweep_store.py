@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -196,6 +197,12 @@ def test_the_page_shows_finished_cells_over_two_axes(store):
     text = export.html(store, "a", "b", {}, "title")
     assert Figures(text).places == [(0, 0), (0, 1), (1, 0)]
     assert text.count("not run") == 3
-    for down, across, fixed in (("a", "a", {}), ("a", "c", {}), ("a", "b", {"c": "1"})):
-        with pytest.raises(BadSweep):
+    for down, across, fixed, told in (
+        ("a", "a", {}, "both are the same"),
+        ("a", "c", {}, "there is no axis 'c'; there are a, b"),
+        ("a", "b", {"c": "1"}, "there is no axis 'c'"),
+        ("a", "b", {"b": "x1"}, "b has a place on the page, and --at says one value of it"),
+        ("a", None, {"b": "x9"}, "b is 'x9' at no cell; it is x0, x1"),
+    ):
+        with pytest.raises(BadSweep, match=re.escape(told)):
             export.html(store, down, across, fixed, "title")
