@@ -40,12 +40,13 @@ function short(value) {
     return text.length > SHORT ? `${text.slice(0, SHORT)}...` : text
 }
 
+function named(change, id) {
+    return change.id === id ? change.name : `${change.name} of ${nodeAt(change.id)?.title ?? `node ${change.id}`}`
+}
+
 function told(change, id) {
-    const own = change.id === id
-    const where = own ? "" : ` of ${nodeAt(change.id)?.title ?? `node ${change.id}`}`
-    const before = own ? "" : `${change.by}: `
-    if (change.wire) return `${before}${change.name}${where} is wired otherwise`
-    return `${before}${change.name}${where} was ${short(change.was)}, is ${short(change.is)}`
+    const name = change.id === id ? named(change, id) : `${change.by}: ${named(change, id)}`
+    return change.wire ? `${name} is wired otherwise` : `${name} was ${short(change.was)}, is ${short(change.is)}`
 }
 
 /**
@@ -57,10 +58,11 @@ export function beginnings(found, shown) {
     return shown.went_on ? found.filter((each) => each.by === "state" && (each.id !== shown.node || lost(each))) : found
 }
 
-/** The changes in words, the first of them in full. */
+/** The changes in words: the first in full, and the names of the others. */
 export function inWords(found, id) {
-    const more = found.length > 2 ? ` (and ${found.length - 2} more)` : ""
-    return found.slice(0, 2).map((each) => told(each, id)).join("; ") + more
+    const others = found.slice(2).map((each) => named(each, id))
+    const first = found.slice(0, 2).map((each) => told(each, id))
+    return first.join("; ") + (others.length ? `; and ${others.join(", ")}` : "")
 }
 
 function widgetOf(change) {

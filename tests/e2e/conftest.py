@@ -16,6 +16,12 @@ from stepwise.tools.environment.server import Server
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or DEV / "ComfyUI")
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
+SCREEN = {"width": 1600, "height": 900}
+# What the editor keeps in the browser: drafts, the clipboard, the width of panels.
+FORGET = """async () => {
+    localStorage.clear()
+    for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(name)
+}"""
 FAILED = pytest.StashKey[bool]()
 
 
@@ -43,8 +49,16 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def context(browser):
+    """One for all pages: from the second on they find the editor's scripts in its cache."""
+    context = browser.new_context(viewport=SCREEN)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def open_editor(server, browser, request):
+def open_editor(server, context, request):
     """`open_editor(nodes2=False, locale="en")`: a fresh page with a blank workflow, on the classic canvas or Nodes 2.0.
 
     When the test fails, a screenshot of each page is left in .dev/failures.
@@ -55,7 +69,10 @@ def open_editor(server, browser, request):
         # The panel at the right stays open for the next page where a test left it open.
         panel = {"Comfy.RightSidePanel.IsOpen": False}
         server.post("/settings", {"Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale, **panel})
-        editor = Editor(browser.new_context(viewport={"width": 1600, "height": 900}).new_page(), server)
+        editor = Editor(context.new_page(), server)
+        if not editors:
+            editor.page.goto(f"{server.url}/system_stats")
+            editor.page.evaluate(FORGET)
         editors.append(editor)
         editor.open()
         editor.new_workflow()
@@ -66,7 +83,8 @@ def open_editor(server, browser, request):
         if request.node.stash.get(FAILED, False):
             name = re.sub(r"\W+", "-", request.node.nodeid).strip("-")
             editor.screenshot(DEV / "failures" / f"{name}-{number}.png")
-        editor.page.context.close()
+    for page in context.pages:
+        page.close()
 
 
 @pytest.fixture
