@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from cases import CASES, FLOW, TABLE, VE, solver
 from exact import mixture
 from follow import CONSTANT, follow_gaussian, law, noise_variance
@@ -39,21 +40,22 @@ def problem(path: Path, top: float):
     return x, DATA.solution(path, x, top, SIGMA_MIN)
 
 
-def error(case, top: float, steps: int, warm: bool) -> float:
-    """The median over the starts of the root mean square error at SIGMA_MIN.
+def errors(case, top: float, steps: int) -> tuple[float, float]:
+    """The median over the starts of the root mean square error at SIGMA_MIN, from a cold start and a warm one.
 
     Warm: x is set to the exact solution after each of the first steps, so that what later steps remember was predicted
-    from exact values.
+    from exact values. Both are halves of one batch.
     """
     x, exact = problem(case.path, top)
-    plan, denoiser, state = case.plan(grid(case.path, top, steps)), DATA.denoiser(case.path), start(x)
+    plan, denoiser, state = case.plan(grid(case.path, top, steps)), DATA.denoiser(case.path), start(torch.cat([x, x]))
     while state.index < len(plan.stages):
         step = plan.stages[state.index].step
         state = advance(plan, denoiser, state)
-        if warm and step < WARM_STEPS and state.index == plan.first_stage(step + 1):
-            registers = {**state.registers, "x": exact(plan.sigmas[step + 1])}
-            state = State(registers, state.index, state.denoised)
-    return (state.x - exact(SIGMA_MIN)).square().mean(1).sqrt().median().item()
+        if step < WARM_STEPS and state.index == plan.first_stage(step + 1):
+            put_right = torch.cat([state.x[:STARTS], exact(plan.sigmas[step + 1])])
+            state = State({**state.registers, "x": put_right}, state.index, state.denoised)
+    apart = (state.x - exact(SIGMA_MIN).repeat(2, 1)).square().mean(1).sqrt()
+    return apart[:STARTS].median().item(), apart[STARTS:].median().item()
 
 
 def slope(errors) -> float:
@@ -79,7 +81,7 @@ def measured(case, top, orders):
     """
     memory = max(len(stage.keeps) for stage in case.plan(grid(case.path, top, 10)).stages)
     counts = COUNTS if max(case.setting.order, memory) < 3 else HIGH_COUNTS
-    cold, warm = (slope([error(case, top, steps, warm) for steps in counts]) for warm in (False, True))
+    cold, warm = map(slope, zip(*(errors(case, top, steps) for steps in counts), strict=True))
     orders(str(case.setting.order), case, f"from {top:g}", cold=cold, warm=warm)
     return cold, warm
 
