@@ -24,7 +24,6 @@ SETTINGS = (
     {"rtol": 0.02, "accept_safety": 0.95},
     {"h_init": 3.0},
 )
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def guider_of(kind="EPS", patch=lambda model: model, **more):

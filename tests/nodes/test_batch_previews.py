@@ -12,7 +12,6 @@ from comfy_extras import nodes_custom_sampler as core
 from stepwise.nodes.host.previews import EVERY_IMAGE, FIRST_IMAGE, MOST_IMAGES, grid_of
 from toy_models import call, nodes_by_id, prompt, toy_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 3
 
 

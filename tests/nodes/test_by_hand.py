@@ -5,7 +5,6 @@ import torch
 from comfy_extras import nodes_custom_sampler as core
 from toy_models import Latent5D, SmoothNet, call, prompt, refused, toy_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 6
 
 

@@ -22,7 +22,6 @@ from stepwise.nodes.shared import letters, served
 from stepwise.nodes.shared.images import one_picture, png
 from toy_models import call, nodes_by_id, refused
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 FIGURE = re.compile(r'<figure data-row="(\d+)" data-column="(\d+)"([^>]*)>(.*?)</figure>', re.DOTALL)
 
 

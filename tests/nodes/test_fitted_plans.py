@@ -22,7 +22,6 @@ from stepwise.samplers.recipe import to_bytes as recipe_to_bytes
 from stepwise.samplers.schedules import karras
 from toy_models import Latent5D, call, prompt, refused, toy_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 LEVELS = {VE: karras(5), FLOW: (1.0, 0.9, 0.7, 0.5, 0.25, 0.0)}
 KIND = {VE: "EPS", FLOW: "FLOW"}
 SIZE = {"samples": torch.zeros(2, 4, 8, 8)}

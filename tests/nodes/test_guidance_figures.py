@@ -12,8 +12,6 @@ guidance = importlib.import_module("stepwise.benchmarks.guidance")
 judge = importlib.import_module("stepwise.tools.measure.judge")
 markdown = importlib.import_module("stepwise.tools.generate.markdown")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("way", [*guidance.WAYS, *guidance.NEWER], ids=lambda way: way.name)
 def test_every_way_has_about_40_evaluations_of_its_own(way):

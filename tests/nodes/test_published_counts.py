@@ -15,7 +15,6 @@ from stepwise.tools.generate.markdown import marked
 quality, guidance, noise, report = (
     importlib.import_module(f"stepwise.benchmarks.{name}") for name in ("quality", "guidance", "noise", "report")
 )
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def table(file, mark):

@@ -14,8 +14,6 @@ KARRAS_5, KARRAS_10, KARRAS_20 = (m for m in quality.METHODS if m.schedule == "K
 DDIM_20 = quality.Method("DDIM", "DDIM", "Karras", 20, ode=True)
 EXACT = quality.converged(60)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @cache
 def sampled(method, guidance, count=10, chunk=0):

@@ -142,15 +142,6 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in pairs) and one.keys() == other.keys()
 
 
-@pytest.fixture(autouse=True)
-def fixed_threads():
-    """Sums in parallel depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def fixed_memory(monkeypatch):
     """The host groups prompts by free memory: here there is always as much."""

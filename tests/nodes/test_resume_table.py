@@ -10,8 +10,6 @@ resume = importlib.import_module("stepwise.benchmarks.resume")
 
 HALF = resume.STEPS // 2
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def found():

@@ -19,7 +19,6 @@ from stepwise.samplers import checkpoint
 from stepwise.samplers.registry import SOLVERS
 from toy_models import Latent5D, SmoothNet, call, nodes_by_id, prompt, refused, toy_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 6
 OUTPUTS = ("output", "denoised_output", "state", "x", "denoised", "figures", "file", "plot", "filmstrip")
 

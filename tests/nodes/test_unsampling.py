@@ -31,7 +31,7 @@ def seeded():
 
 
 @pytest.fixture(autouse=True)
-def fixed(monkeypatch, one_thread):
+def fixed(monkeypatch):
     """The host groups prompts by free memory: here there is always as much."""
     monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda self, device: 1 << 33)
 
