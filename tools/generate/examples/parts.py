@@ -14,7 +14,7 @@ def loader(w: Workflow, group: str, title: str | None = None, variant: str = "st
 
 def prompt(w: Workflow, group: str, title: str, text: str, **place: Any) -> Node:
     if w.demo.lines > 1 and not place.get("compact"):
-        place = {"size": (290, 60 + 19 * (w.demo.lines if text else 1)), **place}
+        place = {"size": (290, 60 + 19 * max(len(text.splitlines()), 1)), **place}
     return w.add(w.demo.prompt, group, title, **place, **{w.demo.field: text})
 
 
