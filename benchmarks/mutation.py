@@ -191,14 +191,15 @@ def mutant_of(file: str, text: str, changed: str) -> Mutant:
 
 
 def tests_for(mutant: Mutant, covered: Covered) -> list[str]:
-    """Tests that run the line, or any line of the file where it runs at import: few of each function, the quickest."""
+    """Tests that run the line, or any line of the file where it runs at import alone: few of each function, the
+    quickest."""
     lines = covered["lines"].get(mutant.file, {})
     names = set(lines.get(str(mutant.line), []))
     if not names - {""}:
         first = statement_of(mutant)
-        names = set(lines.get(str(first), []))
-    if "" in names:
-        names.update(name for found in lines.values() for name in found)
+        names |= set(lines.get(str(first), []))
+    if names == {""}:
+        names = {name for found in lines.values() for name in found}
     names.discard("")
     seconds = covered["seconds"]
     functions = defaultdict[str, list[str]](list)

@@ -10,6 +10,7 @@ import comfy.model_management
 import comfy.samplers
 import comfy.utils
 import folder_paths
+import latent_preview
 import numpy as np
 import pytest
 import torch
@@ -316,6 +317,18 @@ def test_progress_goes_once_over_all_cells(digits, monkeypatch):
     assert values == sorted(values)
     assert set(values) == set(range(1, 15))
     assert {total for _, total in seen} == {14}
+
+
+def test_the_run_is_previewed_in_the_first_part_of_its_latent(digits, monkeypatch):
+    class Previewer:
+        def decode_latent_to_preview_image(self, kind, x0):
+            return kind, tuple(x0.shape), 512
+
+    seen = []
+    monkeypatch.setattr(latent_preview, "get_previewer", lambda *_: Previewer())
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", lambda self, *given: seen.append(given[2:]))
+    compared(digits, [entry(ours("Heun"), guider_of(digits))], seeds("1"))
+    assert {preview for (preview,) in filter(None, seen)} == {("JPEG", (2, 1, 8, 8), 512)}
 
 
 def test_the_image_has_every_picture_pixel_for_pixel(digits):

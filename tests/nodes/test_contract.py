@@ -120,6 +120,11 @@ def test_every_prompt_is_told_as_positive_or_negative_and_by_its_leaf(wired, way
     assert network.roles == expected
     assert len(network.leaves) == len(expected)
     assert all(len(prompts) == 1 for prompts in network.leaves.values())
+    # What is neither the host's positive nor its negative is told by the prompt itself.
+    told = [cond for key, conds in guider.original_conds.items() if key.startswith("prediction") for cond in conds]
+    kinds = {round(cond["cross_attn"].mean().item(), 3): cond["prompt_type"] for cond in told}
+    assert all(kind == expected[value] for value, kind in kinds.items() if value in expected)
+    assert len(kinds.keys() & expected.keys()) >= len(expected) - 2
 
 
 @pytest.mark.parametrize("way", HOSTS_WAY)

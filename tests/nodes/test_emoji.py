@@ -100,6 +100,22 @@ def test_words(weights, text, spoken):
     assert weights.words(text) == spoken
 
 
+def test_the_reader_of_words_normalises_before_each_of_its_parts():
+    """x + attention(norm(x)), then x + feedforward(norm(x))   (Xiong et al. 2020, On Layer Normalization in the
+    Transformer Architecture, figure 1 b)."""
+    from stepwise.nodes.host.emoji_networks import Text
+
+    torch.manual_seed(0)
+    text, numbers = Text(20, 6).eval(), torch.arange(6)[None]
+    with torch.no_grad():
+        x = text.table(numbers) + text.place
+        for layer in text.layers:
+            y = layer.norm1(x)
+            x = x + layer.self_attn(y, y, y, need_weights=False)[0]
+            x = x + layer.linear2(torch.nn.functional.gelu(layer.linear1(layer.norm2(x))))
+        torch.testing.assert_close(text(numbers), text.norm(x), rtol=1e-5, atol=1e-5)
+
+
 def test_each_line_is_a_prompt(emoji):
     context = conditioning(emoji, "cat face\nrocket")[0][0]
     assert context.shape == (2, 12, 128)

@@ -193,6 +193,16 @@ def test_a_latent_that_cannot_be_sampled_from_is_named(name):
     assert net.calls == 0
 
 
+@pytest.mark.parametrize("channels", [2, 16])
+@pytest.mark.parametrize("size", [(8, 8), (3, 8, 8)])
+def test_an_empty_latent_gets_the_channels_of_the_model(size, channels):
+    """As in ComfyUI's own sampler nodes: Empty Latent Image knows no model."""
+    _, inputs = inputs_of(net=SmoothNet(4, 3), latent_format=Latent5D())
+    latents = [{"samples": torch.zeros(1, count, *size)} for count in (channels, 4)]
+    made = [call("StepwiseEuler", **{**inputs, "latent_image": each}, sigmas=LEVELS)[0]["samples"] for each in latents]
+    assert torch.equal(*made)
+
+
 def test_a_picture_goes_into_a_video_model_as_one_frame():
     _, inputs = inputs_of(net=SmoothNet(4, 3), latent_format=Latent5D())
     samples = images(1, 4, 8, 8)

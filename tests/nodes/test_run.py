@@ -108,6 +108,14 @@ def test_a_prediction_that_is_not_finite_is_named(value, victim, through):
     assert f"the {victim} prediction had it" in str(caught.value)
 
 
+def test_on_the_cpu_a_run_ends_with_the_step_that_failed():
+    """Four steps, and the fourth once more to see which prediction had it."""
+    net = Failing(500, float("nan"))
+    with pytest.raises(ValueError, match="not finite at step 4 of 6"):
+        call("StepwiseEuler", **inputs_of(toy_model("EPS", net), cfg=1.0), sigmas=schedule_of("EPS"))
+    assert net.calls == 5
+
+
 def test_a_cfg_patch_that_makes_nan_is_told_from_the_model():
     model = toy_model("EPS")
     model.set_model_sampler_cfg_function(lambda args: args["cond"] * float("nan"))

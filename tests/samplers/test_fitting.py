@@ -32,6 +32,7 @@ from stepwise.samplers.fitting.tails import ends_of, tracked
 from stepwise.samplers.parameters import InputError
 from stepwise.samplers.registry import SOLVERS
 from stepwise.samplers.schedules import karras
+from stepwise.samplers.solvers.fitted import written
 
 SPLIT, TEST = Split(32, 16), slice(48, 112)
 KARRAS = karras(5, sigma_min=0.03, sigma_max=14.6)
@@ -84,6 +85,13 @@ def test_what_is_no_linear_form_is_refused():
     for name, options in (("EulerAncestral", {}), ("Heun", {}), ("DPMpp2M", {"cfg_pp": True})):
         with pytest.raises(InputError, match="several calls"):
             form_of(SOLVER[name].plan(VE, KARRAS, **options))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_not_written_into_a_plan(value):
+    """JSON has no word for it, and other readers would refuse the recipe."""
+    with pytest.raises(ValueError, match="Out of range float"):
+        written(VE, (2.0, 0.0), (2.0,), (value,), ((1.0,),))
 
 
 @pytest.mark.parametrize("base", ["DPMpp2M", "UniPC"])

@@ -113,6 +113,14 @@ def test_a_flat_image_is_all_coarse_and_a_chessboard_all_fine(size):
     assert coarse(board.expand(1, 3, *size)).abs().max() < 1e-14
 
 
+@pytest.mark.parametrize("size", [(5, 6), (6, 5), (7, 4), (9, 2)])
+def test_frequencies_know_no_difference_between_the_axes(size):
+    """Also where one side is odd and the other even."""
+    (image,) = tensors((2, 3, *size), 1, torch.float64)
+    across = coarse(image.transpose(-1, -2)).transpose(-1, -2)
+    torch.testing.assert_close(coarse(image), across, rtol=0.0, atol=1e-14)
+
+
 def test_frequencies_of_a_video_are_those_of_its_frames_and_of_a_row_those_of_a_picture_one_high():
     x, cond, uncond = tensors((2, 4, 3, 6, 5), 3)
     rule = (made("FDG"),)
