@@ -71,7 +71,7 @@ class AdaptiveRun:
         *,
         first: int = 0,
         stop_step: int | None = None,
-        rests: int = 0,
+        rests: int,
         disable: Any = None,
     ) -> State:
         """The steps of the schedule from `first` to `stop_step`; in the first `rests` x stays as it is."""

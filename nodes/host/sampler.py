@@ -122,7 +122,7 @@ def solve(
     *,
     progress: Progress | None = None,
     stop_step: int | None = None,
-    rests: int = 0,
+    rests: int,
     disable: bool | None = None,
 ) -> State:
     """Runs `plan` on the host's `model(x, sigma, **extra_args)`, a step at a time, up to `stop_step`; the model is not
