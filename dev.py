@@ -38,7 +38,8 @@ environment variables:
 """
 
 SLOWEST = ["--durations", "20"]
-# A process for each core takes file after file of tests, those with the most tests first.
+# A process for each core takes file after file of tests, those with the most tests first. In e2e each has a server and a
+# browser of its own.
 SPREAD = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
 ALONE = ["-p", "stepwise.tools.environment.alone"]
 
@@ -99,8 +100,7 @@ def test(arguments: list[str]) -> int:
     statuses = [
         stage("pytest tests/samplers, without ComfyUI", [*pytest, *SLOWEST, *SPREAD, *ALONE, "tests/samplers"], alone),
         stage("pytest tests/nodes", [*pytest, *SLOWEST, *SPREAD, "tests/nodes"], full),
-        # Servers and a browser have all cores already.
-        stage("pytest tests/e2e", [*pytest, *SLOWEST, "tests/e2e"], full),
+        stage("pytest tests/e2e", [*pytest, *SLOWEST, *SPREAD, "tests/e2e"], full),
     ]
     return next((status for status in statuses if status), 0)
 
