@@ -53,7 +53,7 @@ def test_steps_of_any_lengths_together_keep_the_order(path, places):
 @BOTH
 def test_where_no_step_of_order_3_is_to_be_had_there_are_two(path):
     """Its weights have no bound as the first inner point comes to two thirds, or both together."""
-    for places in ((2.0 / 3.0, 0.9), (0.6, 0.61), (0.01, 0.5)):
+    for places in ((2.0 / 3.0, 0.9), (0.6, 0.61), (0.4, 0.41), (0.01, 0.5)):
         levels = tuple(path.sigma(place) for place in (0.0, *places, 1.0))
         plan = solver("DPMFast")(path, levels)
         split = [solver("DPMFast")(path, part).stages for part in (levels[:3], levels[2:])]
