@@ -2,12 +2,14 @@
 
     python benchmarks/mutation.py                       about an hour on two cores; fills docs/mutation.md
     python benchmarks/mutation.py --mutants 20          fewer; prints and writes nothing
+    python benchmarks/mutation.py --again               survivors of the last run: which still are
     python benchmarks/mutation.py --known               the changes that no test of 0.1.0 noticed, by name
 
-First all tests of samplers/ and nodes/ run once, and which lines each of them runs is kept in .dev/mutation until a
-file of the pack or of the tests changes. Then mutants are drawn by seed, each place in the code as likely as any other,
-from the operators of Cosmic Ray; strings and annotations are left alone. A mutant is run against tests that run its
-line, at most ten of each test function, the quickest first. One that no test runs has survived.
+First all tests of samplers/ and nodes/ run once, and which lines each of them runs is kept in .dev/mutation until its
+file, what the tests share or the sources change. Then mutants are drawn by seed, each place in the code as likely as
+any other, from the operators of Cosmic Ray; strings and annotations are left alone. A mutant is run against tests that
+run its line: at most ten of each test function, the quickest first, and if none of them fails, others, as they are
+drawn. One that all pass, or that no test runs, has survived.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +41,9 @@ PAGE, DATA = ROOT / "docs" / "mutation.md", ROOT / "docs" / "mutation.json"
 FOLDER = DEV / "mutation"
 SUITES = {"samplers": ["--alone"], "nodes": []}
 SEED, MUTANTS = 0, 200
-# Of one test function, and the processor seconds of all tests of one mutant, as they took when recorded.
-CASES, SECONDS = 10, 40.0
+# Of one test function, and the seconds of all tests of one mutant, as they took when recorded: of the first, and of
+# those that follow where none of the first fails.
+CASES, SECONDS, MORE = 10, 40.0, 120.0
 # A mutant that takes this many times as long goes round in circles.
 PATIENCE, START = 5.0, 60.0
 # What changes no result, or only what is printed, by the name of its operator.
@@ -81,32 +85,62 @@ def sources() -> list[str]:
 
 
 def recorded() -> Covered:
-    """What `mutated.Recorder` saw of both suites, from .dev/mutation where the files are still the same."""
-    digest = hashlib.sha256()
-    tests = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").rglob("*.py"))]
-    for name in (*sources(), *tests):
-        digest.update(name.encode() + (ROOT / name).read_bytes())
+    """What `mutated.Recorder` saw of both suites: of files of tests that are as they were, from .dev/mutation."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    kept = FOLDER / f"{digest.hexdigest()[:16]}.json"
-    if not kept.exists():
-        with ThreadPoolExecutor(len(SUITES)) as pool:
-            parts = list(pool.map(record, SUITES))
-        lines: dict[str, dict[str, list[str]]] = defaultdict(dict)
-        for part in parts:
-            for file, found in part["lines"].items():
-                for line, names in found.items():
-                    lines[file][line] = sorted({*lines[file].get(line, []), *names})
-        seconds = {name: value for part in parts for name, value in part["seconds"].items()}
-        kept.write_text(json.dumps({"seconds": seconds, "lines": lines}), encoding="utf-8")
-    return json.loads(kept.read_text(encoding="utf-8"))
+    kept = {suite: kept_files(suite) for suite in SUITES}
+    with ThreadPoolExecutor(len(SUITES)) as pool:
+        list(pool.map(lambda suite: record(suite, kept[suite]), SUITES))
+    seconds = dict[str, float]()
+    lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for file in (file for files in kept.values() for file in files.values()):
+        part = json.loads(file.read_text(encoding="utf-8"))
+        seconds |= zip(part["tests"], part["seconds"], strict=True)
+        for name, found in part["lines"].items():
+            for line, numbers in found.items():
+                lines[name][int(line)].update(part["tests"][number] if number >= 0 else "" for number in numbers)
+    return {"seconds": seconds, "lines": lines}
 
 
-def record(suite: str) -> Covered:
-    print(f"recording tests/{suite}", file=sys.stderr, flush=True)
-    file = FOLDER / f"{suite}.json"
-    if status := pytest_run(suite, ["--record", str(file), f"tests/{suite}"], None):
+def kept_files(suite: str) -> dict[Path, Path]:
+    """For each file of tests, where its record is kept: its name changes with the file, the sources, and what the tests
+    have in common."""
+    shared = [path for path in (ROOT / "tests").rglob("*.py") if not path.name.startswith("test_")]
+    common = hashlib.sha256()
+    for path in sorted([*shared, *(ROOT / name for name in sources())]):
+        common.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    kept = dict[Path, Path]()
+    for path in sorted((ROOT / "tests" / suite).glob("test_*.py")):
+        digest = common.copy()
+        digest.update(path.read_bytes())
+        kept[path] = FOLDER / f"{suite}-{path.stem}-{digest.hexdigest()[:16]}.json"
+    return kept
+
+
+def record(suite: str, kept: Mapping[Path, Path]) -> None:
+    """Runs the files of tests whose record is not there."""
+    missing = {path: file for path, file in kept.items() if not file.exists()}
+    if not missing:
+        return
+    print(f"recording {len(missing)} files of tests/{suite}", file=sys.stderr, flush=True)
+    out = FOLDER / f"{suite}.json"
+    names = [str(path.relative_to(ROOT)) for path in missing]
+    if status := pytest_run(suite, ["--record", str(out), *names], None):
         raise SystemExit(f"tests/{suite} ended with status {status}: mutants need tests that pass.")
-    return json.loads(file.read_text(encoding="utf-8"))
+    whole = json.loads(out.read_text(encoding="utf-8"))
+    for (_, file), name in zip(missing.items(), names, strict=True):
+        file.write_text(json.dumps(part_of(whole, f"{name}::")), encoding="utf-8")
+
+
+def part_of(whole: Covered, begins: str) -> Covered:
+    """Of a record what is of the tests whose names begin so, and of the import, whose number is -1."""
+    old = [number for number, name in enumerate(whole["tests"]) if name.startswith(begins)]
+    new = {-1: -1} | {number: place for place, number in enumerate(old)}
+    lines = {
+        name: {line: own for line, numbers in found.items() if (own := [new[n] for n in numbers if n in new])}
+        for name, found in whole["lines"].items()
+    }
+    tests, seconds = ([whole[kind][number] for number in old] for kind in ("tests", "seconds"))
+    return {"tests": tests, "seconds": seconds, "lines": lines}
 
 
 def pytest_run(suite: str, arguments: Sequence[str], timeout: float | None) -> int | None:
@@ -190,29 +224,34 @@ def mutant_of(file: str, text: str, changed: str) -> Mutant:
 # What becomes of them
 
 
-def tests_for(mutant: Mutant, covered: Covered) -> list[str]:
-    """Tests that run the line, or any line of the file where it runs at import alone: few of each function, the
-    quickest."""
-    lines = covered["lines"].get(mutant.file, {})
-    names = set(lines.get(str(mutant.line), []))
-    if not names - {""}:
-        first = statement_of(mutant)
-        names |= set(lines.get(str(first), []))
-    if names == {""}:
-        names = {name for found in lines.values() for name in found}
-    names.discard("")
-    seconds = covered["seconds"]
+def tests_for(mutant: Mutant, covered: Covered) -> tuple[list[str], list[str]]:
+    """Of the tests that run the line few of each function, the quickest; and others, as they are drawn."""
+    seconds, names = covered["seconds"], running(mutant, covered)
     functions = defaultdict[str, list[str]](list)
     for name in sorted(names, key=lambda each: (seconds.get(each, 0.0), each)):
         functions[name.partition("[")[0]].append(name)
     spread = [cases[round_] for round_ in range(CASES) for cases in functions.values() if round_ < len(cases)]
-    chosen, total = list[str](), 0.0
-    for name in spread:
-        total += seconds.get(name, 0.0)
-        if chosen and total > SECONDS:
-            break
-        chosen.append(name)
-    return chosen
+    first = within(spread, seconds, SECONDS)
+    others = sorted(names - set(first))
+    random.Random(SEED).shuffle(others)
+    return first, within(others, seconds, MORE)
+
+
+def running(mutant: Mutant, covered: Covered) -> set[str]:
+    """Tests that run the line, or any line of the file where it runs at import alone."""
+    lines = covered["lines"].get(mutant.file, {})
+    names = set(lines.get(mutant.line, ()))
+    if not names - {""}:
+        names |= set(lines.get(statement_of(mutant), ()))
+    if names == {""}:
+        names = {name for found in lines.values() for name in found}
+    return names - {""}
+
+
+def within(names: Sequence[str], seconds: Mapping[str, float], most: float) -> list[str]:
+    """The first of them, as many as take no longer together; one at least."""
+    totals = accumulate(seconds.get(name, 0.0) for name in names)
+    return [name for place, (name, total) in enumerate(zip(names, totals, strict=True)) if not place or total <= most]
 
 
 def statement_of(mutant: Mutant) -> int:
@@ -225,19 +264,21 @@ def statement_of(mutant: Mutant) -> int:
 
 
 def fate(mutant: Mutant, covered: Covered) -> Fate:
-    chosen = tests_for(mutant, covered)
+    seconds, tried = covered["seconds"], 0
     with tempfile.TemporaryDirectory() as folder:
         changed = Path(folder) / "changed.py"
         changed.write_text(mutant.text, encoding="utf-8")
-        for suite in SUITES:
-            own = [name for name in chosen if name.startswith(f"tests/{suite}/")]
-            if not own:
-                continue
-            timeout = START + PATIENCE * sum(covered["seconds"].get(name, 0.0) for name in own)
-            arguments = ["--file", mutant.file, "--with", str(changed), *own]
-            if pytest_run(suite, arguments, timeout) != 0:
-                return Fate(mutant, len(chosen), False)
-    return Fate(mutant, len(chosen), True)
+        for chosen in tests_for(mutant, covered):
+            tried += len(chosen)
+            for suite in SUITES:
+                own = [name for name in chosen if name.startswith(f"tests/{suite}/")]
+                if not own:
+                    continue
+                timeout = START + PATIENCE * sum(seconds.get(name, 0.0) for name in own)
+                arguments = ["--file", mutant.file, "--with", str(changed), *own]
+                if pytest_run(suite, arguments, timeout) != 0:
+                    return Fate(mutant, tried, False)
+    return Fate(mutant, tried, True)
 
 
 def fates(mutants: Sequence[Mutant], covered: Covered, at_once: int) -> list[Fate]:
@@ -290,19 +331,53 @@ def written(found: Sequence[Fate], seed: int, minutes: float) -> None:
         {key: value for key, value in asdict(each).items() if key != "text"} | {"reason": reasons.get(each.key, "")}
         for each in survivors
     ]
-    data["run"] = {"mutants": len(found), "seed": seed, "minutes": round(minutes)}
+    data["run"] = {"mutants": len(found), "seed": seed, "minutes": round(minutes), "at_first": len(survivors)}
+    write(data)
+
+
+def write(data: Mapping[str, Any]) -> None:
     generated.write({DATA: json.dumps(data, indent=1) + "\n"})
     generated.write({PAGE: page(data)})
+
+
+# Survivors of an earlier run, once more
+
+
+def lasting(covered: Covered, at_once: int) -> None:
+    """Leaves of the survivors in docs/mutation.json those that are equivalent or survive again."""
+    data = json.loads(DATA.read_text(encoding="utf-8"))
+    open_ones = [each for each in data["survivors"] if not is_equivalent(each)]
+    found = fates([as_changed(each) for each in open_ones], covered, at_once)
+    killed = [each for each, one in zip(open_ones, found, strict=True) if not one.survived]
+    data["survivors"] = [each for each in data["survivors"] if each not in killed]
+    write(data)
+
+
+def as_changed(survivor: Mapping[str, Any]) -> Mutant:
+    """The mutant in the file as it is today: at the line of that text that is nearest to where it was."""
+    text = (ROOT / survivor["file"]).read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    places = [i for i, line in enumerate(lines) if line.strip() == survivor["was"]]
+    if not places:
+        raise SystemExit(f"{survivor['file']} no longer has the line: {survivor['was']}")
+    place = min(places, key=lambda i: abs(i + 1 - survivor["line"]))
+    lines[place] = lines[place].replace(survivor["was"], survivor["now"])
+    return mutant_of(survivor["file"], text, "".join(lines))
+
+
+def is_equivalent(survivor: Mapping[str, Any]) -> bool:
+    return survivor["reason"].startswith("equivalent")
 
 
 def page(data: Mapping[str, Any]) -> str:
     """docs/mutation.md with the figures and the survivors of docs/mutation.json."""
     run, survivors = data["run"], data["survivors"]
-    equal = [each for each in survivors if each["reason"].startswith("equivalent")]
+    equal = [each for each in survivors if is_equivalent(each)]
     real, count = len(survivors) - len(equal), run["mutants"] - len(equal)
     head = (
         f"{run['mutants']} mutants, seed {run['seed']}, {run['minutes']} minutes: {run['mutants'] - len(survivors)} "
-        f"killed, {len(equal)} equivalent, {real} of {count} survived ({real / max(count, 1):.1%}).\n\n"
+        f"killed, {len(equal)} equivalent, {real} of {count} survived ({real / max(count, 1):.1%}). At first "
+        f"{run['at_first']} had survived, until tests were written for what nobody had asked.\n\n"
     )
     rows = [
         (f"{each['file']}:{each['line']}", f"`{each['was']}`", f"`{each['now']}`", each["reason"]) for each in survivors
@@ -316,12 +391,16 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=MUTANTS, help=f"how many ({MUTANTS})")
     parser.add_argument("--seed", type=int, default=SEED, help=f"which ({SEED})")
     parser.add_argument("--at-once", type=int, default=2, help="how many processes side by side (2)")
+    parser.add_argument("--again", action="store_true", help="the survivors of the last run")
     parser.add_argument("--known", action="store_true", help="the changes that no test of 0.1.0 noticed")
     given = parser.parse_args()
     covered = recorded()
     if given.known:
         found = fates([as_mutant(each) for each in known() if not each.reason], covered, given.at_once)
         sys.exit(any(each.survived for each in found))
+    if given.again:
+        lasting(covered, given.at_once)
+        return
     started = time.monotonic()
     found = fates(drawn(given.mutants, given.seed), covered, given.at_once)
     survived = sum(each.survived for each in found)

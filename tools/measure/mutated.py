@@ -36,9 +36,10 @@ def change(file: Path, changed: Path) -> None:
 
 
 class Recorder:
-    """Writes, for every line of the rooms, the tests that run it, and how long each test takes.
+    """Writes, for every line of the rooms, the numbers of the tests that run it, and how long each test takes.
 
-    {"seconds": {test: seconds}, "lines": {file: {line: [test, ...]}}}; lines that run at a module's import have "".
+    {"tests": [name, ...], "seconds": [seconds, ...], "lines": {file: {line: [number, ...]}}}; lines that run at a
+    module's import have the number -1.
     """
 
     def __init__(self, file: Path) -> None:
@@ -60,8 +61,15 @@ class Recorder:
         self.coverage.stop()
         self.coverage.save()
         data = self.coverage.get_data()
-        lines = {str(Path(file).relative_to(ROOT)): data.contexts_by_lineno(file) for file in data.measured_files()}
-        self.file.write_text(json.dumps({"seconds": self.seconds, "lines": lines}), encoding="utf-8")
+        numbers = {"": -1} | {name: number for number, name in enumerate(self.seconds)}
+        lines = {
+            str(Path(file).relative_to(ROOT)): {
+                line: [numbers[name] for name in names] for line, names in data.contexts_by_lineno(file).items()
+            }
+            for file in data.measured_files()
+        }
+        found = {"tests": [*self.seconds], "seconds": [*self.seconds.values()], "lines": lines}
+        self.file.write_text(json.dumps(found), encoding="utf-8")
 
 
 def main() -> int:
