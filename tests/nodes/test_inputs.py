@@ -132,7 +132,7 @@ BAD_LATENTS = {
         {"samples": torch.zeros(1, 4, 8, 8, dtype=torch.int64)},
         "latent_image holds numbers of the kind",
     ),
-    "a matrix": ({"samples": torch.zeros(8, 8)}, "latent_image has the shape (8, 8)"),
+    "a matrix": ({"samples": torch.zeros(8, 8)}, "latent_image has the shape (8, 8), which holds no image"),
     "empty and of five dimensions": (
         {"samples": torch.zeros(1, 16, 3, 8, 8)},
         "latent_image has the shape (1, 16, 3, 8, 8), and the model takes 4 channels in 2 dimensions",

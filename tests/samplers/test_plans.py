@@ -87,6 +87,17 @@ def churned_variance(case):
         assert noise_variance(followed.end) == pytest.approx(variance, rel=1e-10)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("churn", [0.0, 0.3, 2.0, 40.0])
+@pytest.mark.parametrize("name", ["Euler", "Heun"])
+def test_churn_raises_a_level_by_its_share_of_the_steps(name, churn, steps):
+    """gamma = min(S_churn / N, sqrt(2) - 1)   (Karras et al. 2022, algorithm 2, line 5)."""
+    plan = solver(name)(VE, karras(steps), s_churn=churn)
+    for step, s in enumerate(plan.sigmas[:-1]):
+        raised = plan.stages[plan.first_stage(step)].sigma
+        assert raised / s == pytest.approx(1.0 + min(churn / steps, math.sqrt(2.0) - 1.0), rel=1e-12)
+
+
 def ancestral_variance(case):
     """k-diffusion's get_ancestral_step on VE, and on FLOW ComfyUI's euler_ancestral_RF: s_noise multiplies what is
     added after Euler's step to sigma_down, at eta = 1."""
