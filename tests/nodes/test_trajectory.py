@@ -291,6 +291,16 @@ def test_a_part_ends_at_its_own_level(sampler, tmp_path, monkeypatch):
     assert torch.equal(looked["x"]["samples"][-2:], looked["output"]["samples"])
 
 
+@pytest.mark.parametrize("name", ["dpm_fast", "dpm_adaptive"])
+def test_each_step_of_a_sampler_with_levels_of_its_own_begins_where_the_last_one_ended(name, tmp_path, monkeypatch):
+    """Of ComfyUI's samplers two take others than those of the schedule."""
+    inputs = {**inputs_of(), "sampler": core.KSamplerSelect.execute(name).args[0]}
+    rows, _ = figures_of(tmp_path, monkeypatch, **inputs)
+    levels = [float(row["sigma"]) for row in rows[::2]]
+    assert [float(row["sigma_reached"]) for row in rows[::2]] == [*levels[1:], 0.0]
+    assert any(min(abs(level / s - 1.0) for s in inputs["sigmas"].tolist() if s) > 0.01 for level in levels)
+
+
 def test_a_step_that_rests_calls_no_model(tmp_path, monkeypatch):
     (rule,) = call("StepwiseCFGZeroStarGuidance", zero_steps=2)
     inputs = {**inputs_of("FLOW", guider=guider_of(toy_model("FLOW"), rule=rule))}
