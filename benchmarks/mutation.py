@@ -8,8 +8,8 @@
 First all tests of samplers/ and nodes/ run once, and which lines each of them runs is kept in .dev/mutation until its
 file, what the tests share or the sources change. Then mutants are drawn by seed, each place in the code as likely as
 any other, from the operators of Cosmic Ray; strings and annotations are left alone. A mutant is run against tests that
-run its line: at most ten of each test function, the quickest first, and if none of them fails, others, as they are
-drawn. One that all pass, or that no test runs, has survived.
+run its line, at most ten of each test function, one of each after another; more of them if none of the first fails.
+One that all pass, or that no test runs, has survived.
 """
 
 import argparse
@@ -225,16 +225,16 @@ def mutant_of(file: str, text: str, changed: str) -> Mutant:
 
 
 def tests_for(mutant: Mutant, covered: Covered) -> tuple[list[str], list[str]]:
-    """Of the tests that run the line few of each function, the quickest; and others, as they are drawn."""
+    """Of the tests that run the line, one of each function after another: those that take SECONDS, and those that then
+    take MORE. A function begins with its quickest; the others follow as they are drawn, few of them."""
     seconds, names = covered["seconds"], running(mutant, covered)
-    functions = defaultdict[str, list[str]](list)
+    functions, rng = defaultdict[str, list[str]](list), random.Random(SEED)
     for name in sorted(names, key=lambda each: (seconds.get(each, 0.0), each)):
         functions[name.partition("[")[0]].append(name)
-    spread = [cases[round_] for round_ in range(CASES) for cases in functions.values() if round_ < len(cases)]
+    cases = [[first, *rng.sample(others, min(len(others), CASES - 1))] for first, *others in functions.values()]
+    spread = [each[round_] for round_ in range(CASES) for each in cases if round_ < len(each)]
     first = within(spread, seconds, SECONDS)
-    others = sorted(names - set(first))
-    random.Random(SEED).shuffle(others)
-    return first, within(others, seconds, MORE)
+    return first, within(spread[len(first) :], seconds, MORE)
 
 
 def running(mutant: Mutant, covered: Covered) -> set[str]:
