@@ -470,7 +470,10 @@ def test_rescaling_is_that_of_diffusers_on_what_the_model_puts_out(scale, phi, d
 
 
 @pytest.mark.parametrize("scale", [1.5, 7.5, 15.0])
-@pytest.mark.parametrize(("eta", "norm_threshold", "momentum"), [(0.0, 5.0, -0.5), (0.3, 2.5, -0.75), (1.0, 2.5, 0.5)])
+@pytest.mark.parametrize(
+    ("eta", "norm_threshold", "momentum"),
+    [(0.0, 5.0, -0.5), (0.3, 2.5, -0.75), (1.0, 2.5, 0.5), (1.0, 0.0, 0.5), (1.0, 0.0, -0.5), (0.5, 0.0, 0.0)],
+)
 def test_apg_is_that_of_diffusers_over_steps(scale, eta, norm_threshold, momentum, differences):
     """In its original formulation, whose scale is w - 1. The other one of diffusers adds w g to the unconditional
     prediction, which at scale 1 is not the conditional one."""
