@@ -198,6 +198,17 @@ def test_packed_latents_are_fitted_and_sampled_with_the_plan():
     assert all(torch.isfinite(part).all() for part in done.unbind())
 
 
+@pytest.mark.parametrize(("part", "highest"), [(1.0, True), (1.0 - 1e-6, True), (0.9, False)])
+def test_a_start_is_the_noise_as_the_host_begins_with_it(part, highest):
+    """At the model's highest level ComfyUI scales noise by sqrt(1 + sigma^2), and below by sigma."""
+    guider, noise = guider_of(), torch.randn(3, 4, 8, 8, generator=torch.manual_seed(0))
+    sampling = guider.model_patcher.get_model_object("model_sampling")
+    sigma = part * float(sampling.sigma_max)
+    starts = GuiderSubject([guider], noise, lambda n: torch.zeros(n, 4, 8, 8), sigma, 3).starts
+    expected = sampling.noise_scaling(torch.tensor(sigma), noise, torch.zeros_like(noise), highest)
+    torch.testing.assert_close(starts, expected, rtol=1e-6, atol=0.0)
+
+
 def test_copies_of_a_batch_are_what_each_batch_is_alone():
     """With more guiders than one, and batches that the images do not fill: every copy goes to its own guider."""
     guiders, noise = [guider_of(), guider_of(cfg=1.0)], torch.randn(7, 4, 8, 8, generator=torch.manual_seed(0))
