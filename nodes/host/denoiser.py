@@ -48,7 +48,8 @@ class HostDenoiser:
         # The host's progress bar looks for Cancel too, but only ten times a second.
         comfy.model_management.throw_exception_if_processing_interrupted()
         if stages[call].step < self.rests:
-            return Predicted(x, x) if self.plan.reads_uncond else x
+            # The rows of such a step read no prediction.
+            return x
         sigmas = self.levels(x)[call]
         denoised = self.model(x, sigmas, **{**self.extra_args, **changes})
         return Predicted(denoised, self.taken(sigmas)) if self.plan.reads_uncond else denoised

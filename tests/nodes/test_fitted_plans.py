@@ -11,6 +11,7 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from comfy_extras import nodes_custom_sampler as core
 from stepwise.nodes.host.fitting import GuiderSubject
+from stepwise.nodes.runs import fit as fitting
 from stepwise.nodes.runs.files import from_bytes, to_bytes
 from stepwise.samplers import FLOW, VE, State, checkpoint
 from stepwise.samplers.fitting import begin_from
@@ -280,6 +281,18 @@ def test_a_fit_keeps_the_levels_of_the_plan_and_not_all_of_the_reference(monkeyp
     call("StepwiseFitPlan", guiders={"guider_1": guider_of()}, latent_image=latent, calls=4, starts=8, budget="quick")
     # All of the reference, of the 16 starts that are fitted on and select, would be 16 * 160.
     assert 8 * 3 <= max(held) < 8 * 100
+
+
+@pytest.mark.parametrize(("begin", "twice"), [(None, 8), (torch.tensor(karras(4, rho=3.0)), 7)])
+def test_the_report_compares_with_others_at_as_many_calls_and_at_twice_as_many(begin, twice, monkeypatch):
+    """Between wired levels, all of which are kept, there is one more each; none between the last and 0."""
+    seen = []
+    monkeypatch.setattr(fitting, "figures", lambda subject, found, schedules, test: seen.extend(schedules) or {})
+    given = {"guiders": {"guider_1": guider_of()}, "latent_image": SIZE, "calls": 4, "starts": 4, "budget": "quick"}
+    call("StepwiseFitPlan", **given, **({} if begin is None else {"begin": begin}))
+    assert [len(levels) - 1 for levels in seen] == [4, twice]
+    if begin is not None:
+        assert [*seen[1][:-1:2], 0.0] == pytest.approx(begin.tolist(), rel=1e-6)
 
 
 def test_guidance_by_the_number_of_the_step_is_refused_by_name():

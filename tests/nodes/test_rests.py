@@ -5,6 +5,7 @@ import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 from pixel_runs import Given, evaluated, guider_of, model_of, noise_of, run
+from stepwise.samplers.parameters import parameters
 from stepwise.samplers.registry import SOLVERS
 from toy_models import call, nodes_by_id, prompt
 
@@ -91,6 +92,15 @@ def test_the_report_counts_resting_steps_as_no_calls(cfg_pp):
     run(guider, noise, SIGMAS, "DPMSolver", cfg_pp=cfg_pp)
     assert evaluated(model) == [2] * 7
     assert report.startswith("7 model calls of the sampler: 14 of 14 predictions evaluated")
+
+
+@pytest.mark.parametrize("solver", [each.id for each in SOLVERS if "cfg_pp" in parameters(each.plan)])
+def test_steps_of_cfg_pp_rest_too(solver):
+    """What they would have remembered of both predictions is x."""
+    model, noise = model_of("FLOW"), noise_of(batch=1)
+    guider = guider_of(model, resting(zero_steps=2))
+    assert torch.equal(run(guider, noise, SIGMAS, solver, cfg_pp=True, end_step=2)[2].state.x, noise)
+    assert latent_of(run(guider, noise, SIGMAS, solver, cfg_pp=True)).isfinite().all()
 
 
 def test_a_patch_that_asks_for_both_prompts_does_not_wake_a_step_that_rests():

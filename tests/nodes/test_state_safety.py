@@ -583,6 +583,8 @@ BAD = {
 }
 BAD["latent"].append({"samples": torch.zeros(1, 4, 8, 8), "batch_index": [0, 1]})
 BAD["latent"].append({"samples": torch.zeros(1, 4, 8, 8), "batch_index": ["x"]})
+BAD["latent"].append({"samples": torch.zeros(2, 4, 8, 8), "batch_index": [0, "x"]})
+BAD["latent"].append({"samples": torch.zeros(1, 4, 8, 8), "batch_index": "0"})
 
 
 @pytest.mark.parametrize("field", BAD)

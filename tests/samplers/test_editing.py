@@ -80,6 +80,8 @@ def test_a_budget_of_model_calls_is_kept_and_used(name, params):
         step = step_of_calls(plan, calls)
         assert plan.first_stage(step) <= calls
         assert plan.first_stage(step + 1) > calls
+    for calls in (len(plan.stages), len(plan.stages) + 1, 10_000):
+        assert step_of_calls(plan, calls) == plan.steps
 
 
 @pytest.mark.parametrize("path", [VE, FLOW])
