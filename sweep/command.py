@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,11 @@ def asyncio_run(store: Store, hosts: Sequence[str], known: argparse.Namespace) -
     line = Line(known.quiet)
 
     async def driven() -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        # An exception out of a signal would strike whatever runs. Windows has no SIGTERM to handle.
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         cluster = joined(known.scheduler, security_of(known)) if known.scheduler else embedded(hosts)
         async with cluster as client:
             return await Driver(store, client, 1 if known.scheduler else len(hosts), options, line.tell).drive()
@@ -226,9 +232,9 @@ def asyncio_run(store: Store, hosts: Sequence[str], known: argparse.Namespace) -
         let_go(hosts, client_id(store))
         print(f"stepwise-sweep: {error} What is finished is kept.", file=sys.stderr)
         return SOME_FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         let_go(hosts, client_id(store))
-        raise
+        raise KeyboardInterrupt from None
     line.end(done)
     print(hosts_table(store))
     counts = store.counts()
