@@ -8,8 +8,8 @@
 First all tests of samplers/ and nodes/ run once, and which lines each of them runs is kept in .dev/mutation until its
 file, what the tests share or the sources change. Then mutants are drawn by seed, each place in the code as likely as
 any other, from the operators of Cosmic Ray; strings and annotations are left alone. A mutant is run against tests that
-run its line, at most ten of each test function, one of each after another; more of them if none of the first fails.
-One that all pass, or that no test runs, has survived.
+run its line, at most ten of each test function, one of each after another; if none of these fails, the quickest of the
+others. One that all pass, or that no test runs, has survived.
 """
 
 import argparse
@@ -225,16 +225,15 @@ def mutant_of(file: str, text: str, changed: str) -> Mutant:
 
 
 def tests_for(mutant: Mutant, covered: Covered) -> tuple[list[str], list[str]]:
-    """Of the tests that run the line, one of each function after another: those that take SECONDS, and those that then
-    take MORE. A function begins with its quickest; the others follow as they are drawn, few of them."""
-    seconds, names = covered["seconds"], running(mutant, covered)
-    functions, rng = defaultdict[str, list[str]](list), random.Random(SEED)
-    for name in sorted(names, key=lambda each: (seconds.get(each, 0.0), each)):
+    """Of the tests that run the line few of each function, one of each after another, in SECONDS; and of the others the
+    quickest, in MORE."""
+    seconds, functions = covered["seconds"], defaultdict[str, list[str]](list)
+    quickest = sorted(running(mutant, covered), key=lambda each: (seconds.get(each, 0.0), each))
+    for name in quickest:
         functions[name.partition("[")[0]].append(name)
-    cases = [[first, *rng.sample(others, min(len(others), CASES - 1))] for first, *others in functions.values()]
-    spread = [each[round_] for round_ in range(CASES) for each in cases if round_ < len(each)]
+    spread = [each[round_] for round_ in range(CASES) for each in functions.values() if round_ < len(each)]
     first = within(spread, seconds, SECONDS)
-    return first, within(spread[len(first) :], seconds, MORE)
+    return first, within([name for name in quickest if name not in first], seconds, MORE)
 
 
 def running(mutant: Mutant, covered: Covered) -> set[str]:
