@@ -134,7 +134,7 @@ def sample(kind: str, stage: Stage, x: Tensor) -> None:
     solver = next(solver for solver in SOLVERS if solver.id == "DPMpp2M")
     path = path_of(stage.guider.inner_model.model_sampling)
     plan = make_plan(solver, {}, path, stage.sigmas.tolist())
-    solve("", plan, model, start(x), AddressedNoise([0]), extra, lambda step, state: None, disable=True)
+    solve("", plan, model, start(x), AddressedNoise([0]), extra, lambda step, state: None, rests=0, disable=True)
 
 
 def until_enough(kind: str, stage: Stage, x: Tensor, between: Between) -> None:
