@@ -376,7 +376,8 @@ def page(data: Mapping[str, Any]) -> str:
     head = (
         f"{run['mutants']} mutants, seed {run['seed']}, {run['minutes']} minutes: {run['mutants'] - len(survivors)} "
         f"killed, {len(equal)} equivalent, {real} of {count} survived ({real / max(count, 1):.1%}). At first "
-        f"{run['at_first']} had survived, until tests were written for what nobody had asked.\n\n"
+        f"{run['at_first']} had survived, before more tests were run and tests were written for these: of others more "
+        "may survive.\n\n"
     )
     rows = [
         (f"{each['file']}:{each['line']}", f"`{each['was']}`", f"`{each['now']}`", each["reason"]) for each in survivors

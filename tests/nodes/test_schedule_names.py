@@ -19,6 +19,8 @@ from toy_models import call, nodes_by_id, refused, toy_model
 KINDS = ("EPS", "V_PREDICTION", "EDM", "FLOW", "FLUX", "FLOW_COSMOS")
 STEPS = (1, 2, 3, 4, 7, 8, 10, 13, 20, 25, 30, 31, 50)
 ASKED = [(steps, denoise) for steps in STEPS for denoise in (1.0, 0.87, 0.5)]
+# ddim_uniform has one level more at 30.
+ASKED += [(30, 0.99995), (30, 0.9999)]
 ASKED += [(steps, denoise) for steps in (1, 2, 8) for denoise in (0.99995, 0.99, 0.75, 0.33, 0.1, 0.01, 0.0)]
 
 
