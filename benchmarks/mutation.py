@@ -13,61 +13,31 @@ others. One that all pass, or that no test runs, has survived.
 """
 
 import argparse
-import hashlib
 import json
-import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import parso
-from cosmic_ray.ast import ast_nodes, get_ast
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.plugins import get_operator, operator_names
-from stepwise.tools.environment.folders import DEV, ROOT
+from stepwise.benchmarks._mutants import Mutant, drawn, mutant_of, statement_of
+from stepwise.benchmarks._test_records import SUITES, Covered, pytest_run, recorded
+from stepwise.tools.environment.folders import ROOT
 from stepwise.tools.generate import generated
 from stepwise.tools.generate.markdown import filled, table
-from stepwise.tools.measure.mutated import ROOMS
 
 PAGE, DATA = ROOT / "docs" / "mutation.md", ROOT / "docs" / "mutation.json"
-FOLDER = DEV / "mutation"
-SUITES = {"samplers": ["--alone"], "nodes": []}
 SEED, MUTANTS = 0, 200
 # Of one test function, and the seconds of all tests of one mutant, as they took when recorded: of the first, and of
 # those that follow where none of the first fails.
 CASES, SECONDS, MORE = 10, 40.0, 120.0
 # A mutant that takes this many times as long goes round in circles.
 PATIENCE, START = 5.0, 60.0
-# What changes no result, or only what is printed, by the name of its operator.
-LEFT_OUT = ("NoOp", "RemoveDecorator", "ExceptionReplacer")
-# Operators on bits, in the place of arithmetic: most end at once in a TypeError, which says little for a test.
-LEFT_OUT += tuple(f"_{name}" for name in ("BitAnd", "BitOr", "BitXor", "LShift", "RShift", "Mod", "FloorDiv"))
-STATEMENTS = ("simple_stmt", "if_stmt", "for_stmt", "while_stmt", "return_stmt", "with_stmt", "funcdef")
-
-Covered = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A change to one file. `was` and `now` are the lines that differ."""
-
-    file: str
-    line: int
-    was: str
-    now: str
-    text: str
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.file, self.was, self.now
 
 
 @dataclass(frozen=True)
@@ -75,150 +45,6 @@ class Fate:
     mutant: Mutant
     tests: int
     survived: bool
-
-
-def sources() -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-
-
-# Which tests run which lines
-
-
-def recorded() -> Covered:
-    """What `mutated.Recorder` saw of both suites: of files of tests that are as they were, from .dev/mutation."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    kept = {suite: kept_files(suite) for suite in SUITES}
-    with ThreadPoolExecutor(len(SUITES)) as pool:
-        list(pool.map(lambda suite: record(suite, kept[suite]), SUITES))
-    seconds = dict[str, float]()
-    lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for file in (file for files in kept.values() for file in files.values()):
-        part = json.loads(file.read_text(encoding="utf-8"))
-        seconds |= zip(part["tests"], part["seconds"], strict=True)
-        for name, found in part["lines"].items():
-            for line, numbers in found.items():
-                lines[name][int(line)].update(part["tests"][number] if number >= 0 else "" for number in numbers)
-    return {"seconds": seconds, "lines": lines}
-
-
-def kept_files(suite: str) -> dict[Path, Path]:
-    """For each file of tests, where its record is kept: its name changes with the file, the sources, and what the tests
-    have in common."""
-    shared = [path for path in (ROOT / "tests").rglob("*.py") if not path.name.startswith("test_")]
-    common = hashlib.sha256()
-    for path in sorted([*shared, *(ROOT / name for name in sources())]):
-        common.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
-    kept = dict[Path, Path]()
-    for path in sorted((ROOT / "tests" / suite).glob("test_*.py")):
-        digest = common.copy()
-        digest.update(path.read_bytes())
-        kept[path] = FOLDER / f"{suite}-{path.stem}-{digest.hexdigest()[:16]}.json"
-    return kept
-
-
-def record(suite: str, kept: Mapping[Path, Path]) -> None:
-    """Runs the files of tests whose record is not there."""
-    missing = {path: file for path, file in kept.items() if not file.exists()}
-    if not missing:
-        return
-    print(f"recording {len(missing)} files of tests/{suite}", file=sys.stderr, flush=True)
-    out = FOLDER / f"{suite}.json"
-    names = [str(path.relative_to(ROOT)) for path in missing]
-    if status := pytest_run(suite, ["--record", str(out), *names], None):
-        raise SystemExit(f"tests/{suite} ended with status {status}: mutants need tests that pass.")
-    whole = json.loads(out.read_text(encoding="utf-8"))
-    for (_, file), name in zip(missing.items(), names, strict=True):
-        file.write_text(json.dumps(part_of(whole, f"{name}::")), encoding="utf-8")
-
-
-def part_of(whole: Covered, begins: str) -> Covered:
-    """Of a record what is of the tests whose names begin so, and of the import, whose number is -1."""
-    old = [number for number, name in enumerate(whole["tests"]) if name.startswith(begins)]
-    new = {-1: -1} | {number: place for place, number in enumerate(old)}
-    lines = {
-        name: {line: own for line, numbers in found.items() if (own := [new[n] for n in numbers if n in new])}
-        for name, found in whole["lines"].items()
-    }
-    tests, seconds = ([whole[kind][number] for number in old] for kind in ("tests", "seconds"))
-    return {"tests": tests, "seconds": seconds, "lines": lines}
-
-
-def pytest_run(suite: str, arguments: Sequence[str], timeout: float | None) -> int | None:
-    """The status of pytest, None where it took too long."""
-    module = ["-P", "-m", "stepwise.tools.measure.mutated", *SUITES[suite]]
-    command = [sys.executable, *module, *arguments, "-q", "-x", "-p", "no:cacheprovider", "--no-header"]
-    silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    try:
-        return subprocess.run(command, cwd=ROOT, timeout=timeout, check=False, **silent).returncode
-    except subprocess.TimeoutExpired:
-        return None
-
-
-# Mutants
-
-
-def places(file: str, text: str) -> Iterator[tuple[tuple[int, int], str, int]]:
-    """Where in a file an operator can change something: the position, the operator, and which of its places it is."""
-    tree = get_ast(text)
-    nodes = list(ast_nodes(tree))
-    for name in operator_names():
-        if any(part in name for part in LEFT_OUT):
-            continue
-        operator = get_operator(name)
-        if operator.arguments():
-            continue
-        number, finds = 0, operator().mutation_positions
-        for node in nodes:
-            for start, _ in finds(node):
-                if not annotates(node):
-                    yield start, name, number
-                number += 1
-
-
-def annotates(node: Any) -> bool:
-    """Whether it stands in an annotation or a decorator, or gives a parameter's range and words."""
-    while node is not None:
-        if node.type in ("annassign", "decorator", "string", "fstring"):
-            return True
-        if node.type == "tfpdef" or (node.type == "operator" and node.value == "->"):
-            return True
-        parent = node.parent
-        if parent is not None and parent.type == "funcdef" and parent.annotation is node:
-            return True
-        node = parent
-    return False
-
-
-def drawn(count: int, seed: int) -> list[Mutant]:
-    """Mutants, each place as likely as any other, and at a place each change."""
-    rng, at = random.Random(seed), defaultdict[tuple[str, tuple[int, int]], list[tuple[str, int]]](list)
-    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in sources()}
-    for file, text in texts.items():
-        for position, name, number in places(file, text):
-            at[file, position].append((name, number))
-    chosen = list[Mutant]()
-    for file, position in rng.sample(sorted(at), len(at)):
-        name, number = rng.choice(at[file, position])
-        changed = mutate_code(texts[file], get_operator(name)(), number)
-        if changed and is_python(changed) and changed != texts[file]:
-            chosen.append(mutant_of(file, texts[file], changed))
-        if len(chosen) == count:
-            break
-    return chosen
-
-
-def is_python(text: str) -> bool:
-    try:
-        compile(text, "mutant", "exec")
-    except (SyntaxError, ValueError):
-        return False
-    return True
-
-
-def mutant_of(file: str, text: str, changed: str) -> Mutant:
-    pairs = zip(text.splitlines(), changed.splitlines(), strict=False)
-    line, was, now = next((i, a, b) for i, (a, b) in enumerate(pairs, 1) if a != b)
-    return Mutant(file, line, was.strip(), now.strip(), changed)
 
 
 # What becomes of them
@@ -251,15 +77,6 @@ def within(names: Sequence[str], seconds: Mapping[str, float], most: float) -> l
     """The first of them, as many as take no longer together; one at least."""
     totals = accumulate(seconds.get(name, 0.0) for name in names)
     return [name for place, (name, total) in enumerate(zip(names, totals, strict=True)) if not place or total <= most]
-
-
-def statement_of(mutant: Mutant) -> int:
-    """The first line of the statement that holds the mutant's: it is the one that coverage has."""
-    tree = parso.parse((ROOT / mutant.file).read_text(encoding="utf-8"))
-    leaf = tree.get_leaf_for_position((mutant.line, 1), include_prefixes=True)
-    while leaf.parent is not None and leaf.type not in STATEMENTS:
-        leaf = leaf.parent
-    return leaf.start_pos[0]
 
 
 def fate(mutant: Mutant, covered: Covered) -> Fate:
