@@ -1,6 +1,7 @@
 """Shared by all tests: what they measured is printed at the end of the run, whichever process ran them."""
 
 from collections import Counter, defaultdict
+from contextlib import contextmanager
 
 import pytest
 
@@ -32,16 +33,19 @@ def largest(said):
 
 
 def total(said):
-    number = sum(count for (count,) in said)
-    return [f"{number} combinations of solver, setting, model, condition, cut and storage"]
+    table = Counter()
+    for number, what in said:
+        table[what] += number
+    return [f"{number:>7} {what}" for what, number in table.items()]
 
 
 DIFFERENCES, PROVED = "largest relative difference to each reference", "cut and gone on, equal bit for bit"
+CUTS = "combinations of solver, setting, model, condition, cut and storage"
 COUNTED, ORDERS, SEEN = "counted cases", "measured order of convergence", "seen"
 SECTIONS = {
     DIFFERENCES: largest,
     PROVED: total,
-    COUNTED: lambda said: [f"{number:>7} {what}" for (what,), number in Counter(said).items()],
+    COUNTED: total,
     ORDERS: lambda said: sorted(line for (line,) in said),
     SEEN: lambda said: [line for (line,) in said],
 }
@@ -64,21 +68,37 @@ def keep(request):
 @pytest.fixture
 def differences(keep):
     """Records the largest difference to a reference, by name; the run ends with the table."""
+    found = dict[str, float]()
 
     def record(reference: str, difference: float) -> None:
-        keep(DIFFERENCES, reference, float(difference))
+        found[reference] = max(float(difference), found.get(reference, 0.0))
 
-    return record
+    yield record
+    for reference, difference in found.items():
+        keep(DIFFERENCES, reference, difference)
+
+
+@contextmanager
+def tally(keep, kind):
+    """Numbers by what was counted, said once at the end of the test."""
+    found = Counter()
+    yield found
+    for what, number in found.items():
+        keep(kind, number, what)
 
 
 @pytest.fixture
 def proved(keep):
-    """Counts cuts of a run that changed nothing, by solver, place and condition; the run ends with their number."""
+    """`proved(n)` counts n cuts of a run that changed nothing; the run ends with their number."""
+    with tally(keep, PROVED) as found:
+        yield lambda number: found.update({CUTS: number})
 
-    def count(number: int) -> None:
-        keep(PROVED, number)
 
-    return count
+@pytest.fixture
+def counted(keep):
+    """`counted("what")` counts one case of what; the run ends with the numbers."""
+    with tally(keep, COUNTED) as found:
+        yield lambda what: found.update({what: 1})
 
 
 @pytest.fixture
@@ -100,13 +120,3 @@ def orders(keep):
         keep(ORDERS, f"claim {claim}  {values}  {case}, {beginning}")
 
     return record
-
-
-@pytest.fixture
-def counted(keep):
-    """`counted("what")` counts one case of what; the run ends with the numbers."""
-
-    def count(what: str) -> None:
-        keep(COUNTED, what)
-
-    return count

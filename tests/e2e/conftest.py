@@ -16,6 +16,8 @@ from stepwise.tools.environment.server import Server
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or DEV / "ComfyUI")
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
+# Pages of the server share a process, which has the editor's scripts compiled from the second page on.
+FLAGS += ["--process-per-site"]
 SCREEN = {"width": 1600, "height": 900}
 # What the editor keeps in the browser: drafts, the clipboard, the width of panels.
 FORGET = """async () => {
@@ -50,9 +52,11 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def context(browser):
-    """One for all pages: from the second on they find the editor's scripts in its cache."""
+def context(server, browser):
+    """One for all pages: from the second on they find the editor's scripts in its cache. Its first page stays open, and
+    with it the process of the pages."""
     context = browser.new_context(viewport=SCREEN)
+    context.new_page().goto(f"{server.url}/system_stats")
     yield context
     context.close()
 
@@ -69,10 +73,9 @@ def open_editor(server, context, request):
         # The panel at the right stays open for the next page where a test left it open.
         panel = {"Comfy.RightSidePanel.IsOpen": False}
         server.post("/settings", {"Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale, **panel})
-        editor = Editor(context.new_page(), server)
         if not editors:
-            editor.page.goto(f"{server.url}/system_stats")
-            editor.page.evaluate(FORGET)
+            context.pages[0].evaluate(FORGET)
+        editor = Editor(context.new_page(), server)
         editors.append(editor)
         editor.open()
         editor.new_workflow()
@@ -83,7 +86,7 @@ def open_editor(server, context, request):
         if request.node.stash.get(FAILED, False):
             name = re.sub(r"\W+", "-", request.node.nodeid).strip("-")
             editor.screenshot(DEV / "failures" / f"{name}-{number}.png")
-    for page in context.pages:
+    for page in context.pages[1:]:
         page.close()
 
 
