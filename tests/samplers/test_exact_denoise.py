@@ -77,7 +77,7 @@ def test_the_first_level_does_not_hang_on_the_end(function):
 
 
 # Levels of a whole schedule lie at the fractions i / n, or at i / (n - 1) where the lowest level is the end of a range.
-ON_THE_WAY = {"Flow", "Flow-resolution", "Timestep-trailing"}
+ON_THE_WAY = ("Flow", "Flow-resolution", "Timestep-trailing")
 IN_A_RANGE = (
     *("Karras", "Exponential", "Polyexponential", "Laplace", "VP", "KLOptimal", "Curve"),
     *("AlignYourSteps-SD1", "AlignYourSteps-SDXL", "AlignYourSteps-SVD", "Timestep-linspace", "Beta-sigmas"),

@@ -104,12 +104,12 @@ def schedules(path: Path, steps: tuple[int, ...] = (1, 2, 3, 20), to_zero: bool 
 PLANS: dict[tuple[str, str], Plan] = {}
 
 
-def plans(case: Case, steps: tuple[int, ...] = (1, 2, 3, 20), to_zero: bool = False) -> Iterator[tuple[str, Plan]]:
+def plans(case: Case, steps: tuple[int, ...] = (1, 2, 3, 9), to_zero: bool = False) -> Iterator[tuple[str, Plan]]:
     """The plans that `case` makes of every schedule, by the schedule's name."""
     for name, sigmas in schedules(case.path, steps, to_zero).items():
         key = str(case), name
         plan = PLANS.get(key) or case.plan(sigmas)
-        if plan.steps <= 20:
+        if plan.steps < 20:
             PLANS[key] = plan
         yield name, plan
 
