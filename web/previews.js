@@ -1,7 +1,9 @@
 // Live previews of every image of a batch as a grid, in the place of the first image: an option of a workflow, under
-// Edit. It is saved with the workflow, and every step node reads it there (nodes/runs/face.py) when it runs.
+// Edit. It is saved with the workflow, and every step node reads it there (nodes/runs/face.py) when it runs. And their
+// end: a picture that a node has made takes their place.
 import { app } from "../../scripts/app.js"
-import { remember } from "./page.js"
+import { api } from "../../scripts/api.js"
+import { nodeAt, remember } from "./page.js"
 
 const ID = "Stepwise.PreviewEveryImage"
 const KEY = "stepwise_previews"
@@ -19,8 +21,24 @@ function toggle() {
     app.extensionManager.toast?.add({ severity: "info", summary: "Stepwise", detail, life: 5000 })
 }
 
+/** The page shows a node's last preview in the place of its pictures, and in Nodes 2.0 a second time under it. Only its
+ * own store of outputs can take previews away, which it has no other way to. */
+function forget(node) {
+    const locator = node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`
+    app.extensionManager._p?._s?.get("nodeOutput")?.revokePreviewsByLocatorId?.(locator)
+    // The classic canvas looks for pictures where these are not what it has.
+    node.images = node.preview = undefined
+    node.setDirtyCanvas(true, true)
+}
+
 app.registerExtension({
     name: "stepwise.previews",
+    setup() {
+        api.addEventListener("executed", ({ detail }) => {
+            const node = detail.output?.images ? nodeAt(detail.display_node ?? detail.node) : null
+            if (node?.comfyClass?.startsWith("Stepwise")) forget(node)
+        })
+    },
     commands: [{ id: ID, icon: "pi pi-images", label: LABEL, function: toggle }],
     menuCommands: [{ path: ["Edit"], commands: [ID] }],
 })

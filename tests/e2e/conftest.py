@@ -1,4 +1,4 @@
-"""One real server and one real browser for the whole session; a fresh page for each test."""
+"""One real server and one real browser for the whole session; a page that each test loads anew."""
 
 import json
 import os
@@ -16,15 +16,18 @@ from stepwise.tools.environment.server import Server
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or DEV / "ComfyUI")
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-# Pages of the server share a process, which has the editor's scripts compiled from the second page on.
-FLAGS += ["--process-per-site"]
 SCREEN = {"width": 1600, "height": 900}
 # What the editor keeps in the browser: drafts, the clipboard, the width of panels.
 FORGET = """async () => {
     localStorage.clear()
     for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(name)
 }"""
+# Of the same origin, and nothing runs there.
+NOWHERE = "/system_stats"
 FAILED = pytest.StashKey[bool]()
+# Of every server that is started here. The processes of the tests have one core each: with more threads than cores, a
+# run waits at every sum for the thread that has none, and takes three times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -53,29 +56,29 @@ def browser():
 
 @pytest.fixture(scope="session")
 def context(server, browser):
-    """One for all pages: from the second on they find the editor's scripts in its cache. Its first page stays open, and
-    with it the process of the pages."""
+    """One for all tests, and its first page too: the editor's scripts are in its cache and compiled from the second
+    time on."""
     context = browser.new_context(viewport=SCREEN)
-    context.new_page().goto(f"{server.url}/system_stats")
+    context.new_page().goto(server.url + NOWHERE)
     yield context
     context.close()
 
 
 @pytest.fixture
 def open_editor(server, context, request):
-    """`open_editor(nodes2=False, locale="en")`: a fresh page with a blank workflow, on the classic canvas or Nodes 2.0.
+    """`open_editor(nodes2=False, locale="en")`: the editor loaded anew, with a blank workflow, in either canvas.
 
     When the test fails, a screenshot of each page is left in .dev/failures.
     """
     editors = []
 
     def open_editor(*, nodes2=False, locale="en"):
-        # The panel at the right stays open for the next page where a test left it open.
-        panel = {"Comfy.RightSidePanel.IsOpen": False}
-        server.post("/settings", {"Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale, **panel})
+        # What a test has set stays so for the next page.
+        usual = {"Comfy.RightSidePanel.IsOpen": False, "Comfy.Execution.PreviewMethod": "default"}
+        server.post("/settings", {"Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale, **usual})
         if not editors:
             context.pages[0].evaluate(FORGET)
-        editor = Editor(context.new_page(), server)
+        editor = Editor(context.new_page() if editors else context.pages[0], server)
         editors.append(editor)
         editor.open()
         editor.new_workflow()
@@ -88,6 +91,8 @@ def open_editor(server, context, request):
             editor.screenshot(DEV / "failures" / f"{name}-{number}.png")
     for page in context.pages[1:]:
         page.close()
+    for editor in editors[:1]:
+        editor.leave(NOWHERE)
 
 
 @pytest.fixture

@@ -40,6 +40,13 @@ CONTRASTS = """() => {
             return [each.className || each.tagName, (a + 0.05) / (b + 0.05)]
         })
 }"""
+# Whether the node of the table shows a picture of this width and no other.
+SHOWN = """width => {
+    const node = app.graph.nodes.find(node => node.type === "StepwiseCompare")
+    const drawn = document.querySelector(`[data-node-id="${node.id}"]`)
+    const pictures = drawn ? [...drawn.querySelectorAll("img")] : node.imgs ?? []
+    return pictures.length === 1 && pictures[0].naturalWidth === width
+}"""
 # What stands beyond the window, or over the edge of what holds it.
 BEYOND = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 CUT_OFF = """() => [...document.querySelectorAll("th, figcaption, .corner, h1")]
@@ -234,9 +241,11 @@ def test_the_example_makes_its_table_and_its_page_in_a_sandbox(server, browser):
 def test_the_node_opens_its_page(open_editor, server, nodes2, tmp_path):
     prompt = example()
     (number,) = (number for number, node in prompt.items() if node["class_type"] == "StepwiseCompare")
-    prompt[number]["inputs"] |= {"columns.scales": "1, SKIP 3", "equal_calls": 2}
+    # Each canvas runs: a result from the cache has no previews.
+    prompt[number]["inputs"] |= {"columns.scales": "1, SKIP 3", "equal_calls": 2 + nodes2}
     (tmp_path / "few.json").write_text(json.dumps(prompt))
     editor = open_editor(nodes2=nodes2)
+    editor.page.evaluate("app.extensionManager.setting.set('Comfy.Execution.PreviewMethod', 'latent2rgb')")
     editor.drop(tmp_path / "few.json")
     assert editor.missing_nodes() == set()
     button = editor.page.get_by_role("button", name="Open the page")
@@ -251,10 +260,10 @@ def test_the_node_opens_its_page(open_editor, server, nodes2, tmp_path):
     assert found.evaluate("window.opener") is None
     assert found.inner_text("thead th >> nth=1") == "3"
     assert found.evaluate("document.querySelectorAll('.none').length") == 3
-    # The table, in the place of the last preview.
+    # The table alone, in the place of the last preview.
     width = picture(server, result.files()[0]).width
-    node = "app.graph.nodes.find(node => node.type === 'StepwiseCompare')"
-    editor.page.wait_for_function(f"width => {node}.imgs?.[0]?.naturalWidth === width", arg=width)
+    assert editor.previews
+    editor.page.wait_for_function(f"width => ({SHOWN})(width)", arg=width)
     editor.command("Comfy.Canvas.FitView")
     editor.screenshot(SHOTS / f"node-{'nodes2' if nodes2 else 'classic'}.png")
     assert editor.errors_of_pack() == []

@@ -437,6 +437,7 @@ def test_a_value_of_a_wrong_kind_names_node_and_widget(node_id, widget, choice):
         others["state"] = SimpleNamespace(solver="", sigmas=(), latent={})
     if node_id == "StepwiseKSampler":
         others |= {"solver": {"solver": "DPM++ 2M"}, "schedule": {"schedule": "Karras"}}
+    shown = nodes_by_id()[node_id].define_schema().display_name
     for value in WRONG[widget.get_io_type()]:
         given = {widget.id: value}
         if value is None and (widget.optional or choice):
@@ -447,7 +448,6 @@ def test_a_value_of_a_wrong_kind_names_node_and_widget(node_id, widget, choice):
             given = {choice[0]: {choice[0]: choice[1], **given}}
         said = refused(node_id, **{**others, **given})
         name = f"{choice[0]}.{widget.id}" if choice else widget.id
-        shown = nodes_by_id()[node_id].define_schema().display_name
         assert said.startswith(f"{shown}: {name} is {quoted(value)}"), value
         assert ". Give " in said or ". Choose one of " in said or ". Write text" in said
 

@@ -107,7 +107,7 @@ CONDITIONS = {
         {"samples": nested(drawn(1, 4, 3, 4, 4), drawn(1, 2, 10, seed=4))}, channels=1, noise_kind="brownian"
     ),
     "the model that comes with the pack": Condition(
-        {"samples": drawn(3, 1, 8, 8), "noise_mask": hard_mask(8, 8)}, kinds=("DIGITS",)
+        {"samples": drawn(2, 1, 8, 8), "noise_mask": hard_mask(8, 8)}, kinds=("DIGITS",)
     ),
     "a perfect model of a mixture": Condition(
         {"samples": torch.zeros(2, 4, 8, 8)}, module=lambda kind, channels: MixtureNet(kind, channels * 64)
@@ -124,7 +124,7 @@ def begun(kind, condition):
     """A guider, and what a run under `condition` begins with."""
     if kind == "DIGITS":
         model = call("StepwiseDigitsModel")[0]
-        positive, negative = (call("StepwiseDigit", labels=labels)[0] for labels in ("3,7,1", ""))
+        positive, negative = (call("StepwiseDigit", labels=labels)[0] for labels in ("3,7", ""))
     else:
         model = condition.patch(toy_model(kind, condition.module(kind, condition.channels), condition.format()))
         positive, negative = condition.prompts(prompt(0.4)), prompt(-0.3)
