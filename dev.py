@@ -38,9 +38,9 @@ environment variables:
 """
 
 SLOWEST = ["--durations", "20"]
-# A process for each core takes file after file of tests, those with the most tests first. In e2e each has a server and
-# a browser of its own.
-SPREAD = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+# A process for each core takes file after file of tests, in the order of tests/conftest.py. In e2e each has a server
+# and a browser of its own.
+SPREAD = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
 ALONE = ["-p", "stepwise.tools.environment.alone"]
 
 

@@ -51,6 +51,22 @@ SECTIONS = {
 }
 
 
+# Files of few tests that take long. A process for each core takes file after file: these come first, so that none is
+# begun when the others are at their end.
+LONG = {
+    *("test_sweep_run.py", "test_packaging.py"),
+    *("test_new_solver.py", "test_quality.py", "test_demo.py", "test_guidance_figures.py", "test_resume_table.py"),
+    *("test_cost.py", "test_published_counts.py"),
+    *("test_many_machines.py", "test_crash.py", "test_blueprints.py"),
+}
+
+
+def pytest_collection_modifyitems(items):
+    """File after file: the long ones, then those with the most tests."""
+    numbers = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in LONG, -numbers[item.path], str(item.path)))
+
+
 def pytest_configure(config):
     config.pluginmanager.register(Kept())
 
