@@ -1,4 +1,4 @@
-"""One real server and one real browser for the whole session; a page that each test loads anew."""
+"""One real server and one real browser for the whole session; a fresh page for each test."""
 
 import json
 import os
@@ -56,8 +56,8 @@ def browser():
 
 @pytest.fixture(scope="session")
 def context(server, browser):
-    """One for all tests, and its first page too: the editor's scripts are in its cache and compiled from the second
-    time on."""
+    """One for all pages: from the second on they find the editor's scripts in its cache. Its first page stays open, to
+    forget what the others kept. None is loaded twice: what it held would stay in memory."""
     context = browser.new_context(viewport=SCREEN)
     context.new_page().goto(server.url + NOWHERE)
     yield context
@@ -66,7 +66,7 @@ def context(server, browser):
 
 @pytest.fixture
 def open_editor(server, context, request):
-    """`open_editor(nodes2=False, locale="en")`: the editor loaded anew, with a blank workflow, in either canvas.
+    """`open_editor(nodes2=False, locale="en")`: a fresh page with a blank workflow, in either canvas.
 
     When the test fails, a screenshot of each page is left in .dev/failures.
     """
@@ -78,7 +78,7 @@ def open_editor(server, context, request):
         server.post("/settings", {"Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale, **usual})
         if not editors:
             context.pages[0].evaluate(FORGET)
-        editor = Editor(context.new_page() if editors else context.pages[0], server)
+        editor = Editor(context.new_page(), server)
         editors.append(editor)
         editor.open()
         editor.new_workflow()
@@ -91,8 +91,6 @@ def open_editor(server, context, request):
             editor.screenshot(DEV / "failures" / f"{name}-{number}.png")
     for page in context.pages[1:]:
         page.close()
-    for editor in editors[:1]:
-        editor.leave(NOWHERE)
 
 
 @pytest.fixture

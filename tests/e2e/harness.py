@@ -4,7 +4,6 @@ import base64
 import json
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -126,13 +125,9 @@ class Editor:
         self.frames: list[dict[str, Any]] = []
         self.previews = 0
         self.dropped: set[str] = set()
-        self.listeners: dict[Any, Callable[[Any], None]] = {
-            "console": self.note_console,
-            "pageerror": lambda error: self.errors.append(f"{error.message}\n{error.stack}"),
-            "websocket": lambda socket: socket.on("framereceived", self.note_frame),
-        }
-        for event, listener in self.listeners.items():
-            page.on(event, listener)
+        page.on("console", self.note_console)
+        page.on("pageerror", lambda error: self.errors.append(f"{error.message}\n{error.stack}"))
+        page.on("websocket", lambda socket: socket.on("framereceived", self.note_frame))
 
     def note_console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -153,13 +148,6 @@ class Editor:
         self.page.goto(self.server.url + path)
         self.page.wait_for_function(READY, timeout=120_000)
         self.settle()
-
-    def leave(self, path: str) -> None:
-        """Let the page go on without this object, somewhere else."""
-        for event, listener in self.listeners.items():
-            self.page.remove_listener(event, listener)
-        self.page.unroute_all()
-        self.page.goto(self.server.url + path)
 
     def settle(self) -> None:
         """Wait until three frames are drawn."""
