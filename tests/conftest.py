@@ -1,5 +1,6 @@
 """Shared by all tests: what they measured is printed at the end of the run, whichever process ran them."""
 
+import logging
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 
@@ -65,6 +66,11 @@ def pytest_collection_modifyitems(items):
     """File after file: the long ones, then those with the most tests."""
     numbers = Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path.name not in LONG, -numbers[item.path], str(item.path)))
+    # Six times a test, pytest hangs its handlers on every logger that keeps its words to itself. Dozens of torch's do,
+    # and it took 3 ms a test.
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch"):
+            logging.getLogger(name).propagate = True
 
 
 def pytest_configure(config):

@@ -1,4 +1,4 @@
-"""One real server and one real browser for the whole session; a fresh page for each test."""
+"""One real server and one real browser for the whole session, and pages that stay open from test to test."""
 
 import json
 import os
@@ -25,6 +25,8 @@ FORGET = """async () => {
 # Of the same origin, and nothing runs there.
 NOWHERE = "/system_stats"
 FAILED = pytest.StashKey[bool]()
+# What a page keeps of the workflows that were in it is let go with it.
+ENOUGH = 12
 # Of every server that is started here. The processes of the tests have one core each: with more threads than cores, a
 # run waits at every sum for the thread that has none, and takes three times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -64,33 +66,51 @@ def context(server, browser):
     context.close()
 
 
+@pytest.fixture(scope="session")
+def kept(context):
+    """The pages that stay open from test to test, one for each canvas, with the tests that each has seen: to load one
+    takes seconds, and people do not load it anew for each workflow either."""
+    return dict[tuple[bool, str], tuple[Editor, int]]()
+
+
 @pytest.fixture
-def open_editor(server, context, request):
-    """`open_editor(nodes2=False, locale="en")`: a fresh page with a blank workflow, in either canvas.
+def open_editor(server, context, kept, request):
+    """`open_editor(nodes2=False, locale="en", fresh=False)`: a page with one blank workflow, in either canvas; a
+    `fresh` one, for this test alone, where what a page finds when it is loaded matters.
 
     When the test fails, a screenshot of each page is left in .dev/failures.
     """
-    editors = []
+    used = list[Editor]()
 
-    def open_editor(*, nodes2=False, locale="en"):
+    def open_editor(*, nodes2=False, locale="en", fresh=False):
         # What a test has set stays so for the next page.
         usual = {"Comfy.RightSidePanel.IsOpen": False, "Comfy.Execution.PreviewMethod": "default"}
-        server.post("/settings", {"Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale, **usual})
-        if not editors:
+        settings = {"Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale, **usual}
+        server.post("/settings", settings)
+        if not used:
             context.pages[0].evaluate(FORGET)
-        editor = Editor(context.new_page(), server)
-        editors.append(editor)
-        editor.open()
-        editor.new_workflow()
+        editor, tests = (None, 0) if fresh else kept.get((nodes2, locale), (None, 0))
+        if editor and tests < ENOUGH and not editor.has_dialog():
+            editor.begin_anew(settings)
+        else:
+            editor, tests = Editor(context.new_page(), server), 0
+            editor.open()
+            editor.new_workflow()
+        used.append(editor)
+        if not fresh:
+            kept[nodes2, locale] = editor, tests + 1
         return editor
 
     yield open_editor
-    for number, editor in enumerate(editors):
-        if request.node.stash.get(FAILED, False):
+    if request.node.stash.get(FAILED, False):
+        for number, editor in enumerate(used):
             name = re.sub(r"\W+", "-", request.node.nodeid).strip("-")
             editor.screenshot(DEV / "failures" / f"{name}-{number}.png")
-    for page in context.pages[1:]:
-        page.close()
+        kept.clear()
+    stay = [context.pages[0], *(editor.page for editor, _ in kept.values())]
+    for page in context.pages:
+        if page not in stay:
+            page.close()
 
 
 @pytest.fixture

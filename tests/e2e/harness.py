@@ -40,6 +40,19 @@ DROP = """([name, type, content]) => {
     for (const kind of ['dragenter', 'dragover', 'drop'])
         canvas.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true, ...corner }))
 }"""
+CLEAR = """async settings => {
+    for (const [name, value] of Object.entries(settings)) await app.extensionManager.setting.set(name, value)
+    document.activeElement?.blur()
+    app.extensionManager.sidebarTab.activeSidebarTabId = null
+}"""
+CLOSE_OTHERS = """async ([offset, scale]) => {
+    const { workflow } = app.extensionManager
+    for (const each of [...workflow.openWorkflows])
+        if (each !== workflow.activeWorkflow) await workflow.closeWorkflow(each)
+    Object.assign(app.canvas.ds, { offset, scale })
+}"""
+VIEW = "[[...app.canvas.ds.offset], app.canvas.ds.scale]"
+DIALOG = ".p-dialog-mask, [role=dialog]"
 NODE_TYPES = """() => {
     const types = graph => graph.nodes.flatMap(node => [node.type, ...(node.subgraph ? types(node.subgraph) : [])])
     return types(app.rootGraph).map(type => [type, type in LiteGraph.registered_node_types])
@@ -124,6 +137,7 @@ class Editor:
         self.errors: list[str] = []
         self.frames: list[dict[str, Any]] = []
         self.previews = 0
+        self.view: list[Any] = []
         self.dropped: set[str] = set()
         page.on("console", self.note_console)
         page.on("pageerror", lambda error: self.errors.append(f"{error.message}\n{error.stack}"))
@@ -148,6 +162,7 @@ class Editor:
         self.page.goto(self.server.url + path)
         self.page.wait_for_function(READY, timeout=120_000)
         self.settle()
+        self.view = self.page.evaluate(VIEW)
 
     def settle(self) -> None:
         """Wait until three frames are drawn."""
@@ -157,6 +172,21 @@ class Editor:
         """Run one of the page's own commands."""
         self.page.evaluate("name => app.extensionManager.command.execute(name)", name)
         self.settle()
+
+    def begin_anew(self, settings: dict[str, Any]) -> None:
+        """Bring a page that has been worked with to one blank workflow, and `settings`, as a fresh one has them."""
+        # A page behind another one draws no frames.
+        self.page.bring_to_front()
+        self.page.evaluate(CLEAR, settings)
+        self.new_workflow()
+        self.page.evaluate(CLOSE_OTHERS, self.view)
+        self.settle()
+        self.errors.clear()
+        self.frames.clear()
+        self.previews = 0
+
+    def has_dialog(self) -> bool:
+        return self.page.locator(DIALOG).count() > 0
 
     def new_workflow(self) -> None:
         self.command("Comfy.NewBlankWorkflow")

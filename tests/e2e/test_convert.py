@@ -12,7 +12,7 @@ from stepwise.tests.e2e.test_curve import CANVASES, SCREENSHOTS
 from stepwise.tests.e2e.test_load_state import TITLE
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "example_workflows" / "api" / "ksampler.json"
-COUNT = 40
+COUNT = 20
 TABS = "() => app.extensionManager.workflow.openWorkflows.length"
 TYPES = "() => Object.fromEntries(app.rootGraph.nodes.map(node => [node.type, String(node.id)]))"
 FIXED = """() => {

@@ -173,7 +173,7 @@ def test_the_drawn_curve_changes_its_schedule(open_editor, server):
 
 @CANVASES
 def test_a_wired_model_gives_the_range_once_it_has_run(open_editor, server, nodes2):
-    editor = open_editor(nodes2=nodes2)
+    editor = open_editor(nodes2=nodes2, fresh=True)
     digits, karras, plot = add(editor, "StepwiseDigitsModel", KARRAS, "StepwisePlotSigmas")
     editor.page.evaluate(SET, [karras, "sigma_max", 50.0])
     shown(editor, lambda one: one["sigmas"][:1] == [50.0] and not one["note"])
@@ -220,7 +220,7 @@ BEYOND = """label => {
 @CANVASES
 def test_what_the_wired_model_answers_is_no_error_and_marked(open_editor, nodes2):
     """The run does not look at sigma_min and sigma_max, so neither does the curve, and the node says why."""
-    editor = open_editor(nodes2=nodes2)
+    editor = open_editor(nodes2=nodes2, fresh=True)
     digits, karras, plot = add(editor, "StepwiseDigitsModel", KARRAS, "StepwisePlotSigmas")
     assert {"sigma_min", "sigma_max"} <= set(drawn(editor, karras, nodes2))
     editor.page.evaluate(SET, [karras, "sigma_min", 20.0])

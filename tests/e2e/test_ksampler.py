@@ -82,7 +82,7 @@ def with_more(definitions):
 
 @CANVASES
 def test_it_opens_so_where_the_node_has_got_more_inputs_since(open_editor, nodes2):
-    editor = open_editor(nodes2=nodes2)
+    editor = open_editor(nodes2=nodes2, fresh=True)
 
     def answer(route):
         route.fulfill(json=with_more(route.fetch().json()))

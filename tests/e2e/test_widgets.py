@@ -8,9 +8,10 @@ from stepwise.tests.e2e.test_curve import CANVASES, SCREENSHOTS, add
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = ROOT / "tests" / "fixtures" / "v0_1_0" / "workflows"
-# The values of every node, in their order, as the page would save them now; and the nodes that are unfolded.
+# The values of every node, in their order, as the page would save them now; and the nodes that are unfolded. All in one
+# tab: with each that is open, the page takes longer.
 OPENED = """async workflow => {
-    await app.loadGraphData(workflow)
+    await app.loadGraphData(workflow, true, true, app.extensionManager.workflow.activeWorkflow)
     const { nodes } = app.graph.serialize()
     return nodes.map(({ id, widgets_values, showAdvanced }) => [id, widgets_values ?? [], Boolean(showAdvanced)])
 }"""

@@ -151,24 +151,35 @@ def fixed_memory(monkeypatch):
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("solver", [pytest.param(solver, id=solver.id) for solver in SOLVERS])
 def test_a_run_cut_at_any_step_and_gone_on_is_the_uncut_run(solver, condition, fixed_memory, proved):
-    for kind in CONDITIONS[condition].kinds:
-        path = "FLOW" if kind == "FLOW" else "VE"
-        for setting in chosen(solver, condition):
-            if path in setting.paths:
-                cut_everywhere(solver, setting, kind, CONDITIONS[condition], proved)
+    for kind, setting in chosen(solver, condition):
+        cut_everywhere(solver, setting, kind, CONDITIONS[condition], proved)
 
 
 def chosen(solver, condition):
-    """Every setting of a solver on its own, and under other conditions one without noise and one with."""
+    """Which settings of a solver meet which kinds of model. Alone each meets each. Under another condition one without
+    noise and one with do, each on one kind, and with the next solver and under the next condition on the other one: so
+    every solver meets every condition, and both meet every kind."""
+
+    def able(setting):
+        return [kind for kind in CONDITIONS[condition].kinds if ("FLOW" if kind == "FLOW" else "VE") in setting.paths]
+
+    if condition == "plain":
+        return [(kind, setting) for setting in solver.settings for kind in able(setting)]
     firsts = {setting.noise: setting for setting in reversed(solver.settings)}
     if CONDITIONS[condition].noise_kind != "independent":
-        return [setting for setting in firsts.values() if setting.noise]
-    return solver.settings if condition == "plain" else list(firsts.values())
+        firsts.pop(False, None)
+    place = SOLVERS.index(solver) + list(CONDITIONS).index(condition)
+    return [
+        (kinds[(place + number) % len(kinds)], setting)
+        for number, setting in enumerate(firsts.values())
+        if (kinds := able(setting))
+    ]
 
 
 def cut_everywhere(solver, setting, kind, condition, proved):
     """A run that is cut at every step is the uncut one, and so is what goes on from a cut to the end. Under the plain
-    condition from each cut, in memory and through bytes; under others every step begins from bytes on a new MODEL."""
+    condition the parts are run from memory, and from each cut it goes on through bytes on a new MODEL; under others
+    every part begins so, and it goes on from one cut."""
     node, sigmas = f"Stepwise{solver.id}", schedule_of(kind)
     guider, inputs = begun(kind, condition)
     params = dict(setting.params) | ({"noise_kind": condition.noise_kind} if solver.stochastic else {})
@@ -187,12 +198,11 @@ def cut_everywhere(solver, setting, kind, condition, proved):
         assert state.step == cut
         other, read = begun(kind, condition)[0], from_bytes(to_bytes(state, {}))
         if condition is CONDITIONS["plain"]:
-            goes_on(guider, state)
             goes_on(other, read)
         else:
             guider, state = other, read
-            if cut == STEPS // 2:
-                goes_on(guider, state)
+        if cut == STEPS // 2:
+            goes_on(guider, state)
     assert same(end, whole)
     assert same(last, denoised)
     proved(1)

@@ -1,20 +1,19 @@
 """How fast solvers converge, measured on data whose exact answer is known, against what the registry claims."""
 
-import math
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from cases import CASES, FLOW, TABLE, VE, solver
-from exact import mixture
+from exact import mixture, slope
 from follow import CONSTANT, follow_gaussian, law, noise_variance
 from stepwise.samplers import Path, State, advance, run, start
 from stepwise.samplers.schedules import karras, timestep
 
 DATA = mixture()
 STARTS = 32
-COUNTS = (40, 80, 160)
+COUNTS = (40, 160)
 HIGH_COUNTS = (320, 640)
 WARM_STEPS = 4
 SIGMA_MIN = 0.03
@@ -58,11 +57,6 @@ def errors(case, top: float, steps: int) -> tuple[float, float]:
     return apart[:STARTS].median().item(), apart[STARTS:].median().item()
 
 
-def slope(errors) -> float:
-    """Minus the slope of log error over log steps, for step numbers that double."""
-    return math.log2(errors[0] / errors[-1]) / (len(errors) - 1)
-
-
 DETERMINISTIC = [case for case in CASES if case.setting.order is not None]
 STOCHASTIC = [case for case in CASES if case.setting.noise]
 
@@ -81,7 +75,7 @@ def measured(case, top, orders):
     """
     memory = max(len(stage.keeps) for stage in case.plan(grid(case.path, top, 10)).stages)
     counts = COUNTS if max(case.setting.order, memory) < 3 else HIGH_COUNTS
-    cold, warm = map(slope, zip(*(errors(case, top, steps) for steps in counts), strict=True))
+    cold, warm = (slope(found, counts) for found in zip(*(errors(case, top, n) for n in counts), strict=True))
     orders(str(case.setting.order), case, f"from {top:g}", cold=cold, warm=warm)
     return cold, warm
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import CASES, FLOW, VE, each_case, solver
-from exact import gaussian, mixture
+from exact import gaussian, mixture, slope
 from stepwise.samplers import Predicted, run, start
 from stepwise.samplers.parameters import InputError
 from stepwise.samplers.registry import SOLVERS
@@ -53,11 +53,6 @@ def problem(path, top, low=LOW):
         x = DATA.sample(path, low, STARTS)
         EXACT[path, top] = x, DATA.solution(path, x, low, top)
     return EXACT[path, top]
-
-
-def slope(errors, counts=(1, 2, 4)):
-    """The order at which the errors fall with the number of steps."""
-    return math.log(errors[0] / errors[-1]) / math.log(counts[len(errors) - 1] / counts[0])
 
 
 def with_tops(cases):

@@ -81,16 +81,20 @@ def nodes_by_id():
     return {node.define_schema().node_id: node for node in all_nodes()}
 
 
+@cache
+def defaults(node_id: str):
+    found = {}
+    for declared in nodes_by_id()[node_id].define_schema().inputs:
+        if getattr(declared, "default", None) is not None:
+            found[declared.id] = declared.default
+        elif getattr(declared, "options", None):
+            found[declared.id] = declared.options[0]
+    return found
+
+
 def call(node_id: str, **inputs):
     """The outputs of one of our nodes, executed as the host does, with the defaults of its schema filled in."""
-    node = nodes_by_id()[node_id]
-    defaults = {}
-    for declared in node.define_schema().inputs:
-        if getattr(declared, "default", None) is not None:
-            defaults[declared.id] = declared.default
-        elif getattr(declared, "options", None):
-            defaults[declared.id] = declared.options[0]
-    return node.execute(**{**defaults, **inputs}).args
+    return nodes_by_id()[node_id].execute(**{**defaults(node_id), **inputs}).args
 
 
 def refused(node_id: str, **inputs) -> str:
