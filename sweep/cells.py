@@ -234,7 +234,8 @@ class Cells:
                     continue
                 # A list of files may be longer by the time that it is asked for; what is to be known now is known now.
                 for value in axis.values:
-                    if refused := declared.refusal(value, self.prompt):
+                    misfit = nodes.misfit(self.kind(node), declared, value, self.prompt)
+                    if refused := declared.refusal(value, self.prompt) or misfit:
                         told.setdefault(f"axes.{axis.name}: {value!r} for {node}.{wanted} {refused}", []).append(host)
             for problem, hosts in told.items():
                 where = "" if len(hosts) == len(self.hosts) else f" (on {', '.join(hosts)})"

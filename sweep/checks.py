@@ -34,7 +34,7 @@ def workflow_problems(
                 if (number, name) in swept:
                     continue
                 what = f"workflow: {name} of node {number} ({kind}) "
-                if problem := refusal(one, inputs, prompt):
+                if problem := refusal(one, inputs, prompt, nodes.misfit(kind, one, inputs.get(name), prompt)):
                     refused.setdefault(what + problem, []).append(host)
                 elif problem := not_listed(one, inputs.get(name), kind):
                     unlisted.setdefault(what + problem, []).append(host)
@@ -58,9 +58,9 @@ def reachable(prompt: Mapping[str, Any], hosts: Mapping[str, Nodes]) -> list[str
     return [number for number in prompt if number in found]
 
 
-def refusal(one: Input, inputs: Mapping[str, Any], prompt: Mapping[str, Any]) -> str:
+def refusal(one: Input, inputs: Mapping[str, Any], prompt: Mapping[str, Any], misfit: str) -> str:
     """Why a server refuses what an input has in the workflow; "" where it does not. It is less strict than an axis:
-    a server makes a number of "7"."""
+    a server makes a number of "7". `misfit` is what is wrong with its wire."""
     if one.name not in inputs:
         grown = one.kind == GROWING or one.kind.startswith("COMFY_DYNAMICSLOT")
         # What belongs to a choice has its default there, and an axis may make another choice.
@@ -74,7 +74,7 @@ def refusal(one: Input, inputs: Mapping[str, Any], prompt: Mapping[str, Any]) ->
             value = READ[one.kind](value)
         except (TypeError, ValueError, OverflowError):
             return f"is {value!r}, which is no number"
-    problem = one.refusal(value, prompt)
+    problem = one.refusal(value, prompt) or misfit
     return f"is {inputs[one.name]!r}, which {problem}" if problem else ""
 
 

@@ -175,6 +175,7 @@ def plan(known: argparse.Namespace) -> int:
 
 def run(known: argparse.Namespace) -> int:
     check_trust(known.scheduler, known.insecure)
+    known.security = security_of(known)
     if known.patience <= 0:
         raise BadSweep("--patience is 0, and a server takes some time to answer anything.")
     if known.start is None:
@@ -222,7 +223,7 @@ def asyncio_run(store: Store, hosts: Sequence[str], known: argparse.Namespace) -
         # An exception out of a signal would strike whatever runs. Windows has no SIGTERM to handle.
         with suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        cluster = joined(known.scheduler, security_of(known)) if known.scheduler else embedded(hosts)
+        cluster = joined(known.scheduler, known.security) if known.scheduler else embedded(hosts)
         async with cluster as client:
             return await Driver(store, client, 1 if known.scheduler else len(hosts), options, line.tell).drive()
 

@@ -63,6 +63,15 @@ class Input:
         return ""
 
 
+def fits(given: Any, taken: str) -> bool:
+    """Whether a server lets an output of one type into an input of another: types are names with commas between, and
+    one in common is enough. What takes or is any type, or one that only the page looks at, fits."""
+    if not isinstance(given, str):
+        return True
+    known = [{each.strip() for each in types.split(",")} for types in (given, taken)]
+    return bool(known[0] & known[1]) or any(each == "*" or each.startswith("COMFY_") for each in known[0] | known[1])
+
+
 def is_wire(value: Any) -> bool:
     """Whether a value is a wire, as a prompt has it: [node, output]."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int
@@ -99,6 +108,22 @@ class Nodes:
         for one in read(self.info.get(kind, {}).get("input", {}), "", values, every):
             found.setdefault(one.name, one)
         return found
+
+    def misfit(self, kind: str, one: Input, value: Any, prompt: Mapping[str, Any]) -> str:
+        """Why a server refuses a wire to an input of a node of this kind for what it brings; "" where it does not. A
+        node of another pack may look at that itself, and is left to it."""
+        if not is_wire(value) or value[0] not in prompt or not self.is_core(kind):
+            return ""
+        source = prompt[value[0]]["class_type"]
+        outputs = self.info.get(source, {}).get("output")
+        if outputs is None:
+            return ""
+        told = f"is output {value[1]} of node {value[0]} ({source})"
+        if not 0 <= value[1] < len(outputs):
+            has = {0: "which has none", 1: "whose only output is 0"}
+            return f"{told}, {has.get(len(outputs), f'whose outputs are 0 to {len(outputs) - 1}')}"
+        given = outputs[value[1]]
+        return "" if fits(given, one.kind) else f"{told}, of type {given}, and it takes {one.kind}"
 
     def takes(self, kind: str, name: str) -> bool:
         """Whether a node has an input of this name under any of its choices, or may grow one."""

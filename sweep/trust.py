@@ -4,6 +4,7 @@ import argparse
 import ipaddress
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,12 +69,23 @@ def is_loopback(name: str) -> bool:
 
 
 def security_of(known: argparse.Namespace) -> Any:
+    """What a connection to the scheduler is secured by; None without TLS. Raises BadSweep."""
+    if known.scheduler is None or not known.scheduler.startswith("tls:"):
+        return None
+    # Dask takes a second to load, and a sweep without a cluster has no use for this.
     from distributed import Security
 
-    if not known.scheduler.startswith("tls:"):
-        return None
     files = {"tls_ca_file": known.tls_ca, "tls_client_cert": known.tls_cert, "tls_client_key": known.tls_key}
+    for option, file in zip(("--tls-ca", "--tls-cert", "--tls-key"), files.values(), strict=True):
+        if file and not Path(file).is_file():
+            raise BadSweep(f"{option} is {file}, and there is no such file.")
     made = Security(require_encryption=True, **{name: file for name, file in files.items() if file})
-    if made.get_connection_args("client").get("ssl_context") is None:
+    try:
+        context = made.get_connection_args("client").get("ssl_context")
+    except (OSError, ValueError) as error:
+        raise BadSweep(
+            f"what --tls-ca, --tls-cert and --tls-key name are no certificates and their key: {error}."
+        ) from None
+    if context is None:
         raise BadSweep("tls:// needs certificates: name them with --tls-ca, --tls-cert and --tls-key.")
     return made

@@ -72,6 +72,54 @@ def test_what_a_server_takes_is_not_refused(problems):
     assert len(problems({**PROMPT, **lone}, hosts={HOST: info})) == 2
 
 
+WIRED = {
+    **{name: {"output": [name.upper()]} for name in ("Model", "Image", "Any", "Int")},
+    "Both": {"output": ["IMAGE, MODEL"]},
+    "Two": {"output": ["MODEL", "MODEL"]},
+    "Saves": {"output": []},
+    "Match": {"output": ["COMFY_MATCHTYPE_V3"]},
+    "Choice": {"output": [["plain", "other"]]},
+    "Star": {"output": ["*"]},
+}
+
+
+def wired(source, name="model", output=0, **stub):
+    """A prompt with a wire from a node of this kind, and a server that has it."""
+    prompt = {**changed(**{name: ["2", output]}), "2": {"class_type": source, "inputs": {}}}
+    return {"prompt": prompt, "hosts": {HOST: {**INFO, **WIRED, "Stub": {**INFO["Stub"], **stub}}}}
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "output", "told"),
+    [
+        ("Image", "model", 0, "of type IMAGE, and it takes MODEL"),
+        ("Int", "cfg", 0, "of type INT, and it takes FLOAT"),
+        ("Model", "model", 1, "whose only output is 0"),
+        ("Two", "model", -1, "whose outputs are 0 to 1"),
+        ("Saves", "model", 0, "which has none"),
+    ],
+)
+def test_a_wire_that_does_not_fit_is_said_before(problems, source, name, output, told):
+    said = f"is output {output} of node 2 ({source}), {told}"
+    assert problems(**wired(source, name, output)) == [
+        f"workflow: {name} of node 1 (Stub) is ['2', {output}], which {said}."
+    ]
+    axes = {"wire": {"input": f"1.{name}", "values": [["2", output]]}}
+    given = wired(source, name, output)
+    assert problems(PROMPT | {"2": given["prompt"]["2"]}, {"axes": axes}, given["hosts"]) == [
+        f"axes.wire: ['2', {output}] for 1.{name} {said}."
+    ]
+
+
+def test_a_wire_that_fits_or_may_is_left(problems):
+    """Of several types one is enough; what takes anything or is settled on the page fits; another pack looks itself."""
+    for source in ("Model", "Both", "Match", "Star"):
+        assert problems(**wired(source)) == [], source
+    assert problems(**wired("Choice", "kind")) == []
+    assert problems(**wired("Int", "seed")) == []
+    assert problems(**wired("Image", python_module="custom_nodes.pack")) == []
+
+
 def lists(names, **about):
     """A server whose Stub has a list of files, in a pack of others."""
     made = json.loads(json.dumps(INFO))
@@ -240,3 +288,23 @@ def test_a_result_folder_that_cannot_be_made_is_said(tmp_path, capsys):
         assert main([*given, str(tmp_path / "file" / "results")]) == 2
         stub.shutdown()
     assert "file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "tls:// needs certificates: name them with --tls-ca, --tls-cert and --tls-key."),
+        ({"ca": "sweep.yaml"}, "tls:// needs certificates"),
+        ({"ca": "ca.pem"}, "ca.pem, and there is no such file."),
+        ({"ca": "sweep.yaml", "cert": "sweep.yaml"}, "--tls-ca, --tls-cert and --tls-key name are no certificates"),
+        ({"cert": "sweep.yaml", "key": "no.key"}, "no.key, and there is no such file."),
+    ],
+)
+def test_a_cluster_without_its_certificates_is_refused_before_anything_is_made(tmp_path, capsys, given, told):
+    (tmp_path / "sweep.yaml").write_text("axes: {}\n")
+    options = [part for name, file in given.items() for part in (f"--tls-{name}", str(tmp_path / file))]
+    assert main(["run", str(tmp_path / "sweep.yaml"), "--scheduler", "tls://rack:8786", *options]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "workflow" not in said, "the file was read before"
+    assert list(tmp_path.iterdir()) == [tmp_path / "sweep.yaml"]
