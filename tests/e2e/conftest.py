@@ -111,6 +111,9 @@ def open_editor(server, context, kept, request):
     for page in context.pages:
         if page not in stay:
             page.close()
+    for editor in used:
+        if editor.page in stay:
+            editor.rest()
 
 
 @pytest.fixture
