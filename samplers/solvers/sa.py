@@ -30,11 +30,10 @@ def adams_step(alpha_t: float, lam_s: float, lam_t: float, lams: Sequence[float]
     first, integrated exactly.
 
     alpha_t sum_j b_j denoised_j, b_j the integral over the step of (1 + eta) e^(-(1 + eta) (lam_t - lam)) L_j(lam). One
-    at infinite log-SNR is left out. The places are counted from lam_s in steps, so that nothing is lost where a step is
+    at infinite log-SNR counts 0. The places are counted from lam_s in steps, so that nothing is lost where a step is
     short against the log-SNR itself.
     """
-    nodes = lams if math.isfinite(lams[-1]) else [lam for lam in lams if math.isfinite(lam)]
-    weights = exponential_weights(nodes, lam_s, lam_t, 1.0 + eta)
+    weights = exponential_weights(lams, lam_s, lam_t, 1.0 + eta)
     return {name: alpha_t * weight for name, weight in zip(NAMES, weights, strict=False)}
 
 

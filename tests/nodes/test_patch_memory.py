@@ -16,7 +16,7 @@ from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_mahiro import Mahiro
 from comfy_extras.nodes_model_advanced import RescaleCFG
 from comfy_extras.nodes_tomesd import TomePatchModel
-from stepwise.nodes.host.looking import MOST_OBJECTS, Walk
+from stepwise.nodes.host.looking import MOST_OBJECTS, Walk, is_leaf
 from stepwise.nodes.host.patch_memory import OF_THE_HOST, PatchMemory
 from stepwise.nodes.runs.files import from_bytes, to_bytes
 from stepwise.samplers import checkpoint
@@ -536,3 +536,14 @@ def test_a_plain_run_looks_at_little_and_never_at_the_network(note):
     memory = PatchMemory(model.model_options)
     note(f"memory of patches: {memory.objects} objects within reach of ComfyUI's APG")
     assert memory.objects < 60
+
+
+def test_prompts_are_known_as_nodes_hand_them_on_and_as_guiders_keep_them():
+    """Nothing is looked for in them; what only looks like them is entered."""
+    tensor = torch.zeros(1)
+    for one in ([tensor, {}], (tensor, {}), [None, {}], {"model_conds": {}}):
+        assert is_leaf([one])
+    for other in ([tensor, tensor], ["text", {}], [tensor, {}, {}], [tensor], {}, tensor):
+        assert not is_leaf([other])
+    assert not is_leaf([])
+    assert not is_leaf([[tensor, {}], tensor])

@@ -25,7 +25,7 @@ from stepwise.samplers.fitting import (
 from stepwise.samplers.fitting.errors import distances, score
 from stepwise.samplers.fitting.freedom import Number, made
 from stepwise.samplers.fitting.gauss_newton import broyden
-from stepwise.samplers.fitting.gradient import Descent, derivatives, gradient, valued
+from stepwise.samplers.fitting.gradient import Descent, derivatives, descend, flat, gradient, valued
 from stepwise.samplers.fitting.meter import Meter
 from stepwise.samplers.fitting.reference import fine_levels, reference
 from stepwise.samplers.fitting.tails import ends_of, tracked
@@ -147,6 +147,19 @@ def test_the_gradient_is_the_slope_of_the_score(path, freedom):
         aside[i] = 1e-3
         difference = (log_score(reached + aside) - log_score(reached - aside)) / 2e-3
         assert found[i].item() == pytest.approx(difference, rel=0.02, abs=0.02 * found.abs().max().item()), number
+
+
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_the_first_step_of_a_descent_moves_each_number_by_its_rate(path):
+    """However steep the score is there (Kingma and Ba 2015, section 2.1): to where it falls."""
+    of, begin, freedom = subject(path), begin_from(path, LEVELS[path]), Freedom()
+    numbers, starts = freedom.numbers(begin), of.starts[SPLIT.fitted]
+    (*_, target), _ = reference(of, begin.sigmas, SPLIT.fitted, 160)
+    denoiser, still = in_torch(mixture(), path), torch.zeros(len(numbers), dtype=torch.float64)
+    found = derivatives(begin, numbers, still) @ gradient(denoiser, made(begin, valued(numbers, still)), starts, target)
+    expected = made(begin, valued(numbers, -0.01 * found.sign()))
+    (first, *_) = descend(Descent(denoiser, 1, 0.01), begin, freedom, {}, starts, target)
+    assert flat(first) == pytest.approx(flat(expected), rel=1e-9, abs=1e-9)
 
 
 def test_a_descent_goes_on_from_what_forward_only_has_found():

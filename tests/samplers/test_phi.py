@@ -7,7 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from stepwise.samplers.phi import phi
+from stepwise.samplers.phi import exponential_weights, phi
 from stepwise.samplers.solvers.linear_multistep import NOISE_RATES
 
 TINY = [sign * 10.0**-e for e in (300, 100, 20, 16, 12, 9, 8, 6, 5, 4, 3, 2, 1) for sign in (1.0, -1.0)]
@@ -63,3 +63,16 @@ def test_the_time_of_deis_in_comfyui_is_that_of_a_process_through_two_noise_leve
     for t in (0.01, 0.3, 0.8):
         integral, _ = quad(lambda u: rate.least + rate.slope * u, 0.0, t)
         assert rate.time(np.array([math.sqrt(math.expm1(integral))]))[0] == pytest.approx(t, rel=1e-9)
+
+
+def test_a_prediction_at_infinite_log_snr_counts_0():
+    """As the polynomial through nodes that go to infinity does; the others weigh as without it, to the last bit."""
+    rng = random.Random(1)
+    for _ in range(300):
+        nodes = [rng.uniform(-5.0, 5.0)]
+        while len(nodes) < rng.randint(1, 6):
+            nodes.append(nodes[-1] - rng.uniform(0.01, 2.0))
+        step = nodes[0], nodes[0] + rng.uniform(0.01, 3.0), rng.choice([1.0, 1.5, 2.0])
+        assert exponential_weights([*nodes, -math.inf], *step) == [*exponential_weights(nodes, *step), 0.0]
+        far = exponential_weights([*nodes, -1e7], *step)
+        assert far == pytest.approx([*exponential_weights(nodes, *step), 0.0], rel=1e-4, abs=1e-4)
