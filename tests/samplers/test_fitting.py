@@ -24,7 +24,7 @@ from stepwise.samplers.fitting import (
 )
 from stepwise.samplers.fitting.errors import distances, score
 from stepwise.samplers.fitting.freedom import Number, made
-from stepwise.samplers.fitting.gauss_newton import broyden
+from stepwise.samplers.fitting.gauss_newton import GaussNewton, broyden
 from stepwise.samplers.fitting.gradient import Descent, derivatives, descend, flat, gradient, valued
 from stepwise.samplers.fitting.meter import Meter
 from stepwise.samplers.fitting.reference import fine_levels, reference
@@ -147,6 +147,23 @@ def test_the_gradient_is_the_slope_of_the_score(path, freedom):
         aside[i] = 1e-3
         difference = (log_score(reached + aside) - log_score(reached - aside)) / 2e-3
         assert found[i].item() == pytest.approx(difference, rel=0.02, abs=0.02 * found.abs().max().item()), number
+
+
+@pytest.mark.parametrize("path", [VE, FLOW])
+def test_the_jacobian_is_the_derivative_of_whole_runs(path):
+    """Number by number: the steps of its differences are small against what bends."""
+    of, begin, images = subject(path), begin_from(path, LEVELS[path]), SPLIT.fitted
+    numbers = Freedom().numbers(begin)
+    (*_, target), _ = reference(of, begin.sigmas, images, 160)
+
+    def end(number, value):
+        form = made(begin, dict.fromkeys(numbers, 0.0) | {number: value})
+        return of.run(form.plan(), start(of.starts[images]), images).x
+
+    columns = GaussNewton(of, begin, numbers, {}, target, images, Meter(QUICK)).columns()
+    for number, column in zip(numbers, columns, strict=True):
+        derivative = (end(number, 1e-4) - end(number, -1e-4)) / 2e-4
+        assert relative_rms(column, derivative) < 0.1, number
 
 
 @pytest.mark.parametrize("path", [VE, FLOW])
