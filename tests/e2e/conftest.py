@@ -59,7 +59,7 @@ def browser():
 @pytest.fixture(scope="session")
 def context(server, browser):
     """One for all pages: from the second on they find the editor's scripts in its cache. Its first page stays open, to
-    forget what the others kept. None is loaded twice: what it held would stay in memory."""
+    forget what the others kept."""
     context = browser.new_context(viewport=SCREEN)
     context.new_page().goto(server.url + NOWHERE)
     yield context
